@@ -1,0 +1,3 @@
+"""Process reward models for LLM agents: Stage 1 of AgentPRM and InversePRM. `prm_gym.types` maps the package."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,153 @@
+"""The vocabulary of prm_gym, and the map of the package.
+
+The way of the data, each arrow one module:
+
+    game files -> envs -> rollout(policies) -> store (Parquet) -> labels (SQL) -> HF datasets -> hosts -> checkpoint
+        ^                                                                                           |
+        +------------------------------ next iteration, policy pi_i -------------------------------+
+
+`types` knows nothing; `envs`, `prompts` and `store` know `types`; `policies` knows `prompts`; `rollout` joins
+environments, policies and the store; `labels` reads the store alone; `hosts` knows recipes alone; `cli` knows all.
+
+The turn-level MDP of the paper (section 2.1): the state s_t is the history of observations and actions
+o_0, a_0, ..., o_t, the action a_t is the environment action parsed out of the model's response, the reward is 1 on the
+step that wins and 0 otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from hashlib import blake2b
+from typing import Protocol, TypedDict
+
+STATE_KEY_BYTES = 16
+
+
+class Message(TypedDict):
+    """One chat message, the form that TRL and open-instruct both read."""
+
+    role: str
+    content: str
+
+
+class StopReason(str, Enum):
+    """Why an episode ended. Only `WON` is terminal in the sense of the MDP; everything else is cut off."""
+
+    WON = "won"  # the goal was reached
+    STEP_LIMIT = "step_limit"  # max_episode_steps actions without a win
+    PROMPT_TOO_LONG = "prompt_too_long"  # the next prompt does not fit into the model's context
+    POLICY_ERROR = "policy_error"  # the policy failed for good (after its retries)
+    ENV_ERROR = "env_error"  # the environment failed
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """s_t: the task and the history, with what the environment accepts now.
+
+    `observations` holds o_0..o_t (t+1 entries), `actions` a_0..a_{t-1} (t entries): environment actions as they were
+    executed, never the reasoning around them.
+    """
+
+    game_id: str
+    task: str
+    observations: tuple[str, ...]
+    actions: tuple[str, ...]
+    admissible_commands: tuple[str, ...]
+
+    @property
+    def turn(self) -> int:
+        return len(self.actions)
+
+    @property
+    def key(self) -> bytes:
+        return state_key(self.game_id, self.observations, self.actions)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One sampled response of a policy at a state. Token ids are those sampled, where the policy knows them."""
+
+    text: str
+    reason: str
+    action: str
+    prompt_tokens: int = 0
+    response_tokens: int = 0
+    token_ids: tuple[int, ...] | None = None
+    finished: bool = True  # False: cut off at the response limit, before the end-of-turn token
+
+
+class Policy(Protocol):
+    """Who acts. Any number of `act` calls may be under way at once; the policy batches them as it likes."""
+
+    policy_id: str
+
+    async def act(self, state: State, *, n: int = 1, seed: int = 0) -> list[Response]:
+        """Sample `n` responses at `state`. The same state and seed give the same responses where the backend can."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Turn:
+    """One row of the episode store. The final observation is kept in a last turn with an empty action, reward None."""
+
+    turn: int
+    observation: str
+    admissible_commands: list[str]
+    response: str = ""
+    reason: str = ""
+    action: str = ""
+    action_valid: bool = False
+    reward: float | None = None
+    terminated: bool = False
+    truncated: bool = False
+    state_key: bytes = b""
+    prompt_tokens: int = 0
+    response_tokens: int = 0
+
+
+@dataclass(slots=True)
+class Episode:
+    """One rollout. `parent_id` and `branch_turn` mark a branch: turns before `branch_turn` are the parent's."""
+
+    episode_id: str
+    game_id: str
+    split: str
+    task: str
+    task_type: str
+    policy_id: str
+    iteration: int
+    seed: int
+    stop_reason: str
+    turns: list[Turn] = field(default_factory=list)
+    parent_id: str | None = None
+    branch_turn: int = 0
+
+    @property
+    def won(self) -> bool:
+        return self.stop_reason == StopReason.WON
+
+    @property
+    def actions(self) -> int:
+        """How many actions were executed (the final row holds an observation alone)."""
+        return sum(turn.reward is not None for turn in self.turns)
+
+
+def state_key(game_id: str, observations: Sequence[str], actions: Sequence[str]) -> bytes:
+    """16-byte BLAKE2b chain over the game and o_0, a_0, ..., o_t. Two states are equal if and only if their keys are.
+
+    `observations` has one entry more than `actions`. See `extend_key` for the step that makes it a chain.
+    """
+    key = extend_key(blake2b(game_id.encode(), digest_size=STATE_KEY_BYTES).digest(), "", observations[0])
+    for action, observation in zip(actions, observations[1:], strict=True):
+        key = extend_key(key, action, observation)
+    return key
+
+
+def extend_key(key: bytes, action: str, observation: str) -> bytes:
+    """The key of the state reached from the state `key` by `action`, which showed `observation`."""
+    text = f"{len(action)}:{action}{observation}".encode()
+    return blake2b(text, key=key, digest_size=STATE_KEY_BYTES).digest()
