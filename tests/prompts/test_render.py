@@ -1,0 +1,73 @@
+"""The renderer: a function of observations and executed actions, prefix-stable where it says so."""
+
+from pathlib import Path
+
+import pytest
+
+from prm_gym.errors import UserError
+from prm_gym.prompts import load, parse
+from prm_gym.types import State
+
+OBSERVATIONS = (
+    "-= Welcome to TextWorld, ALFRED! =-\n\nYou are in the middle of a room.\n\nYour task is to: put a mug in desk.",
+    "On the desk 1, you see nothing.",
+    "On the shelf 1, you see a mug 1.",
+)
+ACTIONS = ("go to desk 1", "go to shelf 1")
+
+
+def state(turn: int) -> State:
+    return State("g", "put a mug in desk.", OBSERVATIONS[: turn + 1], ACTIONS[:turn], ("look", "take mug 1 from shelf 1"))
+
+
+@pytest.mark.parametrize("name", ["compact", "full"])
+def test_history_holds_every_observation_and_action(name: str) -> None:
+    text = "\n".join(message["content"] for message in load(name).messages(state(2)))
+    for entry in ("middle of a room", *OBSERVATIONS[1:], *ACTIONS):
+        assert entry in text
+
+
+@pytest.mark.parametrize("name", ["compact", "full"])
+def test_ends_with_the_user(name: str) -> None:
+    assert load(name).messages(state(2))[-1]["role"] == "user"
+
+
+def test_multi_turn_prompt_extends_the_one_before() -> None:
+    prompt = load("compact")
+    before, after = prompt.messages(state(1)), prompt.messages(state(2))
+    assert after[: len(before)] == before
+    assert after[len(before)] == {"role": "assistant", "content": prompt.response("", ACTIONS[1])}
+
+
+def test_full_prompt_lists_the_admissible_commands() -> None:
+    assert "- take mug 1 from shelf 1" in load("full").messages(state(1))[-1]["content"]
+
+
+@pytest.mark.parametrize("name", ["compact", "full"])
+def test_the_parser_reads_the_response(name: str) -> None:
+    assert parse(load(name).response("I need a mug.", "go to shelf 1")).action == "go to shelf 1"
+
+
+def test_exploration_changes_the_last_message_alone() -> None:
+    prompt = load("full")
+    plain, steered = prompt.messages(state(2)), prompt.exploration_messages(state(2))
+    assert plain[:-1] == steered[:-1]
+    assert steered[-1]["content"].startswith(plain[-1]["content"])
+    assert len(steered[-1]["content"]) > len(plain[-1]["content"])
+
+
+def test_template_text_in_an_observation_is_data() -> None:
+    hostile = State("g", "t", ("{{ 7 * 7 }}",), (), ())
+    assert "{{ 7 * 7 }}" in load("full").messages(hostile)[-1]["content"]
+
+
+def test_unknown_prompt_is_named() -> None:
+    with pytest.raises(UserError, match="no such prompt"):
+        load("nonesuch")
+
+
+def test_incomplete_template_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jinja"
+    path.write_text("{% set multi_turn = false %}")
+    with pytest.raises(UserError, match="system, user, response"):
+        load(str(path))
