@@ -78,6 +78,11 @@ class Response:
     finished: bool = True  # False: cut off at the response limit, before the end-of-turn token
 
 
+class PromptTooLong(Exception):
+    """A policy raises it when the prompt of a state leaves no room for a response; the rollout ends there,
+    with `StopReason.PROMPT_TOO_LONG`. A prompt is never cut in silence."""
+
+
 class Policy(Protocol):
     """Who acts. Any number of `act` calls may be under way at once; the policy batches them as it likes."""
 
