@@ -1,0 +1,88 @@
+"""Read a YAML mapping into a dataclass, strictly: every problem of the file is found before work starts.
+
+A misspelt key is an error that names file, key and the nearest valid one; a value of the wrong type names the type.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from prm_gym.errors import UserError
+
+T = TypeVar("T")
+
+
+def read_yaml(path: str | PathLike[str]) -> dict[str, Any]:
+    """The mapping in the YAML file `path`. Raises `UserError` if it is missing, not YAML or not a mapping."""
+    path = Path(path)
+    try:
+        loaded = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UserError(path, "no such file", "check the path") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(path, f"not valid YAML ({' '.join(str(error).split())})", "correct the file") from error
+    if not isinstance(loaded, dict):
+        raise UserError(path, "not a mapping of keys to values", "see recipes/embedded for an example")
+    return loaded
+
+
+def check_keys(keys: Iterable[object], valid: Iterable[str], where: str | PathLike[str], prefix: str = "") -> None:
+    """Raise `UserError` for the first of `keys` that is not in `valid`, with the nearest valid one as the remedy."""
+    valid = list(valid)
+    for key in keys:
+        if key not in valid:
+            near = difflib.get_close_matches(str(key), valid, n=1, cutoff=0.5)
+            remedy = f"did you mean '{near[0]}'?" if near else f"valid keys are {', '.join(sorted(valid))}"
+            raise UserError(where, "unknown key", remedy, field=f"{prefix}{key}")
+
+
+def build(cls: type[T], values: Mapping[str, Any], where: str | PathLike[str], prefix: str = "") -> T:
+    """An instance of the dataclass `cls` from `values`, checked key by key; nested dataclasses are built the same way.
+
+    Raises `UserError` naming `where`, the dotted field and the remedy.
+    """
+    assert dataclasses.is_dataclass(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    check_keys(values, fields, where, prefix)
+    hints = typing.get_type_hints(cls)
+    arguments = {name: _convert(hints[name], value, where, prefix + name) for name, value in values.items()}
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in arguments:
+            raise UserError(where, "missing", "add it", field=prefix + name)
+    return cls(**arguments)
+
+
+def _convert(hint: Any, value: Any, where: str | PathLike[str], field: str) -> Any:
+    """`value` as the type `hint`: a dataclass, a scalar, `X | None`, `list[X]` or `dict[str, X]`."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _convert(next(a for a in arguments if a is not type(None)), value, where, field)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, dict):
+            raise UserError(where, "must be a mapping", "indent its keys below it", field=field)
+        return build(hint, value, where, field + ".")
+    if origin is list and isinstance(value, list):
+        return [_convert(arguments[0], entry, where, f"{field}[{i}]") for i, entry in enumerate(value)]
+    if origin is dict and isinstance(value, dict):
+        return {str(k): _convert(arguments[1], v, where, f"{field}.{k}") for k, v in value.items()}
+    if hint is Any or (isinstance(value, origin or hint) and not (hint is int and isinstance(value, bool))):
+        return value
+    if hint is float and isinstance(value, int | str) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML reads 1e-3 as a string
+        except ValueError:
+            pass
+    name = getattr(origin or hint, "__name__", str(hint))
+    raise UserError(where, f"must be of type {name}, not {value!r}", "correct the value", field=field)

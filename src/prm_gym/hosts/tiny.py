@@ -1,0 +1,110 @@
+"""A small Llama and its tokenizer made from scratch, so that the embedded recipes need no model hub.
+
+The tokenizer has a piece for every word of the texts it is made from, a piece for every stretch of fixed text between
+names and numbers ("You arrive at"), and bytes for all else, so that any text survives encoding and decoding. A name
+("mug") is the same piece wherever it stands: small models learn to copy it. Role marks and the end of an answer are
+tokens of their own, and the pad token is none of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from prm_gym.errors import UserError
+
+PAD, USER, ASSISTANT, SYSTEM, END = "<|pad|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"
+# The assistant's text ends with END, in history as in an answer, so that each prompt extends the one before it.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}"
+    "{% if message.role == 'assistant' %}<|end|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+_PIECE = re.compile(r" ?[A-Za-z]+| ?\d|[^A-Za-z\d]")
+_NAME = re.compile(r" ?([A-Za-z]+)(?= \d)")
+_MAX_PHRASE = 8  # pieces
+
+
+def vocabulary(texts: Iterable[str], *, min_count: int = 20) -> list[str]:
+    """Words, and stretches of at most 8 pieces between names and digits, that occur at least `min_count` times."""
+    words: Counter[str] = Counter()
+    phrases: Counter[str] = Counter()
+    texts = list(texts)
+    names = {match[1] for text in texts for match in _NAME.finditer(text)}
+    for text in texts:
+        stretch: list[str] = []
+        for piece in [*_PIECE.findall(text), "0"]:
+            words[piece] += 1
+            if piece.strip() in names or piece.strip().isdigit():
+                if 1 < len(stretch) <= _MAX_PHRASE:
+                    phrases["".join(stretch)] += 1
+                stretch = []
+            else:
+                stretch.append(piece)
+    kept = {piece for piece, count in (words + phrases).items() if count >= min_count}
+    for name in names:  # with and without a space before it
+        kept |= {name, f" {name}"}
+    return sorted(kept | {digit for n in range(10) for digit in (str(n), f" {n}")})
+
+
+def make_tokenizer(texts: Iterable[str], out: Path) -> int:
+    """Write a tokenizer for `texts` to the folder `out`; returns the size of its vocabulary."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = vocabulary(texts)
+    singles = sorted({chr(c) for c in range(32, 127)} | {"\n"} - set(pieces))
+    # Unigram takes the segmentation with the highest sum of scores: equal scores mean the fewest pieces.
+    scores = [(PAD, 0.0)]
+    scores += [(piece, -1.0) for piece in pieces]
+    scores += [(single, -4.0) for single in singles if single not in set(pieces)]
+    scores += [(f"<0x{byte:02X}>", -60.0) for byte in range(256)]
+    tokenizer = Tokenizer(models.Unigram(scores, unk_id=0, byte_fallback=True))
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in (PAD, USER, ASSISTANT, SYSTEM, END)]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END,
+        additional_special_tokens=[USER, ASSISTANT, SYSTEM],
+        clean_up_tokenization_spaces=False,
+        model_max_length=2048,
+    )
+    fast.chat_template = CHAT_TEMPLATE
+    fast.save_pretrained(out)
+    return len(fast)
+
+
+def make_tiny_model(
+    out: Path, texts: Iterable[str], *, hidden_size: int = 128, layers: int = 3, heads: int = 4, seed: int = 0
+) -> None:
+    """Write a randomly initialised Llama and a tokenizer for `texts` to the folder `out`.
+
+    Raises `UserError` if there is no text to make a vocabulary from.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    texts = list(texts)
+    if not texts:
+        raise UserError(out, "no text to make a tokenizer from", "collect demonstrations first")
+    vocab_size = make_tokenizer(texts, out)
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        intermediate_size=4 * hidden_size,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=vocab_size - 1,
+        pad_token_id=0,
+    )
+    LlamaForCausalLM(config).save_pretrained(out)

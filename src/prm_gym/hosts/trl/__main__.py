@@ -1,0 +1,39 @@
+"""`python -m prm_gym.hosts.trl STAGE --config FILE.yaml [--field value ...]`."""
+
+from __future__ import annotations
+
+import sys
+
+from prm_gym.errors import UserError
+
+STAGES = ("sft", "prm", "online_dpo")
+
+
+def main(arguments: list[str]) -> None:
+    if not arguments or arguments[0] not in STAGES:
+        raise UserError("prm_gym.hosts.trl", f"unknown stage {arguments[:1]}", f"name one of {', '.join(STAGES)}")
+    stage, rest = arguments[0], arguments[1:]
+    try:
+        import trl  # noqa: F401
+    except ImportError:
+        raise UserError("prm_gym.hosts.trl", "TRL is not installed", "pip install 'prm-gym[trl]'") from None
+    if stage == "sft":
+        from trl.scripts import sft
+
+        sft.main(*sft.make_parser().parse_args_and_config(rest, fail_with_unknown_args=True)[:4])
+    elif stage == "prm":
+        from prm_gym.hosts.trl import prm
+
+        prm.main(rest)
+    else:
+        from prm_gym.hosts.trl import online_dpo
+
+        online_dpo.main(rest)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,52 @@
+"""Label folders and checkpoints as TRL's stages read them, checked before any training starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prm_gym.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+
+def load_split(folder: str, split: str, columns: tuple[str, ...]) -> Dataset:
+    """The split `split` of a folder written by `prm-gym label`. Raises `UserError` if it cannot be trained on."""
+    from datasets import load_dataset
+
+    if not Path(folder).is_dir():
+        raise UserError(folder, "no such dataset folder", "run `prm-gym label` first", field="dataset_name")
+    splits = load_dataset(folder)
+    if split not in splits or len(splits[split]) == 0:
+        raise UserError(folder, f"has no rows in split '{split}'", "collect more games", field="dataset_name")
+    missing = [column for column in columns if column not in splits[split].column_names]
+    if missing:
+        raise UserError(folder, f"lacks the columns {', '.join(missing)}", "label it with the kind this stage needs")
+    return splits[split]
+
+
+def load_tokenizer(folder: str, field: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of the checkpoint `folder`. Raises `UserError` without pad token, chat template or checkpoint."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(folder, f"no tokenizer to load ({reason})", "name a checkpoint folder", field=field) from None
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        remedy = "add one with tokenizer.add_special_tokens({'pad_token': '<|pad|>'}) and save the tokenizer"
+        raise UserError(folder, "the tokenizer has no pad token apart from its end token", remedy, field=field)
+    if tokenizer.chat_template is None:
+        raise UserError(folder, "the tokenizer has no chat template", "set tokenizer.chat_template", field=field)
+    return tokenizer
+
+
+def check_same_vocabulary(policy: PreTrainedTokenizerBase, prm: PreTrainedTokenizerBase, where: str) -> None:
+    """Raise `UserError` unless both map the same pieces to the same ids: Q must read what the policy wrote."""
+    if policy.get_vocab() != prm.get_vocab():
+        problem = f"the PRM's vocabulary ({len(prm)} pieces) is not the policy's ({len(policy)})"
+        raise UserError(where, problem, "train the PRM from the policy's checkpoint")
+
