@@ -140,6 +140,17 @@ class Episode:
         """How many actions were executed (the final row holds an observation alone)."""
         return sum(turn.reward is not None for turn in self.turns)
 
+    def state_at(self, turn: int) -> State:
+        """s_t of this episode, for 0 <= turn < len(turns)."""
+        history = self.turns[: turn + 1]
+        return State(
+            game_id=self.game_id,
+            task=self.task,
+            observations=tuple(t.observation for t in history),
+            actions=tuple(t.action for t in history[:-1]),
+            admissible_commands=tuple(history[-1].admissible_commands),
+        )
+
 
 def state_key(game_id: str, observations: Sequence[str], actions: Sequence[str]) -> bytes:
     """16-byte BLAKE2b chain over the game and o_0, a_0, ..., o_t. Two states are equal if and only if their keys are.

@@ -35,7 +35,7 @@ class Prompt:
         if missing:
             raise UserError(name, f"lacks {', '.join(missing)}", "define it as in prompts/full.jinja")
         self.name = name
-        self.multi_turn = bool(module.multi_turn)
+        self.multi_turn = bool(vars(module)["multi_turn"])
         self._system, self._user, self._response = (
             cast(Callable[..., str], getattr(module, macro)) for macro in _MACROS
         )

@@ -1,0 +1,111 @@
+"""Success rates from evaluation episodes, with 95% intervals, and a table in the form of the paper's Table 1."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from prm_gym.errors import UserError
+from prm_gym.types import Episode
+
+TASK_TYPES = {
+    "pick_and_place_simple": "Pick",
+    "pick_clean_then_place_in_recep": "Clean",
+    "pick_heat_then_place_in_recep": "Heat",
+    "pick_cool_then_place_in_recep": "Cool",
+    "look_at_obj_in_light": "Look",
+    "pick_two_obj_and_place": "Pick 2",
+}
+_KEY = ("policy", "prm", "mode", "split", "seed")
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """The 95% Wilson score interval of a proportion (Wilson 1927); [0, 1] where there is no sample."""
+    if n == 0:
+        return 0.0, 1.0
+    z = 1.959963984540054
+    p = successes / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def summarise(
+    episodes: Iterable[Episode], *, policy: str, prm: str | None, mode: str, split: str, seed: int
+) -> dict[str, Any]:
+    """One entry of results.json. An episode that failed for any reason counts as a game that was not solved.
+
+    Raises `UserError` if there is no episode.
+    """
+    won: dict[str, list[bool]] = defaultdict(list)
+    actions: list[int] = []
+    for episode in episodes:
+        won[episode.task_type].append(episode.won)
+        actions.append(episode.actions)
+    if not actions:
+        raise UserError(split, "no episode to evaluate", "check the split and the number of games")
+    wins = sum(map(sum, won.values()))
+    return {
+        "policy": policy,
+        "prm": prm,
+        "mode": mode,
+        "split": split,
+        "seed": seed,
+        "games": len(actions),
+        "success": wins / len(actions),
+        "ci95": list(wilson(wins, len(actions))),
+        "actions": sum(actions) / len(actions),
+        "by_task_type": {kind: {"games": len(of), "success": sum(of) / len(of)} for kind, of in sorted(won.items())},
+    }
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """The entries of a results.json; none if there is no such file. Raises `UserError` if it is not one."""
+    if not path.exists():
+        return []
+    try:
+        results = json.loads(path.read_text("utf-8"))
+        if not all({*_KEY, "success", "ci95"} <= entry.keys() for entry in results):
+            raise ValueError("an entry lacks its keys")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(path, f"not a results file ({error})", "move it away") from None
+    return list(results)
+
+
+def add_result(path: Path, result: dict[str, Any]) -> None:
+    """Add `result` to the list in `path`, in place of an entry for the same policy, PRM, mode, split and seed."""
+    key = [result[k] for k in _KEY]
+    results = [entry for entry in read_results(path) if [entry[k] for k in _KEY] != key]
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps([*results, result], indent=2) + "\n", "utf-8")
+    os.replace(partial, path)
+
+
+def table(results: Iterable[dict[str, Any]]) -> Table:
+    """A terminal table: success in % with its interval, mean actions, and success by task type."""
+    out = Table(title="Success on held-out games (95% interval)", title_justify="left")
+    for column in ("Policy", "Split", "Games", "All %", "95%", "Actions", *TASK_TYPES.values()):
+        out.add_column(column, justify="left" if column in ("Policy", "Split") else "right", no_wrap=True)
+    for entry in results:
+        name = entry["policy"]
+        if entry["mode"].startswith("best_of_"):
+            name = f"Bo{entry['mode'].removeprefix('best_of_')}({name}, {entry['prm']})"
+        by_type = entry["by_task_type"]
+        low, high = entry["ci95"]
+        out.add_row(
+            name,
+            entry["split"],
+            str(entry["games"]),
+            f"{100 * entry['success']:.1f}",
+            f"{100 * low:.0f}-{100 * high:.0f}",
+            f"{entry['actions']:.1f}",
+            *(f"{100 * by_type[kind]['success']:.0f}" if kind in by_type else "-" for kind in TASK_TYPES),
+        )
+    return out
