@@ -1,0 +1,468 @@
+"""Episodes on disk: a folder of Parquet parts, one row per turn, an episode whole or not at all.
+
+`EpisodeWriter` appends, `finished_ids` says what need not be collected again, `read_episodes` reads back, `parts`
+lists the files for a query engine. Left out: deleting or changing an episode, and any knowledge of labels.
+
+How nothing is lost, and nothing counted twice:
+
+- A part is written under a temporary name, synced, and renamed: a reader sees whole parts only, whatever was killed.
+- An added episode is durable at the next flush, at most `flush_seconds` (or `flush_episodes`) later.
+- Small parts are merged now and then and at the end. The merged part names in its metadata the parts it replaces,
+  and every reader leaves those out, so that a kill between the merge and the removal of the old parts doubles nothing.
+- One writer a folder: a lock that the operating system drops when the process dies.
+
+What a reader refuses, with one line: a part that is not whole Parquet, lacks a column, or has another schema version.
+Parts without a version (written by another tool) are read if every column is there. `state_key` is computed where it
+is missing; `parent_id` and `branch_turn` may be.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from prm_gym.errors import UserError
+from prm_gym.types import STATE_KEY_BYTES, Episode, StopReason, Turn, extend_key, state_key
+
+SCHEMA_VERSION = 1
+VERSION_KEY, REPLACES_KEY = b"prm_gym.schema_version", b"prm_gym.replaces"
+
+_EPISODE_COLUMNS = [
+    ("episode_id", pa.string()),
+    ("game_id", pa.string()),
+    ("split", pa.string()),
+    ("task", pa.string()),
+    ("task_type", pa.string()),
+    ("policy_id", pa.string()),
+    ("iteration", pa.int32()),
+    ("seed", pa.int64()),
+    ("stop_reason", pa.string()),
+    ("parent_id", pa.string()),
+    ("branch_turn", pa.int32()),
+]
+_TURN_COLUMNS = [
+    ("turn", pa.int32()),
+    ("observation", pa.string()),
+    ("admissible_commands", pa.list_(pa.string())),
+    ("response", pa.string()),
+    ("reason", pa.string()),
+    ("action", pa.string()),
+    ("action_valid", pa.bool_()),
+    ("reward", pa.float32()),
+    ("terminated", pa.bool_()),
+    ("truncated", pa.bool_()),
+    ("state_key", pa.binary(STATE_KEY_BYTES)),
+    ("prompt_tokens", pa.int32()),
+    ("response_tokens", pa.int32()),
+]
+SCHEMA = pa.schema([*_EPISODE_COLUMNS, *_TURN_COLUMNS], metadata={VERSION_KEY: str(SCHEMA_VERSION)})
+OPTIONAL_COLUMNS = {"parent_id", "branch_turn", "state_key"}
+
+_LOCK_NAME = ".writer.lock"
+_MERGED_ROWS = 50_000  # a part of this many rows is left alone; about 1,600 episodes, 100 MB of text
+_MOST_SMALL_PARTS = 64  # merged when there are more
+_ROW_GROUP = 8_192
+_writers: dict[Path, EpisodeWriter] = {}  # POSIX locks do not exclude within a process; this does
+
+
+class EpisodeWriter:
+    """Appends whole episodes to a folder, made if it is not there. Safe to use from several threads.
+
+    Parameters
+    ----------
+    folder
+        Where the parts lie. A folder may be opened again later: what it holds stays.
+    flush_episodes, flush_seconds
+        A part is written when this many episodes wait, or this many seconds after the first of them was added.
+
+    Raises
+    ------
+    UserError
+        Another writer has the folder, or a part in it cannot be read.
+
+    Example
+    -------
+    >>> with EpisodeWriter(Path("runs/demo/rollouts")) as writer:  # doctest: +SKIP
+    ...     if episode_id not in writer.finished:
+    ...         writer.add(episode)
+    """
+
+    def __init__(self, folder: str | Path, *, flush_episodes: int = 64, flush_seconds: float = 5.0) -> None:
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._flush_episodes, self._flush_seconds = flush_episodes, flush_seconds
+        self._lock_file = _lock(self.folder, self)
+        try:
+            for leftover in self.folder.glob("*.parquet.tmp"):
+                leftover.unlink()
+            _remove_replaced(self.folder)
+            self.finished = finished_ids(self.folder)
+        except BaseException:
+            self._unlock()
+            raise
+        self._waiting: list[Episode] = []
+        self._small_parts = 0
+        self._mutex = threading.RLock()
+        self._timer: threading.Timer | None = None
+        self._failure: Exception | None = None
+
+    def add(self, episode: Episode) -> None:
+        """Take a finished episode. It is durable after the next `flush`, which comes by itself.
+
+        Raises
+        ------
+        ValueError
+            The episode has no end, has a gap in its turns, or is in the store already.
+        """
+        problem = problem_of(episode)
+        if problem or episode.episode_id in self.finished:
+            raise ValueError(f"episode {episode.episode_id}: {problem or 'is in the store already'}")
+        with self._mutex:
+            if self._failure:
+                raise self._failure
+            self.finished.add(episode.episode_id)
+            self._waiting.append(episode)
+            if len(self._waiting) >= self._flush_episodes:
+                self.flush()
+            elif self._timer is None:
+                self._timer = threading.Timer(self._flush_seconds, self._flush_by_timer)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def flush(self) -> None:
+        """Write every episode added so far; they survive a kill or a power cut once this returns."""
+        with self._mutex:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            if self._waiting:
+                _write_part(self.folder, _table(self._waiting), replaces=())
+                self._waiting = []
+                self._small_parts += 1
+                if self._small_parts >= _MOST_SMALL_PARTS:
+                    _merge_small_parts(self.folder)
+                    self._small_parts = 0
+
+    def close(self) -> None:
+        """Flush, merge the small parts (sorted by episode_id), and let the folder go."""
+        with self._mutex:
+            if self._lock_file.closed:
+                return
+            try:
+                self.flush()
+                _merge_small_parts(self.folder)
+            finally:
+                self._failure = ValueError("this writer is closed")
+                self._unlock()
+
+    def _flush_by_timer(self) -> None:
+        try:
+            self.flush()
+        except Exception as error:  # raised again in the caller's thread: a full disk must stop the collection
+            self._failure = error
+
+    def _unlock(self) -> None:
+        _writers.pop(self.folder.resolve(), None)
+        self._lock_file.close()
+
+    def __enter__(self) -> EpisodeWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def finished_ids(folder: str | Path) -> set[str]:
+    """The ids of all episodes in `folder`, failed ones too; empty where there is no folder yet."""
+    ids: set[str] = set()
+    for part in _whole_parts(Path(folder)):
+        column = pq.read_table(part, columns=["episode_id"])["episode_id"]
+        ids.update(pc.unique(column).to_pylist())
+    return ids
+
+
+def parts(folder: str | Path) -> list[Path]:
+    """The whole parts of a folder in the order of their names, each checked: readable, right version, all columns.
+
+    Raises
+    ------
+    UserError
+        No such folder, no episode in it, or a part that cannot be used.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(folder, "no such folder of episodes", "name a folder that `prm-gym rollout` wrote")
+    found = _whole_parts(folder)
+    if not found:
+        raise UserError(folder, "holds no episodes", "run `prm-gym rollout` into it first")
+    return found
+
+
+def being_written(folder: str | Path) -> bool:
+    """Whether a writer, of this process or another, has the folder now."""
+    folder = Path(folder)
+    if folder.resolve() in _writers:  # asked first: closing the lock file here would drop our own lock
+        return True
+    try:
+        file = (folder / _LOCK_NAME).open("rb")
+    except FileNotFoundError:
+        return False
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
+def read_episodes(*folders: str | Path) -> Iterator[Episode]:
+    """Every episode of the folders, in the order of the parts, one in memory at a time.
+
+    A folder that is being written gives the parts that are whole at the start.
+
+    Raises
+    ------
+    UserError
+        As `parts`; an episode without an end; the rows of an episode not together and in order.
+    """
+    for folder in folders:
+        yield from read_parts(parts(folder))
+
+
+def read_parts(files: Iterable[Path]) -> Iterator[Episode]:
+    """Every episode of these parts. See `read_episodes`."""
+    for file in files:
+        seen: set[str] = set()
+        for episode in scan(file):
+            problem = "its rows are apart" if episode.episode_id in seen else problem_of(episode)
+            if problem:
+                raise UserError(
+                    file,
+                    f"episode {episode.episode_id}: {problem}",
+                    "write whole episodes, rows in the order of episode_id and turn",
+                )
+            seen.add(episode.episode_id)
+            yield episode
+
+
+def scan(file: Path, columns: Sequence[str] | None = None) -> Iterator[Episode]:
+    """The runs of rows with one episode_id, as they lie in a part, unchecked. `columns` leaves other fields empty."""
+    wanted = [field for field in SCHEMA if columns is None or field.name in columns]
+    try:
+        source = pq.ParquetFile(file)
+        names = [field.name for field in wanted if field.name in source.schema_arrow.names]
+        episode: Episode | None = None
+        for batch in source.iter_batches(batch_size=2048, columns=names):
+            values = {name: batch[name].cast(SCHEMA.field(name).type).to_pylist() for name in names}
+            empty: list[Any] = [None] * len(batch)
+            of_turn = [values.get(name, empty) for name, _ in _TURN_COLUMNS]
+            of_episode = [values.get(name, empty) for name, _ in _EPISODE_COLUMNS]
+            for row, episode_id in enumerate(values["episode_id"]):
+                if episode is None or episode.episode_id != episode_id:
+                    if episode is not None:
+                        yield _with_keys(episode)
+                    episode = _episode([column[row] for column in of_episode])
+                episode.turns.append(_turn([column[row] for column in of_turn]))
+                episode.stop_reason = values.get("stop_reason", empty)[row] or episode.stop_reason
+        if episode is not None:
+            yield _with_keys(episode)
+    except FileNotFoundError:
+        raise UserError(file, "vanished while it was read", "run again when its writer has finished") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(file, f"cannot be read ({_first_line(error)})", "collect the episodes again") from None
+
+
+def problem_of(episode: Episode) -> str | None:
+    """What keeps an episode from being whole, or None: turns 0..n, rewards on all but the last, a stop reason."""
+    if [turn.turn for turn in episode.turns] != list(range(len(episode.turns))) or not episode.turns:
+        return "its turns are not 0, 1, 2, ..."
+    if episode.turns[-1].reward is not None:
+        return "it has no end (a last row with the final observation and no reward)"
+    if any(turn.reward is None for turn in episode.turns[:-1]):
+        return "a turn before the last has no reward"
+    if episode.stop_reason not in set(StopReason):
+        return f"its stop_reason {episode.stop_reason!r} is none of {', '.join(StopReason)}"
+    if not 0 <= episode.branch_turn < len(episode.turns):
+        return f"its branch_turn {episode.branch_turn} is none of its turns"
+    return None
+
+
+def _merge_small_parts(folder: Path) -> None:
+    """Merge neighbouring small parts into parts of up to 50,000 rows, sorted by episode_id. For the one writer.
+
+    Sorted, so that a store that fits one part has the same content row for row in whatever order its episodes came.
+    """
+    run: list[Path] = []
+    rows = 0
+    for file in [*_whole_parts(folder), None]:
+        size = pq.read_metadata(file).num_rows if file and file.name.startswith("part-") else _MERGED_ROWS
+        if rows + size > _MERGED_ROWS:
+            if len(run) > 1:
+                merged = pa.concat_tables([pq.read_table(part, schema=SCHEMA) for part in run])
+                order = [("episode_id", "ascending"), ("turn", "ascending")]
+                _write_part(folder, merged.sort_by(order), replaces=run)
+                _remove_replaced(folder)
+            run, rows = [], 0
+        if file and size < _MERGED_ROWS:
+            run.append(file)
+            rows += size
+
+
+def _write_part(folder: Path, table: pa.Table, replaces: Sequence[Path]) -> None:
+    number = max((int(file.stem[5:]) for file in _part_files(folder) if file.stem[5:].isdigit()), default=0) + 1
+    final = folder / f"part-{number:06d}.parquet"
+    temporary = final.with_name(final.name + ".tmp")
+    metadata = dict(SCHEMA.metadata)
+    if replaces:
+        metadata[REPLACES_KEY] = json.dumps([part.name for part in replaces]).encode()
+    pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd", row_group_size=_ROW_GROUP)
+    _sync(temporary)
+    temporary.rename(final)
+    _sync(folder)
+
+
+def _remove_replaced(folder: Path) -> None:
+    whole = set(_whole_parts(folder))
+    for file in _part_files(folder):
+        if file not in whole:
+            file.unlink()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(folder: Path, writer: EpisodeWriter) -> BinaryIO:
+    refusal = UserError(folder, "another process is writing here", "wait for it, or choose another folder")
+    if folder.resolve() in _writers:
+        raise refusal
+    file = (folder / _LOCK_NAME).open("wb")
+    try:
+        # A POSIX record lock: not inherited by child processes, so a killed collector's workers do not keep it.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise refusal from None
+    _writers[folder.resolve()] = writer
+    return file
+
+
+def _part_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.parquet"))
+
+
+def _whole_parts(folder: Path) -> list[Path]:
+    """Parts whose footer is sound, less those that a merged part replaces."""
+    files = _part_files(folder)
+    replaced: set[str] = set()
+    for file in files:
+        try:
+            schema = pq.read_schema(file)
+        except FileNotFoundError:  # replaced by a merge since it was listed
+            return _whole_parts(folder)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UserError(
+                file, f"is not a whole Parquet file ({_first_line(error)})", "remove it and collect again"
+            ) from None
+        _check_schema(file, schema)
+        replaced.update(json.loads((schema.metadata or {}).get(REPLACES_KEY, b"[]")))
+    return [file for file in files if file.name not in replaced]
+
+
+def _check_schema(file: Path, schema: pa.Schema) -> None:
+    version = (schema.metadata or {}).get(VERSION_KEY, str(SCHEMA_VERSION).encode()).decode()
+    if version != str(SCHEMA_VERSION):
+        raise UserError(
+            file,
+            f"has schema version {version}, this prm_gym reads {SCHEMA_VERSION}",
+            "collect again, or install the prm_gym that wrote it",
+        )
+    missing = [name for name in SCHEMA.names if name not in schema.names and name not in OPTIONAL_COLUMNS]
+    if missing:
+        raise UserError(
+            file,
+            f"is no part of an episode store: no column {', '.join(missing)}",
+            "name a folder that `prm-gym rollout` wrote",
+            field=missing[0],
+        )
+    for field in SCHEMA:
+        if field.name in schema.names and not _same_kind(field.type, schema.field(field.name).type):
+            raise UserError(
+                file,
+                f"holds {schema.field(field.name).type}, not {field.type}",
+                "name a folder that `prm-gym rollout` wrote",
+                field=field.name,
+            )
+
+
+def _same_kind(expected: pa.DataType, found: pa.DataType) -> bool:
+    """Widths may differ (int64 for int32, large_string for string), kinds may not."""
+    if pa.types.is_null(found):
+        return True
+    if pa.types.is_dictionary(found):
+        found = found.value_type
+    if pa.types.is_list(expected):
+        return (pa.types.is_list(found) or pa.types.is_large_list(found)) and _same_kind(
+            expected.value_type, found.value_type
+        )
+    kinds = (
+        pa.types.is_boolean,
+        pa.types.is_integer,
+        pa.types.is_floating,
+        lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind),
+        lambda kind: pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind) or pa.types.is_large_binary(kind),
+    )
+    return any(kind(expected) and kind(found) for kind in kinds)
+
+
+def _table(episodes: Sequence[Episode]) -> pa.Table:
+    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+    for episode in sorted(episodes, key=lambda episode: episode.episode_id):
+        for name, _ in _EPISODE_COLUMNS:
+            columns[name].extend([getattr(episode, name)] * len(episode.turns))
+        for name, _ in _TURN_COLUMNS:
+            columns[name].extend([getattr(turn, name) for turn in _with_keys(episode).turns])
+    return pa.Table.from_pydict(columns, schema=SCHEMA)
+
+
+def _with_keys(episode: Episode) -> Episode:
+    """The episode with every `state_key`, computed along the chain where it is missing."""
+    previous = None
+    for turn in episode.turns:
+        if not turn.state_key:
+            if previous is None:
+                turn.state_key = state_key(episode.game_id, [turn.observation], [])
+            else:
+                turn.state_key = extend_key(previous.state_key, previous.action, turn.observation)
+        previous = turn
+    return episode
+
+
+def _episode(values: Sequence[Any]) -> Episode:
+    fields = {name: value for (name, _), value in zip(_EPISODE_COLUMNS, values, strict=True)}
+    return Episode(**{**fields, "branch_turn": fields["branch_turn"] or 0})
+
+
+def _turn(values: Sequence[Any]) -> Turn:
+    fields = {name: value for (name, _), value in zip(_TURN_COLUMNS, values, strict=True) if value is not None}
+    return Turn(**{"turn": -1, "observation": "", "admissible_commands": [], **fields})
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
