@@ -16,6 +16,7 @@ import pytest
 
 from prm_gym import store
 from prm_gym.errors import UserError
+from prm_gym.part import VERSION_KEY, to_table
 from prm_gym.store import EpisodeWriter, finished_ids, parts, read_episodes
 from prm_gym.types import Episode, StopReason, Turn, state_key
 
@@ -212,7 +213,7 @@ def test_an_episode_that_is_not_whole_is_refused(tmp_path: Path, spoil: object, 
     spoil(broken)  # type: ignore[operator]
     with EpisodeWriter(tmp_path) as writer, pytest.raises(ValueError, match=problem):
         writer.add(broken)
-    table = store._table([broken])
+    table = to_table([broken])
     pq.write_table(table, tmp_path / "by-hand.parquet")
     with pytest.raises(UserError, match=problem):
         list(read_episodes(tmp_path))
@@ -248,20 +249,20 @@ def test_a_failed_write_stops_the_collection(tmp_path: Path, monkeypatch: pytest
         ),
         (lambda file, table: pq.write_table(_set(table, "turn", pa.array(["x"] * len(table))), file), "holds string"),
         (
-            lambda file, table: pq.write_table(table.replace_schema_metadata({store.VERSION_KEY: b"7"}), file),
+            lambda file, table: pq.write_table(table.replace_schema_metadata({VERSION_KEY: b"7"}), file),
             "schema version 7",
         ),
     ],
 )
 def test_a_part_that_cannot_be_used_is_named(tmp_path: Path, make: object, problem: str) -> None:
     write(tmp_path, episode(1))
-    make(tmp_path / "zz.parquet", store._table([episode(2)]))  # type: ignore[operator]
+    make(tmp_path / "zz.parquet", to_table([episode(2)]))  # type: ignore[operator]
     with pytest.raises(UserError, match=rf"zz\.parquet.*{problem}"):
         list(read_episodes(tmp_path))
 
 
 def test_a_part_of_another_tool_is_read_and_its_keys_computed(tmp_path: Path) -> None:
-    table = store._table([episode(1)]).drop_columns(["state_key", "parent_id", "branch_turn"])
+    table = to_table([episode(1)]).drop_columns(["state_key", "parent_id", "branch_turn"])
     table = table.cast(
         pa.schema([f.with_type(pa.int64()) if pa.types.is_integer(f.type) else f for f in table.schema])
     ).replace_schema_metadata(None)
