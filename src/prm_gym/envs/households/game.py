@@ -1,0 +1,96 @@
+"""One household game as a value: the room, what lies where, and the task.
+
+Names such as `mug 2`, which the player reads, are alfworld's: numbered within a type, in the reverse order of the ids.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+
+from prm_gym.envs.households.catalog import LAMP, mangle
+from prm_gym.envs.households.floorplans import Location, Receptacle
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked for: bring `target` objects (treated by the task type's appliance) to a `goal` receptacle.
+
+    For look_at_obj_in_light the goal is the lamp under which the target is looked at.
+    """
+
+    type: str
+    target: str
+    goal: str
+
+    @property
+    def toggle(self) -> str:
+        return self.goal if self.goal == LAMP else ""
+
+    @property
+    def parent(self) -> str:
+        return "" if self.toggle else self.goal
+
+    @property
+    def copies(self) -> int:
+        """How many target objects the goal asks for."""
+        return 2 if self.type == "pick_two_obj_and_place" else 1
+
+    def fill(self, template: str, *, lower: bool = False) -> str:
+        """Put the task's types into one of alfworld's templates, goal PDDL or task sentence."""
+        words = {"obj": self.target, "recep": self.parent, "toggle": self.toggle}
+        return template.format(**{key: word.lower() if lower else word for key, word in words.items()})
+
+
+@dataclass(frozen=True)
+class Thing:
+    """An object. `home` is the id of the receptacle it lies in, empty for fixtures, which cannot be taken."""
+
+    id: str
+    kind: str
+    location: Location
+    home: str
+
+
+@dataclass(frozen=True)
+class Game:
+    trial: str  # `trial_T...`, the name of the game's folder
+    floor_plan: int
+    task: Task
+    sentence: str  # the task as the player reads it
+    start: Location  # no receptacle is within reach from here
+    receptacles: tuple[Receptacle, ...]
+    things: tuple[Thing, ...]
+
+    @property
+    def folder(self) -> str:
+        """`task_type-Object-Mrecep-Receptacle-FloorPlan/trial`, as alfworld names it (no movable receptacle here)."""
+        return f"{self.task.type}-{self.task.target}-None-{self.task.goal}-{self.floor_plan}/{self.trial}"
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """Simulator id -> the name the player reads."""
+        ids = [place.id for place in self.receptacles] + [thing.id for thing in self.things]
+        symbols = {id_: mangle(id_).lower() for id_ in ids}
+        counts = Counter(_word(symbol) for symbol in symbols.values())
+        names = {}
+        for id_, symbol in sorted(symbols.items(), key=lambda item: item[1]):
+            word = _word(symbol)
+            names[id_] = f"{word} {counts[word]}"
+            counts[word] -= 1
+        return names
+
+    @property
+    def text_key(self) -> tuple[object, ...]:
+        """Equal for two games that no player could tell apart by what is where."""
+        home = {place.id: self.names[place.id] for place in self.receptacles}
+        return (
+            self.sentence,
+            tuple(sorted(home.values())),
+            tuple(sorted((self.names[thing.id], home.get(thing.home, "")) for thing in self.things)),
+        )
+
+
+def _word(symbol: str) -> str:
+    return symbol.split("_bar_", 1)[0] + ("basin" if "basin" in symbol else "")

@@ -1,0 +1,195 @@
+"""Write households to disk in alfworld's own format, every split, every game whole or not at all.
+
+Games are drawn one after the other from a generator seeded by (preset, seed, split, index), so that one game never
+depends on another, on the number of workers or on what is on disk; a game that a player could not tell from an earlier
+one of the run is drawn again. Workers then turn games into files. `households.json` says which parameters a folder
+belongs to and whether it is complete: the same command goes on where it was killed, another command is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from hashlib import blake2b
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from rich.progress import track
+
+from prm_gym.envs.households.catalog import catalog
+from prm_gym.envs.households.game import Game
+from prm_gym.envs.households.pddl import problem, trajectory
+from prm_gym.envs.households.proof import check, walkthrough
+from prm_gym.envs.households.sampling import PRESETS, draw_game
+from prm_gym.envs.households.splits import SPLITS, draw_task, task_type_of
+from prm_gym.errors import UserError
+
+MANIFEST = "households.json"
+_FORMAT = 1  # raised whenever the same parameters would give other bytes
+_PARTIAL = ".partial"
+_CHUNK = 16  # games handed to a worker at a time
+_ATTEMPTS = 100  # redraws of a game before giving up on one that differs from all earlier ones
+
+
+def generate(
+    out: Path, *, preset: str, splits: Mapping[str, int], seed: int, workers: int = 1, progress: bool = True
+) -> dict[str, int]:
+    """Write `splits` (split name -> how many games) of household games under `out` and return the counts.
+
+    Task types take turns, so they are balanced to within one game. Raises UserError before anything is written if a
+    parameter is unusable, alfworld is not installed, or `out` holds something else; and later if the disk refuses.
+    """
+    parameters = _parameters(preset, splits, seed, workers)
+    counts: dict[str, int] = dict(parameters["splits"])
+    tables = catalog()
+    parameters["alfworld"] = tables.version
+    out = Path(out)
+    try:
+        if _prepare(out, parameters):
+            return counts
+        jobs = _unwritten(out, parameters)
+        total = sum(counts.values())
+        written = _write_all(out, jobs, workers)
+        for _ in track(written, "games", total=total, disable=not progress):
+            pass
+        shutil.rmtree(out / _PARTIAL, ignore_errors=True)
+        _write_json(out / MANIFEST, {**parameters, "complete": True})
+    except OSError as error:
+        place = error.filename or out
+        raise UserError(
+            place, f"cannot be written ({error.strerror})", "free space or choose another folder, then run again"
+        ) from error
+    return counts
+
+
+def games(preset: str, split: str, count: int, seed: int) -> Iterator[Game]:
+    """The games of a split as values, in order, no two alike to a player."""
+    known: set[tuple[object, ...]] = set()
+    for index in range(count):
+        for attempt in range(_ATTEMPTS):
+            game = _draw(preset, split, index, seed, attempt)
+            if game.text_key not in known:
+                break
+        else:
+            raise UserError(
+                split, f"has no {count} different games of preset {preset}", "ask for fewer", field="--split"
+            )
+        known.add(game.text_key)
+        yield game
+
+
+def _draw(preset: str, split: str, index: int, seed: int, attempt: int) -> Game:
+    key = f"{preset} {seed} {split} {index}"
+    rng = random.Random(f"{key} {attempt}")
+    number, task = draw_task(split, task_type_of(index), rng)
+    digits = int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "big")
+    trial = f"trial_T{digits % 10**8:08d}_{index:06d}_{digits // 10**8 % 10**6:06d}"
+    return draw_game(PRESETS[preset], number, task, trial, rng)
+
+
+def _parameters(preset: str, splits: Mapping[str, int], seed: int, workers: int) -> dict[str, Any]:
+    if preset not in PRESETS:
+        raise UserError("--preset", f"there is no preset {preset!r}", f"choose one of {', '.join(PRESETS)}")
+    if not splits:
+        raise UserError("--split", "no split was asked for", "give for instance train=1000,valid_seen=100")
+    for split, count in splits.items():
+        if split not in SPLITS:
+            raise UserError("--split", "there is no such split", f"choose from {', '.join(SPLITS)}", field=repr(split))
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise UserError("--split", f"{count!r} is not a number of games", "give at least 1", field=split)
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise UserError("--seed", f"{seed!r} is not a seed", "give an integer from 0")
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise UserError("--workers", f"{workers!r} is not a number of processes", "give at least 1")
+    ordered = {split: splits[split] for split in SPLITS if split in splits}
+    return {"format": _FORMAT, "preset": preset, "splits": ordered, "seed": seed}
+
+
+def _prepare(out: Path, parameters: dict[str, Any]) -> bool:
+    """Claim `out` for these parameters; True if it already holds all their games."""
+    manifest = out / MANIFEST
+    if out.exists() and not out.is_dir():
+        raise UserError(out, "is not a folder", "choose another")
+    if not manifest.exists():
+        if out.exists() and any(out.iterdir()):
+            raise UserError(out, "is not empty and holds no generated games", "choose a new or an empty folder")
+        _write_json(manifest, {**parameters, "complete": False})
+        return False
+    try:
+        found = json.loads(manifest.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(manifest, "is not JSON", "delete the folder or choose another") from error
+    for field, value in parameters.items():
+        if not isinstance(found, dict) or found.get(field) != value:
+            was = found.get(field) if isinstance(found, dict) else None
+            raise UserError(
+                manifest,
+                f"the games here were generated with {was!r}, not {value!r}",
+                "choose another folder, or delete this one",
+                field=field,
+            )
+    return found.get("complete") is True
+
+
+def _unwritten(out: Path, parameters: dict[str, Any]) -> Iterator[tuple[str, Game | None]]:
+    """(split, game) for every game in order; None in place of a game that is on disk already."""
+    for split, count in parameters["splits"].items():
+        for game in games(parameters["preset"], split, count, parameters["seed"]):
+            yield split, None if (out / split / game.folder).is_dir() else game
+
+
+def _write_all(out: Path, jobs: Iterator[tuple[str, Game | None]], workers: int) -> Iterator[None]:
+    """Write the games, yielding once for each. Only a bounded number is handed out ahead of what has been written."""
+    if workers == 1:
+        for split, game in jobs:
+            _write_chunk(out, [(split, game)])
+            yield
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        while wave := list(islice(jobs, _CHUNK * workers * 4)):
+            chunks = [wave[start : start + _CHUNK] for start in range(0, len(wave), _CHUNK)]
+            for size in pool.map(_write_chunk, [out] * len(chunks), chunks):
+                yield from [None] * size
+
+
+def _write_chunk(out: Path, chunk: Iterable[tuple[str, Game | None]]) -> int:
+    chunk = list(chunk)
+    for split, game in chunk:
+        if game is not None:
+            _write_game(out, split, game)
+    return len(chunk)
+
+
+def _write_game(out: Path, split: str, game: Game) -> None:
+    """Both files of a game, in a folder that appears under its name only when they are complete."""
+    tables = catalog()
+    commands = walkthrough(tables, game)
+    check(tables, game, commands)
+    partial = out / _PARTIAL / split / game.trial
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    content = {
+        "pddl_domain": tables.domain,
+        "grammar": tables.grammar.replace("UNKNOWN GOAL", game.sentence),
+        "pddl_problem": problem(tables, game),
+        "solvable": True,
+        "walkthrough": commands,
+    }
+    (partial / "game.tw-pddl").write_text(json.dumps(content), encoding="utf-8")
+    (partial / "traj_data.json").write_text(json.dumps(trajectory(game), indent=1), encoding="utf-8")
+    final = out / split / game.folder
+    final.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(partial, final)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, path)

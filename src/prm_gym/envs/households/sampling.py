@@ -1,0 +1,176 @@
+"""Draw a household game: a task that makes sense in the room, receptacles, and objects lying in them.
+
+Every game can be solved, is not solved at the start, and shows nothing of the target before it is searched for: the
+agent starts out of reach of all receptacles, and no target object starts in a receptacle of the goal's type.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+from prm_gym.envs.households.catalog import APPLIANCES, LAMP, Catalog, catalog
+from prm_gym.envs.households.floorplans import FloorPlan, Receptacle, floor_plan, spot_id
+from prm_gym.envs.households.game import Game, Task, Thing
+
+_LAMP_STANDS = frozenset({"Desk", "SideTable", "Dresser", "DiningTable", "CoffeeTable"})
+_CLOSED_WEIGHT = 0.5  # how much likelier a type that stands open is to hold an object than a type that is closed
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How large a household is. Ranges include both ends."""
+
+    name: str
+    receptacles: tuple[int, int] | None  # None: all of the floor plan
+    objects: tuple[int, int]  # lamp, targets and, where `fixtures`, fixtures included
+    copies: int  # most objects of one type
+    fixtures: bool  # windows, chairs, light switches: things that only fill the room
+
+
+PRESETS = {
+    # The kitchen games of `small` have both a fridge and a sink far from always: a room holds what the task needs.
+    "small": Preset("small", receptacles=(6, 8), objects=(4, 6), copies=1, fixtures=False),
+    "full": Preset("full", receptacles=None, objects=(25, 55), copies=3, fixtures=True),
+}
+
+
+@cache
+def tasks(number: int, task_type: str) -> tuple[Task, ...]:
+    """All tasks of a type that a floor plan can host, in a fixed order; empty where there is none."""
+    tables, plan = catalog(), floor_plan(number)
+    if plan.room not in tables.rooms[task_type]:
+        return ()
+    present = {place.kind for place in plan.receptacles}
+    targets = tables.portable & plan.kinds
+    excluded = {LAMP}
+    if task_type in APPLIANCES:
+        appliance, ability = APPLIANCES[task_type]
+        targets &= tables.abilities[ability]
+        excluded.add(appliance)
+        if appliance not in present:
+            return ()
+    if task_type == "look_at_obj_in_light":
+        goals = [LAMP] if LAMP in plan.kinds and present & _LAMP_STANDS else []
+    else:
+        goals = sorted(present - excluded)
+    return tuple(
+        task
+        for target in sorted(targets)
+        for goal in goals
+        if goal == LAMP or target in tables.can_contain.get(goal, ())
+        if len(_homes(tables, plan.receptacles, target, goal)) >= 2
+        for task in [Task(task_type, target, goal)]
+    )
+
+
+def draw_game(preset: Preset, number: int, task: Task, trial: str, rng: random.Random) -> Game:
+    """A game of `task` in floor plan `number`; everything about it comes from `rng`."""
+    tables, plan = catalog(), floor_plan(number)
+    lamp_stand = ""
+    places = plan.receptacles
+    if preset.receptacles is not None:
+        places = _some_receptacles(tables, plan, task, rng.randint(*preset.receptacles), rng)
+    if task.toggle:
+        lamp_stand = rng.choice([place.id for place in places if place.kind in _LAMP_STANDS])
+    things = _Furnisher(places, rng)
+    if lamp_stand:
+        things.put(LAMP, lamp_stand)
+    low, high = preset.objects
+    size = rng.randint(low, high)
+    for _ in range(max(task.copies, rng.randint(1, preset.copies))):
+        things.put_somewhere(tables, task.target, avoid=task.goal)
+    if preset.fixtures:
+        for kind in sorted(plan.kinds - tables.portable - {LAMP}):
+            things.fix(kind, plan)
+    for kind in _distractors(tables, plan, places, task.target, preset.copies, rng):
+        if len(things.made) >= size:
+            break
+        things.put_somewhere(tables, kind)
+    return Game(
+        trial=trial,
+        floor_plan=number,
+        task=task,
+        sentence=task.fill(rng.choice(tables.sentences[task.type]), lower=True),
+        start=rng.choice(plan.free),
+        receptacles=places,
+        things=tuple(sorted(things.made, key=lambda thing: thing.id)),
+    )
+
+
+def _homes(tables: Catalog, places: tuple[Receptacle, ...], target: str, goal: str) -> list[Receptacle]:
+    """The receptacles in which a target may start."""
+    return [place for place in places if place.kind != goal and target in tables.can_contain.get(place.kind, ())]
+
+
+def _some_receptacles(
+    tables: Catalog, plan: FloorPlan, task: Task, size: int, rng: random.Random
+) -> tuple[Receptacle, ...]:
+    """The few receptacles of a small room: what the task needs, two homes for the target, then any, three of a type."""
+    shuffled = rng.sample(plan.receptacles, len(plan.receptacles))
+    chosen: list[Receptacle] = []
+    if task.type in APPLIANCES:
+        chosen.append(next(place for place in shuffled if place.kind == APPLIANCES[task.type][0]))
+    stands = _LAMP_STANDS if task.toggle else frozenset({task.goal})
+    chosen.append(next(place for place in shuffled if place.kind in stands))
+    homes = _homes(tables, tuple(shuffled), task.target, task.goal)
+    known = sum(place in homes for place in chosen)
+    chosen += [place for place in homes if place not in chosen][: max(0, 2 - known)]
+    counts = Counter(place.kind for place in chosen)
+    for place in shuffled:
+        if len(chosen) == size:
+            break
+        if place not in chosen and counts[place.kind] < 3:
+            chosen.append(place)
+            counts[place.kind] += 1
+    return tuple(sorted(chosen, key=lambda place: place.id))
+
+
+def _distractors(
+    tables: Catalog, plan: FloorPlan, places: tuple[Receptacle, ...], target: str, copies: int, rng: random.Random
+) -> Iterator[str]:
+    """Types of further objects in random order: each type once, then again for those of which there are more."""
+    holdable: frozenset[str] = frozenset().union(*(tables.can_contain.get(place.kind, ()) for place in places))
+    kinds = sorted((tables.portable & plan.kinds & holdable) - {target})
+    for _ in range(copies):
+        yield from rng.sample(kinds, len(kinds))
+
+
+class _Furnisher:
+    """Puts objects into receptacles at positions that differ."""
+
+    def __init__(self, places: tuple[Receptacle, ...], rng: random.Random) -> None:
+        self.made: list[Thing] = []
+        self._places = {place.id: place for place in places}
+        self._rng = rng
+        self._ids: set[str] = set()
+
+    def put(self, kind: str, home: str) -> None:
+        place = self._places[home]
+        x, y, z = (float(part) for part in home.split("|")[1:4])
+        self.made.append(Thing(self._id(kind, x, y, z), kind, place.location, home))
+
+    def put_somewhere(self, tables: Catalog, kind: str, *, avoid: str = "") -> None:
+        """Choose the receptacle's type first, so that twenty cabinets do not swallow everything."""
+        by_kind: dict[str, list[str]] = {}
+        for place in self._places.values():
+            if kind in tables.can_contain.get(place.kind, ()) and place.kind != avoid:
+                by_kind.setdefault(place.kind, []).append(place.id)
+        kinds = sorted(by_kind)
+        weights = [_CLOSED_WEIGHT if name in tables.openable else 1.0 for name in kinds]
+        self.put(kind, self._rng.choice(by_kind[self._rng.choices(kinds, weights)[0]]))
+
+    def fix(self, kind: str, plan: FloorPlan) -> None:
+        spot = self._rng.choice(plan.free)
+        self.made.append(Thing(self._id(kind, spot[0] / 4, 1.0, spot[1] / 4), kind, spot, ""))
+
+    def _id(self, kind: str, x: float, y: float, z: float) -> str:
+        while True:
+            near = [value + self._rng.uniform(-0.4, 0.4) for value in (x, y, z)]
+            name = spot_id(kind, *near)
+            if name not in self._ids:
+                self._ids.add(name)
+                return name
