@@ -1,0 +1,183 @@
+"""`prm_gym/ALFWorld-v0`: households in text, as gymnasium sees them.
+
+A thin shell over an engine (`prm_gym.envs.play`). It adds the choice of the game, the reward, the step limit and the
+info dictionary, and nothing to the texts, which are those of stock alfworld byte for byte.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+from os import PathLike, fspath
+from typing import Any, SupportsFloat, TypedDict
+
+import gymnasium
+from gymnasium.error import ResetNeeded
+from gymnasium.spaces import Text
+from gymnasium.wrappers import TimeLimit
+
+from prm_gym.envs import engine as exact
+from prm_gym.envs.games import game_id, task_type
+from prm_gym.envs.play import Play, PlayableGame, Snapshot
+from prm_gym.envs.stock import StockGame
+from prm_gym.errors import UserError
+
+ENGINES = ("exact", "stock")
+# Games speak ASCII; tasks written by people add the odd typographic mark.
+CHARACTERS = string.printable + "\u00e9\u2013\u2014\u2018\u2019\u201c\u201d\u2026"
+
+
+class EpisodeSnapshot(TypedDict):
+    """A state of the environment as plain data: the game, how many steps were taken, and the engine's own state."""
+
+    game_id: str
+    steps: int
+    play: Snapshot
+
+
+class ALFWorldEnv(gymnasium.Env[str, str]):
+    """One household task at a time, chosen at every reset from `game_files`.
+
+    Parameters
+    ----------
+    game_files: paths of `game.tw-pddl` files, or the games of `find_games`. A reset without `options` draws one
+        of them uniformly with the environment's generator.
+    engine: "exact" (the default: fast, the same texts) or "stock" (alfworld's own).
+    max_episode_steps: how many steps until the episode is truncated; None for no limit. Commands that the game does
+        not accept count as steps. Given to `gymnasium.make` it comes here too, in place of the `TimeLimit` wrapper.
+    cache: where compiled games are kept, see `prm_gym.envs.engine`; None for the default.
+
+    Step and reset
+    --------------
+    Reward is 1.0 on the step that wins and 0.0 on every other. `terminated` says that the game is won, `truncated` that
+    the limit was reached without a win. `info` has `task`, `task_type`, `game_file`, `game_id`, `won` and
+    `admissible_commands` (a list of str, sorted).
+    """
+
+    metadata = {"render_modes": []}  # noqa: RUF012  (gymnasium's own declaration)
+
+    def __init__(
+        self,
+        game_files: Sequence[str | PathLike[str]],
+        *,
+        engine: str = "exact",
+        max_episode_steps: int | None = None,
+        cache: str | PathLike[str] | None = None,
+    ) -> None:
+        if isinstance(game_files, (str, PathLike)) or len(game_files) == 0:
+            raise UserError("game_files", "not a list of at least one path", "use prm_gym.envs.games.find_games")
+        if engine not in ENGINES:
+            raise UserError("engine", f"no engine {engine!r}", f"use one of {', '.join(ENGINES)}")
+        if max_episode_steps is not None and max_episode_steps < 1:
+            raise UserError("max_episode_steps", f"{max_episode_steps} is no limit", "use at least 1, or None")
+        self.game_files = game_files
+        self.engine = engine
+        self.max_episode_steps = max_episode_steps
+        self.cache = cache
+        self.action_space = Text(1024, min_length=0, charset=CHARACTERS)
+        self.observation_space = Text(65536, min_length=0, charset=CHARACTERS)
+        self._path = ""
+        self._constant_info: dict[str, Any] = {}
+        self._play: Play | None = None
+        self._steps = 0
+        self._over = False
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, dict[str, Any]]:
+        """Begin an episode, of the game `options["game_file"]` if given.
+
+        Raises `UserError` when the game file is missing or damaged, or an option is unknown.
+        """
+        super().reset(seed=seed)
+        options = options or {}
+        if unknown := options.keys() - {"game_file"}:
+            raise UserError("options", "unknown", "give game_file alone", field=", ".join(sorted(unknown)))
+        chosen = options.get("game_file")
+        if chosen is None:
+            chosen = self.game_files[int(self.np_random.integers(len(self.game_files)))]
+        self._stand(fspath(chosen), self._load(fspath(chosen)).start(), 0)
+        assert self._play is not None
+        return self._play.observation, self._info(self._play)
+
+    def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Carry out one command. Raises `gymnasium.error.ResetNeeded` when the episode is over or not begun."""
+        play = self._play
+        if play is None or self._over:
+            raise ResetNeeded("the episode is over or not begun: call reset, or restore a snapshot")
+        observation = play.step(action)
+        self._steps += 1
+        won = play.won
+        truncated = not won and self.max_episode_steps is not None and self._steps >= self.max_episode_steps
+        self._over = won or truncated
+        return observation, 1.0 if won else 0.0, won, truncated, self._info(play)
+
+    def snapshot(self) -> EpisodeSnapshot:
+        """The state as plain data under 1 kB, valid wherever the same game file lies."""
+        if self._play is None:
+            raise ResetNeeded("no episode has begun: call reset")
+        return {"game_id": self._constant_info["game_id"], "steps": self._steps, "play": self._play.snapshot()}
+
+    def restore(self, snapshot: EpisodeSnapshot) -> tuple[str, dict[str, Any]]:
+        """Return to the state of `snapshot`; gives its observation and info, as `reset` does.
+
+        The game is found among `game_files` by its `game_id`. Raises `UserError` when it is not there, or is not the
+        game that the snapshot was taken in.
+        """
+        path = self._path
+        if self._play is None or snapshot["game_id"] != self._constant_info["game_id"]:
+            path = self._find(snapshot["game_id"])
+        play = self._load(path).restore(snapshot["play"])
+        self._stand(path, play, snapshot["steps"])
+        return play.observation, self._info(play)
+
+    def fork(self) -> ALFWorldEnv:
+        """A second environment at the same state, with a generator of its own that draws the same games."""
+        twin = ALFWorldEnv(
+            self.game_files, engine=self.engine, max_episode_steps=self.max_episode_steps, cache=self.cache
+        )
+        twin.spec = self.spec
+        twin.np_random.bit_generator.state = self.np_random.bit_generator.state
+        if self._play is not None:
+            twin._stand(self._path, self._play.fork(), self._steps)
+        return twin
+
+    def _load(self, path: str) -> PlayableGame:
+        return StockGame(path) if self.engine == "stock" else exact.load(path, cache=self.cache)
+
+    def _find(self, wanted: str) -> str:
+        for path in self.game_files:
+            if game_id(path) == wanted:
+                return fspath(path)
+        raise UserError("snapshot", f"no game {wanted!r} among game_files", "make the environment with that game")
+
+    def _stand(self, path: str, play: Play, steps: int) -> None:
+        if path != self._path:
+            self._constant_info = {
+                "task": play.game.task,
+                "task_type": task_type(path),
+                "game_file": path,
+                "game_id": game_id(path),
+            }
+        self._path, self._play, self._steps = path, play, steps
+        at_limit = self.max_episode_steps is not None and steps >= self.max_episode_steps
+        self._over = steps > 0 and (play.won or at_limit)
+
+    def _info(self, play: Play) -> dict[str, Any]:
+        return {**self._constant_info, "admissible_commands": list(play.admissible_commands), "won": play.won}
+
+
+def with_own_step_limit(env: gymnasium.Env[str, str]) -> gymnasium.Env[str, str]:
+    """Hand the limit of `gymnasium.make(..., max_episode_steps=n)` to the environment, in place of `TimeLimit`.
+
+    `TimeLimit` flags a win on the last step as truncated and knows nothing of `restore`; the environment counts right.
+    """
+    if not isinstance(env, TimeLimit):
+        return env
+    household = env.unwrapped
+    assert isinstance(household, ALFWorldEnv)
+    # Not `env.spec`, which every wrapper would then remember as it was before the change below.
+    household.max_episode_steps = env.get_wrapper_attr("_max_episode_steps")
+    if household.spec is not None:
+        household.spec.kwargs["max_episode_steps"] = household.max_episode_steps
+    return env.env

@@ -1,0 +1,176 @@
+"""Game files: where they lie, what they are called, which task they set. Nothing here plays or translates one.
+
+Both a folder written by `prm-gym games` (`OUT/<split>/<task>/<trial>/game.tw-pddl`) and a real ALFWorld download
+(`ALFWORLD_DATA/json_2.1.1/<split>/<task>/<trial>/game.tw-pddl`) are read, and which games count is decided as stock
+alfworld decides it: those marked solvable, without movable receptacles or sliced targets. The order is that of the
+names, never that of the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+from warnings import warn
+
+from prm_gym.errors import UserError
+
+GAME_FILE = "game.tw-pddl"
+SPLITS = ("train", "valid_seen", "valid_unseen")
+TASK_TYPES = (
+    "pick_and_place_simple",
+    "look_at_obj_in_light",
+    "pick_clean_then_place_in_recep",
+    "pick_heat_then_place_in_recep",
+    "pick_cool_then_place_in_recep",
+    "pick_two_obj_and_place",
+)
+_FIELDS = ("pddl_domain", "grammar", "pddl_problem")
+# A quotation mark inside a JSON string is escaped, so this cannot match within one.
+_SOLVABLE = re.compile(rb'(?<!\\)"solvable"\s*:\s*(true|false)')
+_SENTENCE = re.compile(r"Your task is to: ((?:[^\"\\]|\\.)*)\"")
+
+
+@dataclass(frozen=True, slots=True)
+class Game:
+    """One game file. `game_id` names it in every store and dataset, and does not change when the folder moves."""
+
+    path: Path
+    game_id: str
+    split: str
+    task_type: str
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a game file says: the planning problem, the grammar of its texts, and the digest of its bytes."""
+
+    path: Path
+    domain: str
+    problem: str
+    grammar: str
+    digest: str
+
+    @property
+    def task(self) -> str:
+        """The task's sentence without its full stop, `put a clean mug in countertop`; empty if there is none."""
+        found = _SENTENCE.search(self.grammar)
+        if found is None:
+            return ""
+        sentence: str = json.loads(f'"{found[1]}"')
+        return sentence.removesuffix(".")
+
+
+def find_games(
+    folder: str | os.PathLike[str], split: str | None = None, *, strict: bool = False
+) -> list[Game]:
+    """The games below `folder`, sorted by their place in it; those of `split` alone if it is given.
+
+    `folder` may be a folder of splits, an ALFWORLD_DATA folder, one split, or a single game's folder. Files that are
+    damaged are named in a warning and left out, or raise `UserError` when `strict`.
+
+    Raises `UserError` when there is no such folder or no game in it.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise UserError(root, "no such folder", "give a folder made by `prm-gym games` or an ALFWORLD_DATA folder")
+    if (root / "json_2.1.1").is_dir():
+        root = root / "json_2.1.1"
+    games, damaged = [], []
+    for path in _game_files(root):
+        game = Game(path, game_id(path), split_of(path), task_type(path))
+        if split is not None and game.split != split:
+            continue
+        try:
+            if _is_playable(path):
+                games.append(game)
+        except (OSError, ValueError) as error:
+            if strict:
+                raise UserError(path, str(error), "generate or download the game again") from error
+            damaged.append(path)
+    if damaged:
+        warn(f"{len(damaged)} damaged game file(s) left out, the first is {damaged[0]}", stacklevel=2)
+    if not games:
+        what = "no game" if split is None else f"no game of split {split!r}"
+        raise UserError(root, what, "check the folder, or make games with `prm-gym games`", field=split)
+    return games
+
+
+def read_game(path: str | os.PathLike[str]) -> Source:
+    """Read a game file. Raises `UserError` that names the file and the field when it is missing or damaged."""
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(path, f"cannot read the game file ({error.strerror})", "check the path") from error
+    return parse_game(path, content)
+
+
+def parse_game(path: Path, content: bytes) -> Source:
+    """The game file whose bytes are `content`. Raises `UserError` as `read_game` does."""
+    remedy = "generate or download the game again"
+    try:
+        data: Any = json.loads(content)
+    except ValueError as error:
+        raise UserError(path, f"not a game file ({error})", remedy) from error
+    for field in _FIELDS:
+        if not isinstance(data, dict) or not isinstance(data.get(field), str):
+            raise UserError(path, "missing or not text", remedy, field=field)
+    return Source(path, data["pddl_domain"], data["pddl_problem"], data["grammar"], digest(content))
+
+
+def digest(content: bytes) -> str:
+    """The digest of a game file's bytes (BLAKE2b, 16 bytes, hexadecimal)."""
+    return blake2b(content, digest_size=16).hexdigest()
+
+
+def game_id(path: str | os.PathLike[str]) -> str:
+    """`<split>/<task>/<trial>`, or `<task>/<trial>` outside a split: the last names of the path, wherever it lies."""
+    *_, split, task, trial = ("", "", "", *Path(path).absolute().parts[1:-1])
+    return "/".join(part for part in (split if split in SPLITS else "", task, trial) if part)
+
+
+def split_of(path: str | os.PathLike[str]) -> str:
+    """The split that the game file lies in; empty outside of one."""
+    first = game_id(path).split("/", 1)[0]
+    return first if first in SPLITS else ""
+
+
+def task_type(path: str | os.PathLike[str]) -> str:
+    """The task type, by the name of the task's folder, else by `traj_data.json`; empty if neither tells."""
+    path = Path(path).absolute()
+    named = path.parent.parent.name.split("-", 1)[0]
+    if named in TASK_TYPES:
+        return named
+    try:
+        told = json.loads((path.parent / "traj_data.json").read_bytes())["task_type"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return told if isinstance(told, str) else ""
+
+
+def _game_files(root: Path) -> Iterator[Path]:
+    for folder, inner, files in os.walk(root):
+        inner.sort()
+        if GAME_FILE in files and "movable" not in folder and "Sliced" not in folder:
+            yield Path(folder, GAME_FILE)
+
+
+def _is_playable(path: Path) -> bool:
+    """Whether the game is marked solvable. Raises ValueError when the file is cut off or lacks a field."""
+    content = path.read_bytes().strip()
+    if not (content.startswith(b"{") and content.endswith(b"}")):
+        raise ValueError("not a whole JSON object")
+    for field in _FIELDS:
+        if f'"{field}"'.encode() not in content:
+            raise ValueError(f"no field {field!r}")
+    solvable = _SOLVABLE.search(content)
+    return solvable is not None and solvable[1] == b"true"

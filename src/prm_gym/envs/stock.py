@@ -1,0 +1,123 @@
+"""Stock alfworld as an engine: TextWorld's PDDL environment with alfworld's names for things, and nothing of ours.
+
+It does about ten steps a second and is the reference that the exact engine is compared with. TextWorld and the
+translator behind it hold global state, so that all calls of a process go through one lock; plays of several games side
+by side are correct but not faster. A snapshot is the list of commands that had an effect, restored by repeating them.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+import threading
+import weakref
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from os import PathLike, fspath
+from typing import Any
+
+from prm_gym.envs.games import Source, read_game
+from prm_gym.envs.play import Snapshot
+from prm_gym.errors import UserError
+
+NOTHING_HAPPENS = "Nothing happens."
+_textworld = threading.RLock()
+# Each TextWorld environment holds its own 34 MB copy of the planner library, and unloading one crashes the process
+# while another is loaded: so they are used again instead.
+_idle: list[Any] = []
+
+
+class StockGame:
+    """A game file played by stock alfworld. Raises `UserError` when it cannot be read or alfworld is not installed."""
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self.source: Source = read_game(path)
+        try:
+            import alfworld  # noqa: F401
+            import fast_downward  # noqa: F401
+            import textworld  # noqa: F401
+        except ImportError as error:
+            problem = f"{error.name} is not installed"
+            raise UserError("engine='stock'", problem, "pip install 'prm-gym[alfworld]'") from error
+
+    @property
+    def task(self) -> str:
+        return self.source.task
+
+    def start(self) -> StockPlay:
+        return StockPlay(self)
+
+    def restore(self, snapshot: Snapshot) -> StockPlay:
+        if (snapshot["engine"], snapshot["game"]) != ("stock", self.source.digest):
+            raise UserError("snapshot", "of another game or engine", "restore it where it was taken", field="game")
+        try:
+            told = json.loads(zlib.decompress(base64.b85decode(snapshot["state"])))
+            commands, last_failed = list(map(str, told["commands"])), bool(told["last_failed"])
+        except (ValueError, zlib.error, KeyError, TypeError) as error:
+            raise UserError("snapshot", "damaged", "take it again", field="state") from error
+        play = StockPlay(self)
+        for command in commands:
+            play.step(command)
+        if last_failed:
+            play.step("")
+        return play
+
+
+class StockPlay:
+    """One episode of stock alfworld."""
+
+    def __init__(self, game: StockGame) -> None:
+        from alfworld.agents.environment.alfred_tw_env import AlfredDemangler
+        from textworld import EnvInfos
+        from textworld.envs.pddl import PddlEnv
+
+        self.game = game
+        self._commands: list[str] = []
+        with _exclusive():
+            backend = _idle.pop() if _idle else PddlEnv(EnvInfos(won=True, admissible_commands=True))
+            weakref.finalize(self, _idle.append, backend).atexit = False
+            self._env: Any = AlfredDemangler()(backend)
+            self._env.load(fspath(game.source.path))
+            self._state: Any = self._env.reset()
+
+    @property
+    def observation(self) -> str:
+        return str(self._state.feedback)
+
+    @property
+    def admissible_commands(self) -> Sequence[str]:
+        return list(self._state["admissible_commands"])
+
+    @property
+    def won(self) -> bool:
+        return bool(self._state["won"])
+
+    def step(self, command: str) -> str:
+        effective = command.strip() in self._state["admissible_commands"]
+        with _exclusive():
+            self._state, _, _ = self._env.step(command)
+        if effective:
+            self._commands.append(command.strip())
+        return self.observation
+
+    def fork(self) -> StockPlay:
+        return self.game.restore(self.snapshot())
+
+    def snapshot(self) -> Snapshot:
+        last_failed = bool(self._state.last_command) and self.observation == NOTHING_HAPPENS
+        state = json.dumps({"commands": self._commands, "last_failed": last_failed})
+        packed = base64.b85encode(zlib.compress(state.encode(), 9)).decode()
+        return {"engine": "stock", "game": self.game.source.digest, "state": packed}
+
+
+@contextmanager
+def _exclusive() -> Iterator[None]:
+    """One caller at a time, with `sys.argv` put back: the translator overwrites it."""
+    with _textworld:
+        argv = sys.argv
+        try:
+            yield
+        finally:
+            sys.argv = argv
