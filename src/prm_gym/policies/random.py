@@ -1,0 +1,22 @@
+"""A policy that takes admissible commands uniformly at random: the floor against which others are measured."""
+
+from __future__ import annotations
+
+import random
+
+from prm_gym.prompts import format_response
+from prm_gym.types import Response, State
+
+
+class RandomPolicy:
+    """Uniform over the admissible commands; what is drawn depends on the seed, the game and the turn alone."""
+
+    policy_id = "random"
+
+    async def act(self, state: State, *, n: int = 1, seed: int = 0) -> list[Response]:
+        rng = random.Random(f"{seed} {state.game_id} {state.turn}")
+        actions = [rng.choice(state.admissible_commands) for _ in range(n)]
+        return [Response(text=format_response("", action), reason="", action=action) for action in actions]
+
+    async def close(self) -> None:
+        pass
