@@ -1,0 +1,239 @@
+"""Keys and values of many sequences, kept between calls so that a prompt which extends an earlier one costs only
+its new tokens.
+
+A slot is one row of the per-layer tensors [slots, heads, columns, head_dim]; token p of a sequence is in column p,
+rotated for position p, so that any prefix of a slot is valid by itself. A batch runs on the slots in place: its slots
+are brought side by side, after which the model reads and writes a slice of the store. Batches whose members come
+back together, as in a rollout, thus copy nothing. A sequence takes over the slot with which it shares the longest
+prefix, unless that would throw away more than it keeps; then the prefix is copied to the slot used least recently,
+as for a branch.
+
+Left out: layers whose state cannot be cut to a prefix (sliding windows, linear attention).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import Cache, PretrainedConfig
+
+Tokens = NDArray[np.int32]
+Index = NDArray[np.int64]
+
+_FIRST_COLUMNS = 512
+_FIRST_BLOCK = 32
+
+
+@dataclass(slots=True)
+class Placement:
+    """Where a batch lies: batch item i is in slot `start + row[i]`.
+
+    Row r < len(leaders) belongs to item `leaders[r]`, of which the first `cached[r]` tokens are in place. The rows
+    after them belong to items equal to a leader, and wait for a copy of the rows `copied_from`.
+    """
+
+    start: int
+    row: Index
+    leaders: Index
+    cached: Index
+    copied_from: Index
+
+    @property
+    def source(self) -> Index:
+        """For every row the row that computes its prompt."""
+        return np.append(np.arange(len(self.leaders)), self.copied_from)
+
+
+class KVSlots(Cache):  # type: ignore[misc]
+    """Room for batches of `max_rows` sequences of up to `max_length` tokens, and for as many sequences of the past.
+
+    Columns are allotted for the longest sequence so far (doubling); the slots are as many as `memory_bytes` holds,
+    but at least `max_rows` and at most four times that. As a transformers `Cache` it writes and reads what the last
+    `point_at` named.
+    """
+
+    def __init__(
+        self,
+        config: PretrainedConfig,
+        *,
+        max_rows: int,
+        max_length: int,
+        memory_bytes: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__(layers=[])
+        self._max_rows = max_rows
+        self._max_columns = max_length + 1  # the last column takes what padding writes
+        self._memory_bytes = memory_bytes
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        self._head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self._stores = [
+            torch.empty(0, heads, 0, self._head_dim, device=device, dtype=dtype)
+            for _ in range(2 * config.num_hidden_layers)  # keys and values of layer l at 2l and 2l + 1
+        ]
+        self._tokens: Tokens = np.zeros((0, 0), np.int32)
+        self._length: Index = np.zeros(0, np.int64)
+        self._used: Index = np.zeros(0, np.int64)
+        self._clock = 0
+
+    # Which sequence lies where
+
+    def place(self, prompts: Sequence[Tokens], room: int) -> Placement:
+        """Give each of at most `max_rows` prompts a slot with `room` columns to spare.
+
+        Equal prompts have one leader. At least one token of a leader is left to compute. The slots count as empty
+        until `commit`.
+        """
+        self._reserve(max(map(len, prompts)) + room)
+        self._clock += 1
+        first_of: dict[bytes, int] = {}
+        leader_of = [first_of.setdefault(prompt.tobytes(), i) for i, prompt in enumerate(prompts)]
+        leaders = np.array(sorted(first_of.values()))
+        followers = np.array([i for i, leader in enumerate(leader_of) if i != leader], np.int64)
+
+        slot = np.full(len(prompts), -1)
+        cached = np.zeros(len(prompts), np.int64)
+        taken = np.zeros(len(self._length), bool)
+        copies: list[tuple[int, int]] = []  # (slot to read, item)
+        for i in leaders:
+            source, cached[i] = self._longest_prefix(prompts[i][:-1], taken)
+            if not cached[i]:
+                continue
+            self._used[source] = self._clock
+            if taken[source] or self._length[source] > 2 * cached[i]:
+                copies.append((source, i))
+            else:
+                slot[i], taken[source] = source, True
+        new = np.flatnonzero(slot < 0)
+        slot[new] = np.argsort(np.where(taken, np.iinfo(np.int64).max, self._used), kind="stable")[: len(new)]
+        if copies:
+            sources, items = np.array(copies).T
+            self._copy(sources, slot[items], int(cached[items].max()))
+        self._length[slot[new]] = cached[new]
+        start = self._bring_together(slot, leaders, followers)
+        self._length[slot] = 0
+        self._used[slot] = self._clock
+
+        row = slot - start
+        leaders = leaders[np.argsort(row[leaders])]
+        followers = followers[np.argsort(row[followers])]
+        copied_from = np.array([row[leader_of[i]] for i in followers], np.int64)
+        return Placement(start, row, leaders, cached[leaders], copied_from)
+
+    def commit(self, slot: int, tokens: Tokens) -> None:
+        """Declare that `slot` now holds the keys and values of `tokens`."""
+        self._tokens[slot, : len(tokens)] = tokens
+        self._length[slot] = len(tokens)
+
+    def copy_to(self, start: int, sources: Index, columns: int) -> None:
+        """Copy the first `columns` columns of the slots `sources` to the slots from `start` on."""
+        self._copy(sources, np.arange(start, start + len(sources)), columns)
+
+    def swap(self, first: Index, second: Index, columns: int) -> None:
+        """Exchange slots `first[i]` and `second[i]`, all different, up to `columns`."""
+        there, here = np.concatenate([first, second]), np.concatenate([second, first])
+        self._copy(there, here, columns)
+        for record in (self._tokens, self._length, self._used):
+            record[here] = record[there]
+
+    def _longest_prefix(self, tokens: Tokens, taken: NDArray[np.bool_]) -> tuple[int, int]:
+        """The slot that shares most with `tokens`, and how much; of equals one not `taken`, then the shortest."""
+        candidates = np.flatnonzero(self._length)
+        shared, block = 0, _FIRST_BLOCK
+        while len(candidates) and shared < len(tokens):
+            piece = tokens[shared : shared + block]
+            equal = self._tokens[candidates, shared : shared + len(piece)] == piece
+            run = np.where(equal.all(1), len(piece), equal.argmin(1))
+            run = np.minimum(run, self._length[candidates] - shared)
+            most = int(run.max())
+            candidates = candidates[run == most]
+            shared += most
+            block *= 2
+            if most < len(piece):
+                break
+        if not shared:
+            return -1, 0
+        order = np.lexsort((self._length[candidates], taken[candidates]))
+        return int(candidates[order[0]]), shared
+
+    def _bring_together(self, slot: Index, leaders: Index, followers: Index) -> int:
+        """Swap slots until the leaders and then the followers stand side by side; changes `slot`, returns where."""
+        led = np.zeros(len(self._length) + 1, np.int64)
+        led[slot[leaders] + 1] = 1
+        led = np.cumsum(led)
+        starts = len(self._length) - len(slot) + 1
+        start = int((led[len(leaders) : len(leaders) + starts] - led[:starts]).argmax())
+        for group, begin in ((leaders, start), (followers, start + len(leaders))):
+            places = np.arange(begin, begin + len(group))
+            away = np.setdiff1d(slot[group], places)
+            holes = np.setdiff1d(places, slot[group])
+            if len(away):
+                self.swap(away, holes, int(self._length[[*away, *holes]].max()))
+                moved = np.arange(len(self._length))
+                moved[away], moved[holes] = holes, away
+                slot[:] = moved[slot]
+        return start
+
+    def _copy(self, sources: Index, targets: Index, columns: int) -> None:
+        if not columns:
+            return
+        read = torch.from_numpy(np.asarray(sources)).to(self._stores[0].device)
+        write = torch.from_numpy(np.asarray(targets)).to(self._stores[0].device)
+        for store in self._stores:
+            store[write, :, :columns] = store[read, :, :columns]
+
+    def _reserve(self, columns: int) -> None:
+        """Make room for sequences of `columns` tokens. If that leaves fewer slots, the oldest are forgotten."""
+        old = self._tokens.shape[1]
+        if columns < old:
+            return
+        columns = min(self._max_columns, max(columns + 1, 2 * old, _FIRST_COLUMNS))
+        token_bytes = sum(store.shape[1] * self._head_dim * store.dtype.itemsize for store in self._stores)
+        fits = self._memory_bytes // (columns * token_bytes)
+        slots = max(self._max_rows, min(4 * self._max_rows, fits))
+        keep = np.argsort(-self._used, kind="stable")[:slots]
+        keep.sort()
+        for i, store in enumerate(self._stores):
+            grown = store.new_empty(slots, store.shape[1], columns, self._head_dim)
+            grown[: len(keep), :, :old] = store[torch.from_numpy(keep).to(store.device)]
+            self._stores[i] = grown
+        tokens = np.zeros((slots, columns), np.int32)
+        tokens[: len(keep), :old] = self._tokens[keep]
+        self._tokens = tokens
+        self._length = np.append(self._length[keep], np.zeros(slots - len(keep), np.int64))
+        self._used = np.append(self._used[keep], np.zeros(slots - len(keep), np.int64))
+
+    # What the model sees
+
+    @property
+    def spare_column(self) -> int:
+        """A column that no sequence uses, for the keys of padding."""
+        return self._tokens.shape[1] - 1
+
+    def point_at(self, slots: slice | torch.Tensor, columns: torch.Tensor, width: int) -> None:
+        """The next forward pass writes to `slots` at `columns` [rows, T], and then reads them up to column `width`.
+        A slice of slots is read in place, an index tensor copies them.
+        """
+        self._read = slots
+        rows = torch.arange(slots.start, slots.stop, device=columns.device) if isinstance(slots, slice) else slots
+        self._write = (rows[:, None], slice(None), columns)
+        self._width = width
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values [B, heads, T, head_dim] of one layer in, those of the whole sequences out."""
+        keys, values = self._stores[2 * layer_idx : 2 * layer_idx + 2]
+        keys[self._write] = key_states.transpose(1, 2)
+        values[self._write] = value_states.transpose(1, 2)
+        return keys[self._read, :, : self._width], values[self._read, :, : self._width]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Always 0: positions and masks are given to the model explicitly."""
+        return 0

@@ -1,0 +1,205 @@
+"""A causal transformer on `KVSlots`: ragged prompts in, the output at their last token, then sampled continuations.
+
+Rows of a batch are never padded on the left: one with fewer new tokens than the others feeds some cached ones once
+more, which rewrites the same values. Sampling inverts the cumulative distribution at one uniform number per token,
+given by the caller; a response thus depends on its own prompt and numbers, not on what else is in the batch. The
+exception: matrix products of other shapes round differently (about 1e-6 in float32, 1e-2 in bfloat16), which can tip
+a token that was a near tie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from prm_gym.errors import UserError
+from prm_gym.policies.kv_slots import Index, KVSlots, Placement, Tokens
+
+_PREFILL_TOKENS = 8192  # of one forward pass, to bound its memory
+_LONG = 1.5  # times the third quartile of new tokens: such rows are brought level before the batch is run
+
+
+class SlotModel:
+    """`forward(**inputs)` calls the model and returns its output at the last position, [rows, outputs].
+
+    Not thread safe. Raises `UserError` for a model with layers whose state cannot be cut to a prefix.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        forward: Callable[..., torch.Tensor],
+        *,
+        max_rows: int,
+        max_length: int,
+        memory_bytes: int,
+    ) -> None:
+        config = model.config.get_text_config()
+        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+        if kinds != {"full_attention"}:
+            raise UserError(
+                model.name_or_path,
+                f"has layers other than full attention ({', '.join(sorted(kinds))})",
+                "serve it and use the server policy",
+                field="layer_types",
+            )
+        self._forward = forward
+        self._device = model.device
+        self._masked = torch.finfo(model.dtype).min
+        self._dtype = model.dtype
+        self._slots = KVSlots(
+            config,
+            max_rows=max_rows,
+            max_length=max_length,
+            memory_bytes=memory_bytes,
+            device=model.device,
+            dtype=model.dtype,
+        )
+
+    @torch.inference_mode()
+    def outputs(self, prompts: Sequence[Tokens]) -> torch.Tensor:
+        """The output at the last token of each prompt, [len(prompts), outputs]; the prompts stay cached."""
+        place = self._slots.place(prompts, 0)
+        output = self._prefill(place, prompts)
+        for i in place.leaders:
+            self._slots.commit(place.start + place.row[i], prompts[i])
+        return output[self._tensor(place.source[place.row])]
+
+    @torch.inference_mode()
+    def generate(
+        self, prompts: Sequence[Tokens], uniforms: NDArray[np.float32], *, temperature: float, stop: frozenset[int]
+    ) -> list[list[int]]:
+        """Continue each prompt up to a token in `stop`, which is the last returned, or by `uniforms.shape[1]` tokens.
+
+        `uniforms` [len(prompts), tokens] in [0, 1) decide the samples; temperature 0 takes the likeliest token.
+        """
+        place = self._slots.place(prompts, uniforms.shape[1])
+        output = self._prefill(place, prompts)[self._tensor(place.source)]
+        lengths = np.array([len(prompt) for prompt in prompts])
+        self._slots.copy_to(place.start + len(place.leaders), place.start + place.copied_from, lengths.max())
+
+        responses: list[list[int]] = [[] for _ in prompts]
+        slot = place.start + place.row
+        item = np.argsort(place.row)  # the batch item of each row
+        end = self._tensor(lengths[item])
+        noise = self._tensor(uniforms[item])
+        mask = self._causal_mask(end[:, None] - 1, int(lengths.max()) + uniforms.shape[1])
+        running = np.ones(len(item), bool)
+        for step in range(uniforms.shape[1]):
+            tokens = _sample(output, noise[:, step], temperature)
+            for row, token in enumerate(tokens.tolist()):
+                if running[row]:
+                    responses[item[row]].append(token)
+                    running[row] = token not in stop
+            rows = int(running.sum())
+            if not rows or step + 1 == uniforms.shape[1]:
+                break
+            if 2 * rows <= len(running):  # finished rows leave: the others take the first places
+                order = self._close_ranks(place.start, running, int(lengths[item].max()) + step)
+                slot[item[order]] = place.start + np.arange(len(order))
+                order = order[:rows]
+                item, running = item[order], running[order]
+                kept = self._tensor(order)
+                end, noise, mask, tokens = end[kept], noise[kept], mask[kept], tokens[kept]
+            column = (end + step)[:, None]
+            mask.scatter_(-1, column[:, None, None], 0.0)
+            width = int(lengths[item].max()) + step + 1
+            output = self._step(tokens[:, None], column, _slice(place.start, len(item)), mask[..., :width])
+        for i, prompt in enumerate(prompts):  # the last token sampled was never fed
+            self._slots.commit(slot[i], np.append(prompt, np.array(responses[i][:-1], prompt.dtype)))
+        return responses
+
+    def _prefill(self, place: Placement, prompts: Sequence[Tokens]) -> torch.Tensor:
+        """Compute what is not cached of the leaders; the output at their last tokens, [leaders, outputs]."""
+        texts = [prompts[i] for i in place.leaders]
+        length = np.array([len(text) for text in texts])
+        new = length - place.cached
+        shared = int(np.quantile(new, 0.75, method="higher"))  # of the rows, the last tokens that all feed together
+        if new.max() <= _LONG * shared:
+            shared = int(new.max())
+        shared = min(shared, int(length.min()), max(1, _PREFILL_TOKENS // len(texts)))
+
+        for group, most in _groups(new - shared):
+            columns = place.cached[group, None] + np.arange(most)
+            real = columns < (length - shared)[group, None]
+            ids = np.zeros_like(columns)
+            ids[real] = np.concatenate([texts[r][place.cached[r] : length[r] - shared] for r in group])
+            position = self._tensor(np.where(real, columns, 0))
+            self._step(
+                self._tensor(ids),
+                position,
+                self._tensor(place.start + group),
+                self._causal_mask(position, int(length[group].max())),
+                self._tensor(np.where(real, columns, self._slots.spare_column)),
+            )
+
+        ids = np.stack([text[-shared:] for text in texts])
+        position = self._tensor(length[:, None] - shared + np.arange(shared))
+        mask = self._causal_mask(position, int(length.max()))
+        return self._step(self._tensor(ids).long(), position, _slice(place.start, len(texts)), mask)
+
+    def _step(
+        self,
+        ids: torch.Tensor,
+        position: torch.Tensor,
+        slots: slice | torch.Tensor,
+        mask: torch.Tensor,
+        column: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Feed `ids` [rows, T] at `position` [rows, T] to `slots`; the output at the last of them, [rows, outputs].
+
+        `mask` [rows, 1, T, width] is added to the attention scores of the first `width` columns. Keys and values go
+        to `column` [rows, T], which is the position except for padding.
+        """
+        self._slots.point_at(slots, position if column is None else column, mask.shape[-1])
+        return self._forward(
+            input_ids=ids,
+            position_ids=position,
+            attention_mask=mask,
+            past_key_values=self._slots,
+            use_cache=True,
+        )
+
+    def _causal_mask(self, position: torch.Tensor, width: int) -> torch.Tensor:
+        """[rows, 1, T, width]: 0 for columns up to the position, minus infinity (nearly) for those after it."""
+        hidden = torch.arange(width, device=self._device) > position[:, None, :, None]
+        return torch.zeros(hidden.shape, dtype=self._dtype, device=self._device).masked_fill_(hidden, self._masked)
+
+    def _close_ranks(self, start: int, running: NDArray[np.bool_], columns: int) -> Index:
+        """Swap slots so that the running rows come first; returns the old row at each new row."""
+        order = np.arange(len(running))
+        rows = int(running.sum())
+        late, holes = rows + np.flatnonzero(running[rows:]), np.flatnonzero(~running[:rows])
+        self._slots.swap(start + late, start + holes, columns)
+        order[late], order[holes] = holes, late
+        return order
+
+    def _tensor(self, array: NDArray[np.generic]) -> torch.Tensor:
+        return torch.from_numpy(array).to(self._device)
+
+
+def _slice(start: int, rows: int) -> slice:
+    return slice(start, start + rows)
+
+
+def _groups(ahead: Index) -> Iterator[tuple[Index, int]]:
+    """Rows with tokens ahead, longest first, in groups of bounded size; with each the number of its longest row."""
+    rows = np.argsort(-ahead)[: int((ahead > 0).sum())]
+    while len(rows):
+        most = int(ahead[rows[0]])
+        size = max(1, _PREFILL_TOKENS // most)
+        yield rows[:size], most
+        rows = rows[size:]
+
+
+def _sample(logits: torch.Tensor, uniform: torch.Tensor, temperature: float) -> torch.Tensor:
+    """One token per row: the first at which the cumulative distribution exceeds `uniform`."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    cumulative = torch.softmax(logits.float() / temperature, -1).cumsum(-1)
+    token = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)
+    return token.squeeze(1).clamp_(max=logits.shape[-1] - 1)
