@@ -1,0 +1,14 @@
+"""Asynchronous collection: every episode advances on its own, the policy batches the requests.
+
+`collect` plays games from their start, `branch` goes on from states of collected episodes; both write whole episodes
+into a store folder and go on where they were stopped. `rollout` and `rollout_branches` are the same for callers
+without an event loop.
+"""
+
+from __future__ import annotations
+
+from prm_gym.rollout.branch import branch, rollout_branches
+from prm_gym.rollout.collect import collect, draw_games, rollout
+from prm_gym.rollout.progress import Summary
+
+__all__ = ["Summary", "branch", "collect", "draw_games", "rollout", "rollout_branches"]

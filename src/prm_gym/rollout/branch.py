@@ -1,0 +1,253 @@
+"""Branches: from states of collected episodes, several actions, and several continuations of each.
+
+For every parent episode and chosen turn t, the policy is asked for `samples` responses at s_t. Those with different
+environment actions, in the order sampled, are the candidates; at most `actions_per_state` are kept. Each is executed
+in s_t `continuations` times, and the policy goes on from there to the end. Every continuation is a whole episode in
+the store: `parent_id` and `branch_turn` = t say that its turns before t are the parent's, replayed and checked against
+the parent's text. The action at t was chosen for being different, so it is a visit of (s_t, a) but no sample of pi.
+
+`where="uncertain"` asks at every candidate turn and keeps those where the entropy of the sampled actions is largest.
+`fill_uniform` adds uniformly drawn admissible commands where the policy offers fewer than `actions_per_state`; nobody
+wrote a response for those, so their response and reason are empty.
+
+With demonstrations as parents, one action and one continuation, this gives rollouts from expert states (resets).
+
+`branch_points.jsonl` keeps the candidates of each parent as soon as they are drawn, so that a second run goes on with
+the same ones whatever the policy would say now.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+from prm_gym.envs.games import Game
+from prm_gym.errors import UserError
+from prm_gym.rollout.play import Environment, Failed, Plan, hash_id, hash_seed, state_at
+from prm_gym.rollout.progress import Monitor, Summary
+from prm_gym.rollout.run import (
+    Failures,
+    alfworld,
+    check,
+    claim_folder,
+    execute,
+    in_parallel,
+    run_and_close,
+)
+from prm_gym.store import EpisodeWriter, read_episodes
+from prm_gym.types import Episode, Policy, PromptTooLong, Response, StopReason
+
+POINTS = "branch_points.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A state to branch at and what to do there."""
+
+    turn: int
+    entropy: float  # of the sampled actions, in nats
+    actions: tuple[Response, ...]  # different environment actions
+
+
+async def branch(
+    parents: str | PathLike[str] | Sequence[str | PathLike[str]],
+    games: Sequence[Game],
+    policy: Policy,
+    out: str | PathLike[str],
+    *,
+    where: Literal["all", "uncertain"] = "all",
+    every: int = 1,
+    states_per_episode: int | None = None,
+    actions_per_state: int = 2,
+    continuations: int = 1,
+    samples: int = 8,
+    fill_uniform: bool = False,
+    max_episode_steps: int = 30,
+    seed: int = 0,
+    iteration: int = 0,
+    concurrency: int = 64,
+    max_failed_share: float = 0.05,
+    make_env: Callable[[], Environment] | None = None,
+    progress: bool = True,
+    tensorboard: bool = False,
+    wandb_project: str | None = None,
+) -> Summary:
+    """Branch from the episodes in the store folder(s) `parents` into the store folder `out`.
+
+    Parameters
+    ----------
+    games: must hold the parents' games.
+    where, every, states_per_episode: the turns t of a parent with t divisible by `every`; of them all, a seeded draw
+        of `states_per_episode`, or (`uncertain`) the `states_per_episode` of largest entropy above 0.
+    samples: responses asked for at a state; at least `actions_per_state`.
+    max_episode_steps: actions in all, the parent's included.
+
+    The other arguments, what is returned and what is raised are those of `collect`.
+    """
+    out = Path(out)
+    folders = [Path(parents)] if isinstance(parents, str | PathLike) else [Path(folder) for folder in parents]
+    counts = {
+        "every": every,
+        "states_per_episode": states_per_episode,
+        "actions_per_state": actions_per_state,
+        "continuations": continuations,
+        "max_episode_steps": max_episode_steps,
+        "concurrency": concurrency,
+    }
+    check(counts, max_failed_share)
+    if samples < actions_per_state:
+        raise UserError(
+            "samples", f"{samples} responses cannot show {actions_per_state} actions", "ask for more samples"
+        )
+    if where not in ("all", "uncertain"):
+        raise UserError("where", f"no such choice as {where!r}", "say all or uncertain")
+    if where == "uncertain" and states_per_episode is None:
+        raise UserError("states_per_episode", "is needed to choose uncertain states", "say how many per episode")
+    if out.resolve() in [folder.resolve() for folder in folders]:
+        raise UserError(out, "is a folder of parents too", "name another output folder")
+    settings = {
+        "kind": "branch",
+        "policy_id": policy.policy_id,
+        "iteration": iteration,
+        "seed": seed,
+        "max_episode_steps": max_episode_steps,
+        "where": where,
+        "every": every,
+        "states_per_episode": states_per_episode,
+        "actions_per_state": actions_per_state,
+        "samples": samples,
+        "fill_uniform": fill_uniform,
+    }
+    by_id = {game.game_id: game for game in games}
+    make_env = make_env or alfworld(games, max_episode_steps)
+    chooser = _Chooser(policy, where, every, states_per_episode, actions_per_state, samples, fill_uniform, seed)
+    with (
+        EpisodeWriter(out) as writer,
+        Monitor(out, bar=progress, tensorboard=tensorboard, wandb_project=wandb_project) as monitor,
+    ):
+        claim_folder(out, settings)
+        points = _read_points(out / POINTS)
+        failures = Failures(out, monitor, max_failed_share)
+
+        async def choose(parent: Episode) -> None:
+            if parent.game_id not in by_id:
+                raise UserError(
+                    "games", f"{parent.game_id} of parent {parent.episode_id} is not there", "name its folder"
+                )
+            try:
+                chosen = await chooser.points(parent, monitor)
+            except Failed as failure:
+                failures.record(failure, parent.game_id, parent.episode_id)
+                return
+            failures.well()
+            points[parent.episode_id] = chosen
+            line = {"parent_id": parent.episode_id, "points": [asdict(point) for point in chosen]}
+            with (out / POINTS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+        new = (parent for parent in read_episodes(*folders) if parent.episode_id not in points)
+        await in_parallel(new, choose, concurrency)
+        failures.check()
+
+        def plans() -> Iterator[Plan]:
+            for parent in read_episodes(*folders):
+                for point in points.get(parent.episode_id, ()):
+                    for number, action in enumerate(point.actions):
+                        for index in range(continuations):
+                            place = (seed, parent.episode_id, point.turn, number, index)
+                            episode_id = hash_id("branch", policy.policy_id, iteration, *place)
+                            if episode_id not in writer.finished:
+                                game, own_seed = by_id[parent.game_id], hash_seed("branch", *place)
+                                yield Plan(episode_id, game, own_seed, iteration, parent, point.turn, action)
+
+        total = continuations * sum(len(point.actions) for chosen in points.values() for point in chosen)
+        monitor.expect(total, len(writer.finished))
+        await execute(
+            plans(), policy, writer, make_env, monitor, workers=concurrency, max_failed_share=max_failed_share
+        )
+    return monitor.summary
+
+
+def rollout_branches(
+    parents: str | PathLike[str] | Sequence[str | PathLike[str]],
+    games: Sequence[Game],
+    policy: Policy,
+    out: str | PathLike[str],
+    **options: Any,
+) -> Summary:
+    """`branch` for callers without an event loop. Closes the policy's connections at the end."""
+    return run_and_close(branch(parents, games, policy, out, **options), policy)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chooser:
+    """Draws the branch points of one parent; the arguments are those of `branch`."""
+
+    policy: Policy
+    where: str
+    every: int
+    states_per_episode: int | None
+    actions_per_state: int
+    samples: int
+    fill_uniform: bool
+    seed: int
+
+    async def points(self, parent: Episode, monitor: Monitor) -> list[Point]:
+        """The points in the order of their turns. Raises `Failed` when the policy fails."""
+        turns = [t for t in range(parent.branch_turn, parent.actions) if t % self.every == 0]
+        if self.where == "all":
+            turns = sorted(turns, key=lambda t: hash_id("turn", self.seed, parent.episode_id, t))
+            turns = turns[: self.states_per_episode]
+        points = [point for t in turns if (point := await self._point(parent, t, monitor))]
+        if self.where == "uncertain":
+            points = sorted((point for point in points if point.entropy > 0), key=lambda point: -point.entropy)
+            points = points[: self.states_per_episode]
+        return sorted(points, key=lambda point: point.turn)
+
+    async def _point(self, parent: Episode, turn: int, monitor: Monitor) -> Point | None:
+        place = (self.seed, parent.episode_id, turn)
+        state = state_at(parent, turn)
+        try:
+            responses = await self.policy.act(state, n=self.samples, seed=hash_seed("point", *place))
+        except PromptTooLong:
+            return None
+        except UserError:
+            raise
+        except Exception as error:  # as in `play`: one failure must not end the others
+            raise Failed(StopReason.POLICY_ERROR, turn, error) from error
+        monitor.sampled(responses)
+        drawn = Counter(response.action for response in responses)
+        shares = [count / len(responses) for count in drawn.values()]
+        actions: dict[str, Response] = {}
+        for response in responses:
+            actions.setdefault(response.action, response)
+        if self.fill_uniform:
+            others = [command for command in state.admissible_commands if command not in actions]
+            for command in sorted(others, key=lambda command: hash_id("command", *place, command)):
+                actions[command] = Response(text="", reason="", action=command)
+        kept = tuple(actions.values())[: self.actions_per_state]
+        return Point(turn, -sum(share * math.log(share) for share in shares), kept)
+
+
+def _read_points(file: Path) -> dict[str, list[Point]]:
+    """The points already drawn, by parent; a last line that was not written to its end is cut off."""
+    if not file.exists():
+        return {}
+    content = file.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        with file.open("r+b") as torn:
+            torn.truncate(len(whole))
+    lines = [json.loads(line) for line in whole.splitlines()]
+    return {line["parent_id"]: [_point(entry) for entry in line["points"]] for line in lines}
+
+
+def _point(entry: dict[str, Any]) -> Point:
+    actions = tuple(Response(**{**action, "token_ids": None}) for action in entry["actions"])
+    return Point(entry["turn"], entry["entropy"], actions)

@@ -1,0 +1,112 @@
+"""Independent episodes: `rollouts_per_game` of every game, each from the game's start.
+
+The order is stated and seeded: games stand by the hash of (seed, game id), wherever they lie on the disk, and the first
+`max_games` are played; all rollouts of a game stand together, so that its engine tables and the server's prompt cache
+are warm. An episode's seed is a hash of
+(seed, game, rollout index), the seed of turn t a hash of (episode's seed, t). Neither depends on the policy or on
+`concurrency`: two policies meet the same random numbers, and more workers change the time alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from prm_gym.envs.games import Game
+from prm_gym.errors import UserError
+from prm_gym.rollout.play import Environment, Plan, hash_id, hash_seed
+from prm_gym.rollout.progress import Monitor, Summary
+from prm_gym.rollout.run import alfworld, check, claim_folder, execute, run_and_close
+from prm_gym.store import EpisodeWriter
+from prm_gym.types import Policy
+
+
+async def collect(
+    games: Sequence[Game],
+    policy: Policy,
+    out: str | PathLike[str],
+    *,
+    rollouts_per_game: int = 1,
+    max_games: int | None = None,
+    max_episode_steps: int = 30,
+    seed: int = 0,
+    iteration: int = 0,
+    concurrency: int = 64,
+    max_failed_share: float = 0.05,
+    make_env: Callable[[], Environment] | None = None,
+    progress: bool = True,
+    tensorboard: bool = False,
+    wandb_project: str | None = None,
+) -> Summary:
+    """Collect episodes of `policy` into the store folder `out`; the same command goes on where it was stopped.
+
+    Parameters
+    ----------
+    games: what `prm_gym.envs.games.find_games` gives.
+    policy: asked by up to `concurrency` episodes at once; not closed here.
+    max_games: draw that many of the games; a larger number later extends the same drawing.
+    iteration: n of pi_n, stored with every episode.
+    max_failed_share: in [0, 1]; a larger share of failed episodes stops the run.
+    make_env: an environment for one worker; ALFWorld with the exact engine if None.
+
+    Returns this run's counts. Raises `UserError` for bad arguments, a folder begun with other settings, or too many
+    failures; what was finished is in the store.
+    """
+    out = Path(out)
+    check(
+        {"rollouts_per_game": rollouts_per_game, "max_episode_steps": max_episode_steps, "concurrency": concurrency},
+        max_failed_share,
+    )
+    drawn = draw_games(games, seed, max_games)
+    settings = {
+        "kind": "collect",
+        "policy_id": policy.policy_id,
+        "iteration": iteration,
+        "seed": seed,
+        "max_episode_steps": max_episode_steps,
+    }
+    make_env = make_env or alfworld(drawn, max_episode_steps)
+    with (
+        EpisodeWriter(out) as writer,
+        Monitor(out, bar=progress, tensorboard=tensorboard, wandb_project=wandb_project) as monitor,
+    ):
+        claim_folder(out, settings)
+        every = [
+            _plan(game, index, seed, iteration, policy.policy_id)
+            for game in drawn
+            for index in range(rollouts_per_game)
+        ]
+        plans = [plan for plan in every if plan.episode_id not in writer.finished]
+        monitor.expect(len(every), len(every) - len(plans))
+        await execute(plans, policy, writer, make_env, monitor, workers=concurrency, max_failed_share=max_failed_share)
+    return monitor.summary
+
+
+def rollout(games: Sequence[Game], policy: Policy, out: str | PathLike[str], **options: Any) -> Summary:
+    """`collect` for callers without an event loop. Closes the policy's connections at the end."""
+    return run_and_close(collect(games, policy, out, **options), policy)
+
+
+def draw_games(games: Iterable[Game], seed: int, count: int | None = None) -> list[Game]:
+    """The first `count` games in the order in which they are played. A game given twice is an error."""
+    drawn = sorted(games, key=lambda game: (hash_id("game", seed, game.game_id), game.game_id))
+    for one, after in pairwise(drawn):
+        if one.game_id == after.game_id:
+            raise UserError(str(after.path), f"game {one.game_id} is given twice", "name each folder once")
+    if not drawn:
+        raise UserError("games", "there are none", "name a folder that holds games of the chosen split")
+    if count is not None and not 0 < count <= len(drawn):
+        raise UserError("max_games", f"{count} of {len(drawn)} games cannot be drawn", f"say 1 to {len(drawn)}")
+    return drawn[:count]
+
+
+def _plan(game: Game, index: int, seed: int, iteration: int, policy_id: str) -> Plan:
+    return Plan(
+        episode_id=hash_id("collect", policy_id, iteration, seed, game.game_id, index),
+        game=game,
+        seed=hash_seed("collect", seed, game.game_id, index),
+        iteration=iteration,
+    )

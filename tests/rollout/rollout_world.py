@@ -1,0 +1,125 @@
+"""A corridor to play in and policies that walk it: small, exact, and importable by a child process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from prm_gym.envs.games import Game
+from prm_gym.types import Response, State
+
+COMMANDS = ["go left", "go right", "open door"]
+
+
+def make_games(count: int, split: str = "train") -> list[Game]:
+    return [
+        Game(Path(f"/nowhere/{i}"), f"{split}/walk-{i}/trial", split, "pick_and_place_simple") for i in range(count)
+    ]
+
+
+class Corridor:
+    """The door stands (game number mod 4) + 1 steps to the right; opening it there wins."""
+
+    steps_taken = 0  # of all corridors
+
+    def __init__(self, limit: int = 8) -> None:
+        self.limit = limit
+        self.closed = False
+
+    def reset(self, *, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        number = int(Path(options["game_file"]).name)
+        self.door, self.place, self.steps = number % 4 + 1, 0, 0
+        return f"You stand in corridor {number}.", self._info(False)
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        Corridor.steps_taken += 1
+        self.steps += 1
+        won = action == "open door" and self.place == self.door
+        if action == "go right":
+            self.place += 1
+        elif action == "go left":
+            self.place -= 1
+        text = f"You are at {self.place}." if action in COMMANDS else "Nothing happens."
+        return text, float(won), won, self.steps >= self.limit and not won, self._info(won)
+
+    def _info(self, won: bool) -> dict[str, Any]:
+        return {"task": "open the door", "task_type": "walk", "admissible_commands": COMMANDS, "won": won}
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Walker:
+    """Draws a command by the seed alone. `before` is awaited first: a latency, a failure, a count."""
+
+    def __init__(
+        self,
+        before: Callable[[State], Awaitable[None]] | None = None,
+        *,
+        commands: Sequence[str] = (*COMMANDS, "Sing"),
+        policy_id: str = "walker",
+    ) -> None:
+        self.policy_id = policy_id
+        self.before, self.commands = before, commands
+        self.calls: list[tuple[State, int, int]] = []
+        self.closed = False
+
+    async def act(self, state: State, *, n: int = 1, seed: int = 0) -> list[Response]:
+        self.calls.append((state, n, seed))
+        if self.before:
+            await self.before(state)
+        rng = random.Random(seed)
+        drawn = [rng.choice(self.commands) for _ in range(n)]
+        return [
+            Response(f"REASON: because\nACTION: {action}", "because", action, prompt_tokens=10, response_tokens=5)
+            for action in drawn
+        ]
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """The store's episodes by id; an id met twice is an error."""
+    from prm_gym.store import read_episodes
+
+    episodes = list(read_episodes(folder))
+    by_id = {episode.episode_id: episode for episode in episodes}
+    assert len(by_id) == len(episodes), "an episode is there twice"
+    return by_id
+
+
+if __name__ == "__main__":  # the child that is killed: collects slowly into argv[1]
+    import sys
+
+    from prm_gym.rollout import rollout, rollout_branches
+
+    async def pause(state: State) -> None:
+        await asyncio.sleep(float(os.environ["PAUSE"]))
+
+    if sys.argv[2:]:
+        rollout_branches(
+            sys.argv[2],
+            make_games(12),
+            Walker(pause),
+            sys.argv[1],
+            make_env=Corridor,
+            concurrency=4,
+            continuations=3,
+            progress=False,
+        )
+    else:
+        rollout(
+            make_games(12),
+            Walker(pause),
+            sys.argv[1],
+            rollouts_per_game=5,
+            make_env=Corridor,
+            concurrency=4,
+            progress=False,
+            tensorboard=bool(os.environ.get("TENSORBOARD")),
+        )
