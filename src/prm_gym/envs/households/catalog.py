@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -112,11 +111,3 @@ def _module(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-_MANGLED = {"-": "_minus_", "#": "-", "|": "_bar_", "+": "_plus_", ".": "_dot_", ",": "_comma_"}
-
-
-def mangle(text: str) -> str:
-    """alfworld's spelling of simulator ids as PDDL symbols; `#` stands for the hyphen of a typed PDDL list."""
-    return re.sub(r"[-#|+.,]", lambda match: _MANGLED[match.group()], text)

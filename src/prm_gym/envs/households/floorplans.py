@@ -17,6 +17,7 @@ from functools import cache
 import numpy as np
 
 from prm_gym.envs.households.catalog import Catalog, catalog
+from prm_gym.errors import UserError
 
 Location = tuple[int, int, int, int]  # x and z in quarter metres, rotation in quarter turns, horizon in degrees
 
@@ -50,14 +51,21 @@ class FloorPlan:
 
 @cache
 def floor_plan(number: int) -> FloorPlan:
-    """The floor plan `number` (kitchens 1-30, living rooms 201-230, bedrooms 301-330, bathrooms 401-430)."""
+    """The floor plan `number` (kitchens 1-30, living rooms 201-230, bedrooms 301-330, bathrooms 401-430).
+
+    Raises UserError where the installed alfworld lacks its files.
+    """
     tables = catalog()
     room = next(room for room, numbers in tables.scenes.items() if number in numbers)
-    stem = tables.folder / "gen" / "layouts" / f"FloorPlan{number}"
-    kinds = frozenset(json.loads(stem.with_name(f"{stem.name}-objects.json").read_text(encoding="utf-8")))
-    known = json.loads(stem.with_name(f"{stem.name}-openable.json").read_text(encoding="utf-8"))
-    cells = np.load(stem.with_name(f"{stem.name}-layout.npy"), allow_pickle=False)
-
+    folder, name = tables.folder / "gen" / "layouts", f"FloorPlan{number}"
+    try:
+        kinds = frozenset(json.loads((folder / f"{name}-objects.json").read_text(encoding="utf-8")))
+        known = json.loads((folder / f"{name}-openable.json").read_text(encoding="utf-8"))
+        cells = np.load(folder / f"{name}-layout.npy", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            folder / name, f"cannot be read ({error})", "run: pip install --force-reinstall alfworld"
+        ) from error
     places = [_receptacle(name, position) for name, position in sorted(known.items())]
     places = _trim([place for place in places if place.kind in tables.receptacles])
     rng = random.Random(f"floor plan {number}")

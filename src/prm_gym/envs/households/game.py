@@ -5,11 +5,12 @@ Names such as `mug 2`, which the player reads, are alfworld's: numbered within a
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
-from prm_gym.envs.households.catalog import LAMP, mangle
+from prm_gym.envs.households.catalog import LAMP
 from prm_gym.envs.households.floorplans import Location, Receptacle
 
 
@@ -92,5 +93,14 @@ class Game:
         )
 
 
+_SPELLING = {"-": "_minus_", "#": "-", "|": "_bar_", "+": "_plus_", ".": "_dot_", ",": "_comma_"}
+
+
+def mangle(text: str) -> str:
+    """alfworld's spelling of simulator ids as PDDL symbols; `#` stands for the hyphen of a typed PDDL list."""
+    return re.sub(r"[-#|+.,]", lambda match: _SPELLING[match.group()], text)
+
+
 def _word(symbol: str) -> str:
+    """The type a player reads for a symbol: basins count apart from the sinks and bathtubs they belong to."""
     return symbol.split("_bar_", 1)[0] + ("basin" if "basin" in symbol else "")

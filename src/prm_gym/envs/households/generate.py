@@ -20,14 +20,15 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.progress import track
 
-from prm_gym.envs.households.catalog import catalog
+from prm_gym.envs.households.catalog import TASK_TYPES, catalog
 from prm_gym.envs.households.game import Game
 from prm_gym.envs.households.pddl import problem, trajectory
 from prm_gym.envs.households.proof import check, walkthrough
 from prm_gym.envs.households.sampling import PRESETS, draw_game
-from prm_gym.envs.households.splits import SPLITS, draw_task, task_type_of
+from prm_gym.envs.households.splits import SPLITS, draw_task
 from prm_gym.errors import UserError
 
 MANIFEST = "households.json"
@@ -56,7 +57,7 @@ def generate(
         jobs = _unwritten(out, parameters)
         total = sum(counts.values())
         written = _write_all(out, jobs, workers)
-        for _ in track(written, "games", total=total, disable=not progress):
+        for _ in track(written, "games", total=total, console=Console(stderr=True), disable=not progress):
             pass
         shutil.rmtree(out / _PARTIAL, ignore_errors=True)
         _write_json(out / MANIFEST, {**parameters, "complete": True})
@@ -78,7 +79,7 @@ def games(preset: str, split: str, count: int, seed: int) -> Iterator[Game]:
                 break
         else:
             raise UserError(
-                split, f"has no {count} different games of preset {preset}", "ask for fewer", field="--split"
+                "--split", f"there are no {count} different games of preset {preset}", "ask for fewer", field=split
             )
         known.add(game.text_key)
         yield game
@@ -87,7 +88,7 @@ def games(preset: str, split: str, count: int, seed: int) -> Iterator[Game]:
 def _draw(preset: str, split: str, index: int, seed: int, attempt: int) -> Game:
     key = f"{preset} {seed} {split} {index}"
     rng = random.Random(f"{key} {attempt}")
-    number, task = draw_task(split, task_type_of(index), rng)
+    number, task = draw_task(split, TASK_TYPES[index % len(TASK_TYPES)], rng)
     digits = int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "big")
     trial = f"trial_T{digits % 10**8:08d}_{index:06d}_{digits // 10**8 % 10**6:06d}"
     return draw_game(PRESETS[preset], number, task, trial, rng)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from prm_gym.envs.households.catalog import Catalog, mangle
+from prm_gym.envs.households.catalog import Catalog
 from prm_gym.envs.households.floorplans import Location
-from prm_gym.envs.households.game import Game
+from prm_gym.envs.households.game import Game, mangle
 
 _ABILITIES = {"cleanable": "Cleanable", "heatable": "Heatable", "coolable": "Coolable", "sliceable": "Sliceable"}
 

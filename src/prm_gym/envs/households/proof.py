@@ -1,19 +1,20 @@
 """A plan for a game, and the check that it is one.
 
-`walkthrough` writes the commands of someone who knows where everything is; `check` carries them out in a small model
-of the domain's actions (agent, openings, contents, treatments) and fails on the first command that the game would not
-accept, and on a plan that does not reach the goal, or on a goal that holds before the first command. The model covers
-the actions that plans need (go, open, take, move, clean, heat, cool, use); what it says is tested against alfworld.
+`walkthrough` writes the commands of someone who knows where everything is. `check` carries them out in a small model
+of the domain's actions and fails on a goal that holds before the first command, on the first command that the game
+would not accept, and on a plan that does not reach the goal. The model covers the actions that plans need (go, open,
+take, move, clean, heat, cool, use).
 """
 
 from __future__ import annotations
 
 from prm_gym.envs.households.catalog import APPLIANCES, Catalog
 from prm_gym.envs.households.floorplans import Location
-from prm_gym.envs.households.game import Game, Thing
+from prm_gym.envs.households.game import Game
 
 # The verb of a task type (pick_heat_then_place...) -> the appliance and the ability it needs.
 _TREATMENTS = {task_type.split("_")[1]: needs for task_type, needs in APPLIANCES.items()}
+_OPPOSITE = {"heat": "cool", "cool": "heat"}
 
 
 class NotSolvableError(Exception):
@@ -22,44 +23,39 @@ class NotSolvableError(Exception):
 
 def walkthrough(tables: Catalog, game: Game) -> list[str]:
     """Admissible commands that win the game, knowing where everything is."""
-    task = game.task
-    names = game.names
-    kinds = {place.id: place.kind for place in game.receptacles}
-    spots = {place.id: place.location for place in game.receptacles}
-    targets = [thing for thing in game.things if thing.kind == task.target][: task.copies]
-    goal = next(
-        thing.home if task.toggle else place.id
-        for thing in game.things
-        for place in game.receptacles
-        if (thing.kind == task.toggle if task.toggle else place.kind == task.goal)
-    )
-    opened: set[str] = set()
+    task, names = game.task, game.names
+    places = {place.id: place for place in game.receptacles}
+    first = {place.kind: place.id for place in reversed(game.receptacles)}  # type -> one receptacle
+    lamp = next((thing for thing in game.things if thing.kind == task.toggle), None)
     commands: list[str] = []
+    opened: set[str] = set()
     here = game.start
 
-    def go(place: str, *, reach_in: bool = True) -> None:
+    def go(place: str) -> None:
         nonlocal here
-        if spots[place] != here:  # nobody can go where they are
-            here = spots[place]
+        if places[place].location != here:  # nobody can go where they are
+            here = places[place].location
             commands.append(f"go to {names[place]}")
-        if reach_in and kinds[place] in tables.openable and place not in opened:
+
+    def reach_into(place: str) -> None:
+        go(place)
+        if places[place].kind in tables.openable and place not in opened:
             opened.add(place)
             commands.append(f"open {names[place]}")
 
-    for target in targets:
-        go(target.home)
+    for target in [thing for thing in game.things if thing.kind == task.target][: task.copies]:
+        reach_into(target.home)
         commands.append(f"take {names[target.id]} from {names[target.home]}")
         if task.type in APPLIANCES:
-            verb = task.type.split("_")[1]
-            appliance = next(place for place, kind in kinds.items() if kind == APPLIANCES[task.type][0])
-            go(appliance, reach_in=False)
-            commands.append(f"{verb} {names[target.id]} with {names[appliance]}")
-        go(goal, reach_in=not task.toggle)
-        if task.toggle:
-            lamp = next(thing.id for thing in game.things if thing.kind == task.toggle)
-            commands.append(f"use {names[lamp]}")
+            appliance = first[APPLIANCES[task.type][0]]
+            go(appliance)
+            commands.append(f"{task.type.split('_')[1]} {names[target.id]} with {names[appliance]}")
+        if lamp is not None:
+            go(lamp.home)
+            commands.append(f"use {names[lamp.id]}")
         else:
-            commands.append(f"move {names[target.id]} to {names[goal]}")
+            reach_into(first[task.goal])
+            commands.append(f"move {names[target.id]} to {names[first[task.goal]]}")
     return commands
 
 
@@ -76,110 +72,103 @@ def check(tables: Catalog, game: Game, commands: list[str]) -> None:
 
 
 class _Room:
-    """The state of a game as far as plans change it."""
+    """The state of a game as far as plans change it. Everything goes by the names that players read."""
 
     def __init__(self, tables: Catalog, game: Game) -> None:
+        names = game.names
         self._tables, self._task = tables, game.task
-        self._places = {game.names[place.id]: place for place in game.receptacles}
-        self._things: dict[str, Thing] = {game.names[thing.id]: thing for thing in game.things}
-        self._home = {name: thing.home for name, thing in self._things.items()}
-        self._opened: set[str] = set()
-        self._treated: set[tuple[str, str]] = set()  # (verb, object)
-        self._toggled: set[str] = set()
+        self._place_kind = {names[place.id]: place.kind for place in game.receptacles}
+        self._location = {names[place.id]: place.location for place in game.receptacles}
+        self._kind = {names[thing.id]: thing.kind for thing in game.things}
+        self._home = {names[thing.id]: names.get(thing.home, "") for thing in game.things}
+        self._here: Location = game.start
         self._held = ""
-        self._at: Location = game.start
-        for name, thing in self._things.items():
-            if thing.kind == self._task.target and thing.home.startswith("Fridge|"):
-                self._treated.add(("cool", name))
+        self._opened: set[str] = set()
+        self._used: set[str] = set()
+        self._treated = {  # (verb, object)
+            ("cool", thing)
+            for thing, place in self._home.items()
+            if self._kind[thing] == game.task.target and self._place_kind.get(place) == "Fridge"
+        }
 
     def do(self, command: str) -> bool:
         """Carry out a command; False if the game does not admit it."""
-        verb, _, rest = command.partition(" ")
-        match verb:
-            case "go":
-                return self._go(rest.removeprefix("to "))
-            case "open":
-                return self._open(rest)
-            case "take":
-                return self._take(*rest.split(" from "))
-            case "move":
-                return self._move(*rest.split(" to "))
-            case "use":
-                return self._use(rest)
-            case _:
-                return self._treat(verb, *rest.split(" with "))
+        match command.split():
+            case ["go", "to", word, number]:
+                return self._go(f"{word} {number}")
+            case ["open", word, number]:
+                return self._open(f"{word} {number}")
+            case ["take", word, number, "from", place_word, place_number]:
+                return self._take(f"{word} {number}", f"{place_word} {place_number}")
+            case ["move", word, number, "to", place_word, place_number]:
+                return self._move(f"{word} {number}", f"{place_word} {place_number}")
+            case ["clean" | "heat" | "cool" as verb, word, number, "with", place_word, place_number]:
+                return self._treat(verb, f"{word} {number}", f"{place_word} {place_number}")
+            case ["use", word, number]:
+                return self._use(f"{word} {number}")
+        return False
 
     def won(self) -> bool:
-        """The goal of the task type, read as goal_library states it."""
+        """The goal of the task type, as goal_library states it."""
         task = self._task
-        targets = [name for name, thing in self._things.items() if thing.kind == task.target]
+        targets = [thing for thing, kind in self._kind.items() if kind == task.target]
         if task.toggle:
-            lamps = {name for name in self._toggled if self._reached_home(name)}
-            return bool(lamps) and self._held in targets
-        verb = task.type.split("_")[1] if task.type in APPLIANCES else ""
-        able = self._tables.abilities[_TREATMENTS[verb][1]] if verb else frozenset({task.target})
-        done = [
-            self._home[name]
-            for name in targets
-            if task.target in able and (not verb or (verb, name) in self._treated) and self._home[name]
-        ]
-        goals = {place.id for place in self._places.values() if place.kind == task.goal}
-        return any(done.count(goal) >= task.copies for goal in goals)
+            return self._held in targets and any(self._near(self._home[lamp]) for lamp in self._used)
+        if task.type in APPLIANCES:
+            targets = [thing for thing in targets if (task.type.split("_")[1], thing) in self._treated]
+        homes = [self._home[thing] for thing in targets]
+        return any(homes.count(place) >= task.copies for place, kind in self._place_kind.items() if kind == task.goal)
 
     def _go(self, place: str) -> bool:
-        if place not in self._places or self._near(place):
+        if place not in self._location or self._near(place):
             return False
-        self._at = self._places[place].location
+        self._here = self._location[place]
         return True
 
     def _open(self, place: str) -> bool:
-        if not self._near(place) or self._places[place].kind not in self._tables.openable or place in self._opened:
+        if not self._near(place) or self._within_reach(place):
             return False
         self._opened.add(place)
         return True
 
     def _take(self, thing: str, place: str) -> bool:
-        if (
-            self._held
-            or not self._accessible(place)
-            or self._home.get(thing) != self._places[place].id
-            or self._things[thing].kind not in self._tables.portable
-        ):
+        portable = self._kind.get(thing) in self._tables.portable
+        if self._held or not portable or self._home[thing] != place or not self._within_reach(place):
             return False
         self._held, self._home[thing] = thing, ""
         return True
 
     def _move(self, thing: str, place: str) -> bool:
-        if thing != self._held or not self._accessible(place):
+        if not self._holds(thing) or not self._within_reach(place):
             return False
-        if self._things[thing].kind not in self._tables.can_contain.get(self._places[place].kind, ()):
+        if self._kind[thing] not in self._tables.can_contain.get(self._place_kind[place], ()):
             return False
-        self._held, self._home[thing] = "", self._places[place].id
+        self._held, self._home[thing] = "", place
         return True
 
     def _treat(self, verb: str, thing: str, place: str) -> bool:
-        kind, ability = _TREATMENTS[verb]
-        if thing != self._held or not self._near(place) or self._places[place].kind != kind:
+        appliance, ability = _TREATMENTS[verb]
+        if not self._holds(thing) or not self._near(place) or self._place_kind[place] != appliance:
             return False
-        if self._things[thing].kind not in self._tables.abilities[ability]:
+        if self._kind[thing] not in self._tables.abilities[ability]:
             return False
         self._treated.add((verb, thing))
-        self._treated.discard(({"heat": "cool", "cool": "heat"}.get(verb, ""), thing))
+        self._treated.discard((_OPPOSITE.get(verb, ""), thing))
         return True
 
     def _use(self, thing: str) -> bool:
-        if thing not in self._things or self._things[thing].kind != self._task.toggle or not self._reached_home(thing):
+        toggle = self._task.toggle
+        if not toggle or self._kind.get(thing) != toggle or not self._near(self._home[thing]):
             return False
-        self._toggled.add(thing)
+        self._used.add(thing)
         return True
 
+    def _holds(self, thing: str) -> bool:
+        return bool(self._held) and self._held == thing
+
     def _near(self, place: str) -> bool:
-        return place in self._places and self._places[place].location == self._at
+        return self._location.get(place) == self._here
 
-    def _accessible(self, place: str) -> bool:
-        if not self._near(place):
-            return False
-        return self._places[place].kind not in self._tables.openable or place in self._opened
-
-    def _reached_home(self, thing: str) -> bool:
-        return any(place.id == self._home[thing] and place.location == self._at for place in self._places.values())
+    def _within_reach(self, place: str) -> bool:
+        """Near, and not a closed receptacle."""
+        return self._near(place) and (self._place_kind[place] not in self._tables.openable or place in self._opened)

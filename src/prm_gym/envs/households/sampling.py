@@ -17,7 +17,7 @@ from prm_gym.envs.households.floorplans import FloorPlan, Receptacle, floor_plan
 from prm_gym.envs.households.game import Game, Task, Thing
 
 _LAMP_STANDS = frozenset({"Desk", "SideTable", "Dresser", "DiningTable", "CoffeeTable"})
-_CLOSED_WEIGHT = 0.5  # how much likelier a type that stands open is to hold an object than a type that is closed
+_CLOSED_WEIGHT = 0.5  # how likely a type that is closed is to hold an object, against one that stands open
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,6 @@ class Preset:
 
 
 PRESETS = {
-    # The kitchen games of `small` have both a fridge and a sink far from always: a room holds what the task needs.
     "small": Preset("small", receptacles=(6, 8), objects=(4, 6), copies=1, fixtures=False),
     "full": Preset("full", receptacles=None, objects=(25, 55), copies=3, fixtures=True),
 }
@@ -76,20 +75,20 @@ def draw_game(preset: Preset, number: int, task: Task, trial: str, rng: random.R
         places = _some_receptacles(tables, plan, task, rng.randint(*preset.receptacles), rng)
     if task.toggle:
         lamp_stand = rng.choice([place.id for place in places if place.kind in _LAMP_STANDS])
-    things = _Furnisher(places, rng)
+    things = _Furnisher(tables, plan, places, rng)
     if lamp_stand:
         things.put(LAMP, lamp_stand)
     low, high = preset.objects
     size = rng.randint(low, high)
     for _ in range(max(task.copies, rng.randint(1, preset.copies))):
-        things.put_somewhere(tables, task.target, avoid=task.goal)
+        things.put_somewhere(task.target, avoid=task.goal)
     if preset.fixtures:
         for kind in sorted(plan.kinds - tables.portable - {LAMP}):
-            things.fix(kind, plan)
+            things.fix(kind)
     for kind in _distractors(tables, plan, places, task.target, preset.copies, rng):
         if len(things.made) >= size:
             break
-        things.put_somewhere(tables, kind)
+        things.put_somewhere(kind)
     return Game(
         trial=trial,
         floor_plan=number,
@@ -140,31 +139,34 @@ def _distractors(
 
 
 class _Furnisher:
-    """Puts objects into receptacles at positions that differ."""
+    """Puts objects into a room, no two at the same position."""
 
-    def __init__(self, places: tuple[Receptacle, ...], rng: random.Random) -> None:
+    def __init__(self, tables: Catalog, plan: FloorPlan, places: tuple[Receptacle, ...], rng: random.Random) -> None:
         self.made: list[Thing] = []
+        self._tables, self._plan = tables, plan
         self._places = {place.id: place for place in places}
         self._rng = rng
         self._ids: set[str] = set()
 
     def put(self, kind: str, home: str) -> None:
+        """Put an object into the receptacle with the id `home`."""
         place = self._places[home]
         x, y, z = (float(part) for part in home.split("|")[1:4])
         self.made.append(Thing(self._id(kind, x, y, z), kind, place.location, home))
 
-    def put_somewhere(self, tables: Catalog, kind: str, *, avoid: str = "") -> None:
-        """Choose the receptacle's type first, so that twenty cabinets do not swallow everything."""
+    def put_somewhere(self, kind: str, *, avoid: str = "") -> None:
+        """Put an object where it can lie; the receptacle's type is drawn first, or twenty cabinets would hold all."""
         by_kind: dict[str, list[str]] = {}
         for place in self._places.values():
-            if kind in tables.can_contain.get(place.kind, ()) and place.kind != avoid:
+            if kind in self._tables.can_contain.get(place.kind, ()) and place.kind != avoid:
                 by_kind.setdefault(place.kind, []).append(place.id)
         kinds = sorted(by_kind)
-        weights = [_CLOSED_WEIGHT if name in tables.openable else 1.0 for name in kinds]
+        weights = [_CLOSED_WEIGHT if name in self._tables.openable else 1.0 for name in kinds]
         self.put(kind, self._rng.choice(by_kind[self._rng.choices(kinds, weights)[0]]))
 
-    def fix(self, kind: str, plan: FloorPlan) -> None:
-        spot = self._rng.choice(plan.free)
+    def fix(self, kind: str) -> None:
+        """Put up a fixture, which lies in no receptacle and cannot be taken."""
+        spot = self._rng.choice(self._plan.free)
         self.made.append(Thing(self._id(kind, spot[0] / 4, 1.0, spot[1] / 4), kind, spot, ""))
 
     def _id(self, kind: str, x: float, y: float, z: float) -> str:

@@ -11,7 +11,7 @@ import random
 from functools import cache
 from hashlib import blake2b
 
-from prm_gym.envs.households.catalog import TASK_TYPES, catalog
+from prm_gym.envs.households.catalog import catalog
 from prm_gym.envs.households.game import Task
 from prm_gym.envs.households.sampling import tasks
 
@@ -53,8 +53,3 @@ def _tasks(split: str, task_type: str) -> dict[str, dict[int, list[Task]]]:
 def _share(*names: str) -> float:
     """A number in [0, 1) that depends on the names alone."""
     return int.from_bytes(blake2b("|".join(names).encode(), digest_size=6).digest(), "big") / 2**48
-
-
-def task_type_of(index: int) -> str:
-    """The task type of a split's game number `index`, counted from 0: all types in turn."""
-    return TASK_TYPES[index % len(TASK_TYPES)]
