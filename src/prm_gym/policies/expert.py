@@ -9,11 +9,11 @@ one-sentence reason for every action. A share of random actions makes demonstrat
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections import Counter
 from hashlib import blake2b
 
 from prm_gym.errors import UserError
-from prm_gym.policies.reading import Goal, Memory, kind_of, read_history, read_task
+from prm_gym.policies.reading import kind_of, read_history, read_task
 from prm_gym.prompts import format_response
 from prm_gym.types import Response, State
 
@@ -54,110 +54,105 @@ class ExpertPolicy:
         return Response(text=format_response(reason, action), reason=reason, action=action)
 
 
-@dataclass
 class _Decision:
-    """One turn. Methods return (reason, action)."""
+    """What to do at one state. Methods return (reason, action)."""
 
-    state: State
-    order_seed: int
+    def __init__(self, state: State, order_seed: int) -> None:
+        self.goal = read_task(state.task)
+        self.memory = read_history(state)
+        self.commands = set(state.admissible_commands)
+        self.order_seed = order_seed
 
     def make(self) -> tuple[str, str]:
-        goal, memory = read_task(self.state.task), read_history(self.state)
-        self.memory: Memory = memory
-        self.goal: Goal = goal
-        self.commands = set(self.state.admissible_commands)
-        if not memory.held:
+        held = self.memory.held
+        if not held:
             return self._fetch()
-        if kind_of(memory.held) != goal.target:
+        if kind_of(held) != self.goal.target:
             return self._put_back()
-        if goal.lamp:
+        if self.goal.lamp:
             return self._use_lamp()
-        if goal.treat and (goal.treat, memory.held) not in memory.treated:
+        if self.goal.treat and (self.goal.treat, held) not in self.memory.treated:
             return self._treat()
         return self._place()
 
     def _fetch(self) -> tuple[str, str]:
-        """Go and take a target object that is not yet where it belongs."""
-        finished = self._destination() if self.goal.copies > 1 else ""
+        """Take a target object that is not yet where it belongs, where one is known, else look for one."""
         target = self.goal.target
+        finished = self._destination() if self.goal.copies > 1 else ""
         known = [(thing, place) for thing, place in self.memory.where(target) if place != finished]
-        if not known:
-            return self._search(target)
-        thing, place = min(known, key=lambda pair: (f"take {pair[0]} from {pair[1]}" not in self.commands, pair))
-        take = f"take {thing} from {place}"
-        if take in self.commands:
-            return f"Here is {thing}, I take it.", take
-        return self._reach(place, f"There is {thing} in {place}")
+        for thing, place in known:
+            if (take := f"take {thing} from {place}") in self.commands:
+                return f"Here is {thing}, I take it.", take
+        for thing, place in known:
+            return self._reach(place, f"There is {thing} in {place}")
+        return self._search(target)
 
     def _use_lamp(self) -> tuple[str, str]:
-        lamp = self.goal.lamp
-        use = sorted(command for command in self.commands if command.startswith(f"use {lamp} "))
-        if use:
-            return f"I have the {self.goal.target}, I use the {lamp}.", use[0]
+        target, lamp = self.goal.target, self.goal.lamp
+        for command in sorted(self.commands):
+            if command.startswith(f"use {lamp} "):
+                return f"I have the {target}, I use the {lamp}.", command
         for thing, place in self.memory.where(lamp):
-            return self._reach(place, f"I have the {self.goal.target}, {thing} is on {place}")
+            return self._reach(place, f"I have the {target}, {thing} is on {place}")
         return self._search(lamp)
 
     def _treat(self) -> tuple[str, str]:
-        verb, held = self.goal.treat, self.memory.held
+        verb, target = self.goal.treat, self.goal.target
         appliances = self._all(self.goal.appliance)
-        if not appliances:
-            return self._search(self.goal.appliance)
-        treat = [command for place in appliances if (command := f"{verb} {held} with {place}") in self.commands]
-        if treat:
-            return f"I {verb} the {self.goal.target} here.", treat[0]
-        return self._reach(appliances[0], f"I have the {self.goal.target}, I must {verb} it", openable=False)
+        for place in appliances:
+            if (treat := f"{verb} {self.memory.held} with {place}") in self.commands:
+                return f"I {verb} the {target} here.", treat
+        return self._go(next(iter(appliances), ""), f"I have the {target}, I must {verb} it")
 
     def _place(self) -> tuple[str, str]:
-        held, place = self.memory.held, self._destination()
-        move = self._move(held, place)
-        if move in self.commands:
-            return f"I put the {self.goal.target} where it belongs.", move
-        return self._reach(place, f"I have the {self.goal.target}, it belongs in {place}")
+        held, target, place = self.memory.held, self.goal.target, self._destination()
+        for move in (f"move {held} to {place}", f"put {held} in/on {place}"):
+            if move in self.commands:
+                return f"I put the {target} where it belongs.", move
+        return self._reach(place, f"I have the {target}, it belongs in {place}")
 
     def _put_back(self) -> tuple[str, str]:
         """Get rid of an object that is not wanted, here if this place takes it, else where it came from."""
         held = self.memory.held
-        moves = sorted(command for command in self.commands if command.startswith((f"move {held} ", f"put {held} ")))
-        reason = f"I do not need {held}"
-        if moves:
-            return f"{reason}, I leave it here.", moves[0]
-        return self._reach(self.memory.home[held], reason)
+        for command in sorted(self.commands):
+            if command.startswith((f"move {held} to ", f"put {held} in/on ")):
+                return f"I do not need {held}, I leave it here.", command
+        return self._reach(self.memory.home.get(held, ""), f"I do not need {held}")
 
     def _search(self, kind: str) -> tuple[str, str]:
-        """Look where nobody has looked yet, or where it was longest ago; first what is within reach."""
-        places = sorted(self.memory.receptacles, key=self._promise)
-        unseen = [place for place in places if place not in self.memory.seen]
-        near = [place for place in unseen if f"examine {place}" in self.commands]
-        choice = next(iter(near or unseen or places), "")
-        return self._reach(choice, f"I look for the {kind}")
+        """Look where nobody has looked yet, first within reach; once all was seen, where it was longest ago."""
+        count = Counter(kind_of(place) for place in self.memory.receptacles)
 
-    def _promise(self, place: str) -> tuple[int, int, bool, bytes]:
-        kind = kind_of(place)
-        rarity = sum(kind_of(other) == kind for other in self.memory.receptacles)
-        tie = blake2b(f"{self.order_seed} {place}".encode(), digest_size=8).digest()
-        return self.memory.seen.get(place, 0), rarity, kind in _USUALLY_CLOSED, tie
+        def promise(place: str) -> tuple[int, bool, int, bool, bytes]:
+            tie = blake2b(f"{self.order_seed} {place}".encode(), digest_size=8).digest()
+            far = f"examine {place}" not in self.commands
+            name = kind_of(place)
+            return self.memory.seen.get(place, 0), far, count[name], name in _USUALLY_CLOSED, tie
+
+        return self._reach(min(self.memory.receptacles, key=promise, default=""), f"I look for the {kind}")
 
     def _destination(self) -> str:
-        """The receptacle to fill: the one with most target objects in it, else one that is known to be open."""
-        places = self._all(self.goal.place)
-        held = {place: sum(there == place for _, there in self.memory.where(self.goal.target)) for place in places}
-        return min(places, key=lambda place: (-held[place], place not in self.memory.seen, places.index(place)))
+        """The receptacle to fill: the one with most target objects in it, else one that was seen inside."""
+        there = Counter(place for _, place in self.memory.where(self.goal.target))
+        return min(
+            self._all(self.goal.place),
+            key=lambda place: (-there[place], place not in self.memory.seen, place),
+            default="",
+        )
 
     def _all(self, kind: str) -> list[str]:
         return sorted(place for place in self.memory.receptacles if kind_of(place) == kind)
 
-    def _reach(self, place: str, reason: str, *, openable: bool = True) -> tuple[str, str]:
-        """Go to a receptacle, open it, or look at it once more when it is neither far nor closed."""
-        if openable and f"open {place}" in self.commands:
-            return f"{reason}, I open {place}.", f"open {place}"
-        if f"go to {place}" in self.commands:
-            return f"{reason}, I go to {place}.", f"go to {place}"
-        if f"examine {place}" in self.commands:
-            return f"{reason}, I look at {place}.", f"examine {place}"
-        return f"{reason}, I look around.", "look"
+    def _reach(self, place: str, reason: str) -> tuple[str, str]:
+        """Open a receptacle that is here and closed, otherwise go there."""
+        if (command := f"open {place}") in self.commands:
+            return f"{reason}, I open {place}.", command
+        return self._go(place, reason)
 
-    def _move(self, thing: str, place: str) -> str:
-        return next(
-            (c for c in (f"move {thing} to {place}", f"put {thing} in/on {place}") if c in self.commands), ""
-        )
+    def _go(self, place: str, reason: str) -> tuple[str, str]:
+        """Go to a receptacle, or look at the one that is here, or around where the texts know of none."""
+        if (command := f"go to {place}") in self.commands:
+            return f"{reason}, I go to {place}.", command
+        if (command := f"examine {place}") in self.commands:
+            return f"{reason}, I look at {place}.", command
+        return f"{reason}, I look around.", "look"

@@ -22,6 +22,7 @@ _TASKS = (
     re.compile(r"examine the (?P<target>\w+) with the (?P<lamp>\w+)"),
 )
 _APPLIANCES = {"clean": "sinkbasin", "heat": "microwave", "cool": "fridge"}
+_OPPOSITE = {"heat": "cool", "cool": "heat"}
 
 _LISTED = re.compile(r"\ban? (\w+ \d+)")
 _VIEW = re.compile(r"(?:On the|The) (\w+ \d+)(?: is open\. In it)?, you see (.*?)\.", re.DOTALL)
@@ -83,7 +84,7 @@ def read_task(task: str) -> Goal:
                 treat="heat" if treat == "hot" else treat,
                 copies=2 if "two" in words else 1,
             )
-    raise UserError("the expert policy", f"does not understand {task!r}", "use alfworld's templated tasks", field="task")
+    raise UserError("expert policy", f"{task!r} is not one of alfworld's templates", "use another policy", field="task")
 
 
 def read_history(state: State) -> Memory:
@@ -113,4 +114,4 @@ def _remember(memory: Memory, observation: str, turn: int) -> None:
     elif match := _TREATED.search(observation):
         verb, thing = match.groups()
         memory.treated.add((verb, thing))
-        memory.treated.discard(({"heat": "cool", "cool": "heat"}.get(verb, ""), thing))
+        memory.treated.discard((_OPPOSITE.get(verb, ""), thing))
