@@ -73,25 +73,27 @@ def replaced_by(file: Path) -> list[str]:
     return list(json.loads((schema.metadata or {}).get(REPLACES_KEY, b"[]")))
 
 
-def scan(file: Path, columns: Sequence[str] | None = None) -> Iterator[Episode]:
-    """The runs of rows with one episode_id, as they lie in a part, unchecked. `columns` leaves other fields empty."""
-    wanted = [field for field in SCHEMA if columns is None or field.name in columns]
+def scan(file: Path) -> Iterator[Episode]:
+    """The runs of rows with one episode_id, as they lie in a part, unchecked but for readable types."""
+    episode: Episode | None = None
     try:
-        source = pq.ParquetFile(file)
-        names = [field.name for field in wanted if field.name in source.schema_arrow.names]
-        episode: Episode | None = None
-        for batch in source.iter_batches(batch_size=2048, columns=names):
-            values = {name: batch[name].cast(SCHEMA.field(name).type).to_pylist() for name in names}
-            empty: list[Any] = [None] * len(batch)
-            of_turn = [values.get(name, empty) for name, _ in _TURN_COLUMNS]
-            of_episode = [values.get(name, empty) for name, _ in _EPISODE_COLUMNS]
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=2048):
+            names = set(batch.schema.names)
+            values = {
+                field.name: batch[field.name].cast(field.type).to_pylist()
+                if field.name in names
+                else [None] * len(batch)
+                for field in SCHEMA
+            }
+            of_episode = [values[name] for name, _ in _EPISODE_COLUMNS]
+            of_turn = [values[name] for name, _ in _TURN_COLUMNS]
             for row, episode_id in enumerate(values["episode_id"]):
                 if episode is None or episode.episode_id != episode_id:
                     if episode is not None:
                         yield _with_keys(episode)
                     episode = _episode([column[row] for column in of_episode])
                 episode.turns.append(_turn([column[row] for column in of_turn]))
-                episode.stop_reason = values.get("stop_reason", empty)[row] or episode.stop_reason
+                episode.stop_reason = values["stop_reason"][row] or episode.stop_reason
         if episode is not None:
             yield _with_keys(episode)
     except FileNotFoundError:

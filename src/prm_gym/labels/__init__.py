@@ -1,0 +1,16 @@
+"""From episodes to datasets: one module per label of the paper, each with `label(rollouts, out, ...)`.
+
+| module | paper | rows |
+|---|---|---|
+| `monte_carlo` | Eq. 1 | Q(s, a), for the soft cross-entropy of Eq. 2 |
+| `preferences` | section 2.3 | pairs at one state, for the Bradley-Terry loss |
+| `inverse` | Algorithm 2 | transitions of demonstrations and of past policies |
+| `value`, `shaping` | Eq. 13 | V_mu(s), and Q mixed with the advantage under mu |
+| `prompts` | section 4.1 | states for Stage 3: Reset-50-50, Steered Exploration |
+| `sft` | section 2.3 | successful demonstrations, for pi_0 |
+
+`rollouts` decides which episodes and visits count, `texts` renders the chosen ones, `dataset` writes, `statistics`
+prints. A target is computed in SQL beside its equation; the texts are streamed after it.
+"""
+
+KINDS = ("monte_carlo", "preferences", "inverse", "value", "shaping", "prompts", "sft")

@@ -1,0 +1,201 @@
+"""What a label writes: Parquet for `train` and `test`, a dataset card, and a report of what went into it.
+
+`datasets.load_dataset(OUT)` reads it. Rows are streamed, so memory does not grow with the dataset, and the folder
+appears under its name whole or not at all. A former dataset of the same kind is replaced; nothing else ever is.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prm_gym.errors import UserError
+from prm_gym.labels.rollouts import Rollouts
+
+SPLITS = ("train", "test")
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_PROVENANCE = [
+    ("game_id", pa.string()),
+    ("turn", pa.int32()),
+    ("iteration", pa.int32()),
+    ("policy_id", pa.string()),
+    ("state_key", pa.binary()),
+]
+_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class LabelReport:
+    """What a label wrote, printed by the command line and written into the card."""
+
+    kind: str
+    out: Path
+    rows: dict[str, int]  # by split
+    games: dict[str, int]  # with rows, by split
+    used: dict[str, int]  # episodes that count, wins, branches, games
+    skipped: dict[str, int]  # episodes that do not count, and rows left out, by reason
+    statistics: dict[str, Any]
+
+    def lines(self) -> list[str]:
+        """The report as `name: value` lines."""
+        tables = {"rows": self.rows, "games": self.games, "used": self.used, "skipped": self.skipped}
+        found = {**tables, **self.statistics}
+        return [f"{name}: {_show(value)}" for name, value in found.items()]
+
+
+class Dataset:
+    """The dataset in the making. A context manager: leaving it without `finish` leaves no trace.
+
+    Parameters
+    ----------
+    out
+        The folder to make.
+    kind
+        The label's name.
+    columns
+        The label's own columns; where a row comes from is added to them.
+    settings
+        The arguments of the label, for the card.
+
+    Raises
+    ------
+    UserError
+        `out` is there and is not a former dataset of this kind.
+    """
+
+    def __init__(
+        self, out: Path, kind: str, columns: Sequence[tuple[str, pa.DataType]], settings: Mapping[str, Any]
+    ) -> None:
+        self.out, self.kind, self._settings = Path(out), kind, dict(settings)
+        if self.out.exists() and not self._is_former():
+            raise UserError(self.out, f"is there and is no {kind} dataset", "remove it or name another folder")
+        self.work = self.out.parent / f".{self.out.name}.unfinished"
+        shutil.rmtree(self.work, ignore_errors=True)
+        (self.work / "data").mkdir(parents=True)
+        schema = pa.schema([*columns, *_PROVENANCE])
+        self._schema = schema
+        self._waiting: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+        self._writers = {
+            split: pq.ParquetWriter(self.work / "data" / f"{split}.parquet", schema, compression="zstd")
+            for split in SPLITS
+        }
+        self._rows = dict.fromkeys(SPLITS, 0)
+        self._games: dict[str, set[str]] = {split: set() for split in SPLITS}
+
+    def add(self, origin: Mapping[str, Any], **values: Any) -> None:
+        """A row: the label's `values`, and from `origin` (a row of `texts.visits`) its split and where it comes from."""
+        split = origin["split"]
+        for name, _ in _PROVENANCE:
+            values[name] = origin[name]
+        self._waiting[split].append(values)
+        self._rows[split] += 1
+        self._games[split].add(origin["game_id"])
+        if len(self._waiting[split]) >= _BATCH:
+            self._write(split)
+
+    def finish(
+        self, source: Rollouts, statistics: dict[str, Any], skipped_rows: dict[str, int] | None = None
+    ) -> LabelReport:
+        """Write the card and give the folder its name.
+
+        Raises
+        ------
+        UserError
+            There is no row.
+        """
+        if not sum(self._rows.values()):
+            raise UserError(
+                self.out, "the selection has no row", f"check folders and filters ({_show(source.counts())})"
+            )
+        for split, writer in self._writers.items():
+            self._write(split)
+            writer.close()
+        games = {split: len(found) for split, found in self._games.items()}
+        skipped = {**source.skipped(), **{name: n for name, n in (skipped_rows or {}).items() if n}}
+        report = LabelReport(self.kind, self.out, self._rows, games, source.counts(), skipped, statistics)
+        source.db.close()
+        (self.work / "README.md").write_text(_card(report, self._settings), encoding="utf-8")
+        for entry in list(self.work.iterdir()):
+            if entry.name not in ("data", "README.md"):
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        shutil.rmtree(self.out, ignore_errors=True)
+        self.work.rename(self.out)
+        return report
+
+    def _write(self, split: str) -> None:
+        if self._waiting[split]:
+            self._writers[split].write_table(pa.Table.from_pylist(self._waiting[split], schema=self._schema))
+            self._waiting[split] = []
+
+    def _is_former(self) -> bool:
+        card = self.out / "README.md"
+        if card.is_file():
+            return _mark(self.kind) in card.read_text(encoding="utf-8", errors="replace")
+        return self.out.is_dir() and not any(self.out.iterdir())
+
+    def __enter__(self) -> Dataset:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for writer in self._writers.values():
+            if writer.is_open:
+                writer.close()
+        shutil.rmtree(self.work, ignore_errors=True)
+
+
+def _mark(kind: str) -> str:
+    return f"# {kind} labels by prm_gym"
+
+
+def _card(report: LabelReport, settings: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version(name)}" for name in ("prm-gym", "duckdb", "pyarrow"))
+    facts = "\n".join(f"- {line}" for line in report.lines())
+    return f"""---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: data/train.parquet
+  - split: test
+    path: data/test.parquet
+---
+{_mark(report.kind)}
+
+Train and test are divided by game.
+
+    {_command(report.kind, settings)}
+
+{versions}
+
+{facts}
+"""
+
+
+def _command(kind: str, settings: Mapping[str, Any]) -> str:
+    words = ["prm-gym", "label", kind]
+    for name, value in settings.items():
+        if value is None or value is False or value == ():
+            continue
+        words.append("--" + name.replace("_", "-"))
+        if isinstance(value, (list, tuple)):
+            words += [str(item) for item in value]
+        elif value is not True:
+            words.append(str(value))
+    return shlex.join(words)
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_show(entry)}" for name, entry in value.items()) or "none"
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

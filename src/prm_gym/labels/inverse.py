@@ -1,0 +1,166 @@
+"""Transitions for InversePRM (paper, section 3.2, Algorithm 2): demonstrations against all past policies.
+
+A row per transition (s, a, s', a'): D+ (`expert` true) from successful demonstrations, D- from the rollouts of
+pi_0 .. pi_{i-1}. Both get their next action a' freshly from pi_{i-1}. `terminated` is true only where s' won: there
+is no a' then and `next_prompt`, `next_completion` are empty. A time-out is not terminal.
+
+Balance is by transition, within each split: every past policy gives the same number, together as many as D+; what
+exceeds that is left out by a seeded draw. Frequencies within D+ and D- are those of the episodes, nothing is merged.
+Branches are left out: their states are not where the policy would have gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from prm_gym.errors import UserError
+from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
+from prm_gym.labels.relabel import relabel
+from prm_gym.labels.rollouts import Rollouts, check_range
+from prm_gym.labels.texts import completion, visits
+from prm_gym.prompts import load
+from prm_gym.types import Policy
+
+COLUMNS = [
+    ("prompt", MESSAGES),
+    ("completion", MESSAGES),
+    ("next_prompt", MESSAGES),
+    ("next_completion", MESSAGES),
+    ("terminated", pa.bool_()),
+    ("expert", pa.bool_()),
+]
+
+# Algorithm 2, lines 1 and 5: D+ = {(s*, a*, s'*)}, D- = the union over all past policies of (s, a, s').
+_TRANSITIONS = """
+CREATE TABLE transitions AS
+SELECT t.episode, t.lot, t.turn, t.state_key, t.split, t.terminated, t.role = 'expert' AS expert,
+       CASE WHEN t.role = 'policy' THEN t.policy_id END AS policy_id, s2.state_key AS next_key,
+       md5_number_lower(concat_ws(':', 'transition', $seed::VARCHAR, t.lot::VARCHAR, t.turn::VARCHAR)) AS draw
+FROM turns t JOIN turns s2 ON s2.episode = t.episode AND s2.turn = t.turn + 1
+WHERE t.visit AND NOT t.branch AND (t.role = 'policy' OR t.won) AND (t.action_valid OR NOT $valid_only)
+"""
+
+# The largest k per split such that each of its P policies has k transitions and D+ has k P.
+_BALANCE = """
+CREATE OR REPLACE TABLE transitions AS
+WITH sizes AS (
+    SELECT split, policy_id, expert, count(*) AS n FROM transitions GROUP BY ALL
+), share AS (
+    SELECT split, least(min(n) FILTER (NOT expert), (sum(n) FILTER (expert) // $policies)::BIGINT) AS k
+    FROM sizes GROUP BY split HAVING count(*) FILTER (NOT expert) = $policies AND count(*) FILTER (expert) = 1
+), numbered AS (
+    SELECT *, row_number() OVER (PARTITION BY split, expert, policy_id ORDER BY draw, episode, turn) AS place
+    FROM transitions
+)
+SELECT numbered.* EXCLUDE (place) FROM numbered JOIN share USING (split)
+WHERE place <= CASE WHEN expert THEN k * $policies ELSE k END
+"""
+
+# Line 6: each transition takes a sample of its own at its next state.
+_ROWS = """
+SELECT t.episode, t.turn, t.state_key, t.terminated, t.expert, a.reason, a.action, a.response
+FROM (
+    SELECT *, row_number() OVER (PARTITION BY next_key ORDER BY expert, episode, turn) AS sample FROM transitions
+) t LEFT JOIN next_actions a ON a.next_key = t.next_key AND a.sample = t.sample AND NOT t.terminated
+"""
+
+_TOO_LONG = """
+DELETE FROM transitions WHERE NOT terminated AND next_key NOT IN (SELECT next_key FROM next_actions)
+"""
+
+
+def label(
+    rollouts: Sequence[Path],
+    out: Path,
+    *,
+    expert: Sequence[Path],
+    policy: Policy,
+    prompt: str = "full",
+    valid_only: bool = False,
+    concurrency: int = 256,
+    task_types: Sequence[str] | None = None,
+    weights: Sequence[float] | None = None,
+    train_share: float = 0.85,
+    seed: int = 0,
+) -> LabelReport:
+    """Write D+ and D-.
+
+    Parameters
+    ----------
+    rollouts
+        Folders of all past policies pi_0 .. pi_{i-1}, told apart by their policy_id.
+    expert
+        Folders of demonstrations; only successful episodes count.
+    policy
+        pi_{i-1}, which gives the next actions; at most `concurrency` requests are under way. It is closed at the end.
+    valid_only
+        Leave out transitions by an action that was not admissible.
+
+    The others are as in `monte_carlo.label`. The actions sampled so far are kept in `OUT.relabel.jsonl` until the
+    dataset is whole: after a kill, the same command goes on there.
+
+    Raises
+    ------
+    UserError
+        As `Rollouts` and `Dataset`; no demonstration; no split with all policies and demonstrations.
+    """
+    settings = {name: value for name, value in locals().items() if name != "policy"}
+    settings["policy"] = policy.policy_id
+    check_range("concurrency", concurrency, least=1, most=2**20)
+    if not expert:
+        raise UserError("--expert", "no demonstrations given", "name folders of expert episodes")
+    template = load(prompt)
+    out = Path(out)
+    journal = out.parent / f"{out.name}.relabel.jsonl"
+    with (
+        Dataset(out, "inverse", COLUMNS, settings) as dataset,
+        Rollouts(
+            rollouts,
+            dataset.work,
+            expert=expert,
+            weights=weights,
+            task_types=task_types,
+            seed=seed,
+            train_share=train_share,
+        ) as source,
+    ):
+        source.db.execute(_TRANSITIONS, {"seed": seed, "valid_only": valid_only})
+        positives, negatives, policies = source.one(
+            """SELECT count(*) FILTER (expert), count(*) FILTER (NOT expert), count(DISTINCT policy_id)
+            FROM transitions"""
+        )
+        if not positives:
+            raise UserError(expert[0], "holds no successful episode", "name a folder of expert demonstrations")
+        source.db.execute(_BALANCE, {"policies": policies})
+        (balanced,) = source.one("SELECT count(*) FROM transitions")
+        relabel(source, policy, journal, seed=seed, concurrency=concurrency)
+        source.db.execute(_TOO_LONG)
+        (kept,) = source.one("SELECT count(*) FROM transitions")
+        source.db.execute(_BALANCE, {"policies": policies})
+        for texts, row in visits(source, _ROWS):
+            turn, ended = row["turn"], row["terminated"]
+            dataset.add(
+                row,
+                prompt=template.messages(texts.state(turn)),
+                completion=texts.completion(template, turn),
+                next_prompt=[] if ended else template.messages(texts.state(turn + 1)),
+                next_completion=[] if ended else completion(template, row["reason"], row["action"], row["response"]),
+                terminated=ended,
+                expert=row["expert"],
+            )
+        rows, wins = source.one("SELECT count(*), count(*) FILTER (terminated) FROM transitions")
+        facts = {
+            "transitions": {"demonstrations": positives, "policies": negatives},
+            "past policies": policies,
+            "terminated": wins,
+        }
+        left_out = {
+            "transitions by balance": positives + negatives - rows - (balanced - kept),
+            "next prompt too long": balanced - kept,
+        }
+        report = dataset.finish(source, facts, left_out)
+    journal.unlink()
+    return report

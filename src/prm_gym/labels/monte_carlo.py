@@ -1,0 +1,133 @@
+"""Monte Carlo targets of AgentPRM (paper, section 2.2, Eq. 1): Q of every state and action that was visited.
+
+A row per (s, a): `prompt` renders s, `completion` renders a, `target` is the mean return over all visits, `count`
+their number. The reward is 0 or 1 at the end, so targets are in [0, 1] as they are; a store whose returns leave
+[0, 1] is refused. Of the reasons sampled with a at s, the one from the episode with the lowest seeded draw is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from prm_gym.errors import UserError
+from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
+from prm_gym.labels.rollouts import Rollouts, check_range
+from prm_gym.labels.statistics import of_states, of_targets
+from prm_gym.labels.texts import visits
+from prm_gym.prompts import load
+
+COLUMNS = [("prompt", MESSAGES), ("completion", MESSAGES), ("target", pa.float64()), ("count", pa.int64())]
+
+# G_t = sum_{k >= t} gamma^(k-t) r_k, the inner sum of Eq. 1. `gains` are the few turns of an episode with a reward.
+_RETURNS = """
+CREATE VIEW returns AS
+WITH gains AS (
+    SELECT episode, list({turn: turn, reward: reward} ORDER BY turn) AS gains
+    FROM turns WHERE reward <> 0 GROUP BY episode
+)
+SELECT v.episode, v.lot, v.turn, v.state_key, v.action, v.action_valid, v.on_policy,
+       coalesce(list_sum([pow(GAMMA, g.turn - v.turn) * g.reward FOR g IN gains IF g.turn >= v.turn]), 0) AS g
+FROM turns v LEFT JOIN gains USING (episode)
+WHERE v.visit
+"""
+
+# Eq. 1: Q(s, a) = the mean of G_t over all visits of (s, a). The decimal makes the sum exact, so that it does not
+# depend on the order in which threads add.
+_ACTION_VALUES = """
+CREATE TABLE action_values AS
+WITH q AS (
+    SELECT state_key, action, avg(g::DECIMAL(18, 15)) AS target, count(*) AS count,
+           min(turn) AS turn, min(lot) AS lot  -- a state has one turn; the lowest lot gives the text that is kept
+    FROM returns GROUP BY state_key, action
+    HAVING count(*) >= $min_visits AND (bool_or(action_valid) OR NOT $valid_only)
+)
+SELECT episode, q.* EXCLUDE (lot) FROM q JOIN episodes USING (lot)
+"""
+
+
+def label(
+    rollouts: Sequence[Path],
+    out: Path,
+    *,
+    prompt: str = "full",
+    gamma: float = 0.95,
+    min_visits: int = 1,
+    valid_only: bool = False,
+    task_types: Sequence[str] | None = None,
+    weights: Sequence[float] | None = None,
+    train_share: float = 0.85,
+    seed: int = 0,
+) -> LabelReport:
+    """Write the dataset of Eq. 1.
+
+    Parameters
+    ----------
+    rollouts
+        Folders of episodes. Several policies together give the Q of their mixture.
+    out
+        The dataset's folder.
+    prompt
+        A prompt template by name or path.
+    gamma
+        The discount, in [0, 1].
+    min_visits, valid_only
+        Leave out the (s, a) with fewer visits, or whose action was not admissible. Returns do not change by it.
+    task_types, weights, train_share, seed
+        See `rollouts.Rollouts`.
+
+    Raises
+    ------
+    UserError
+        As `Rollouts` and `Dataset`; an option out of range; a return outside [0, 1].
+    """
+    settings = locals().copy()
+    template = load(prompt)
+    with (
+        Dataset(out, "monte_carlo", COLUMNS, settings) as dataset,
+        Rollouts(
+            rollouts, dataset.work, weights=weights, task_types=task_types, seed=seed, train_share=train_share
+        ) as source,
+    ):
+        action_values(source, gamma, min_visits=min_visits, valid_only=valid_only)
+        for texts, row in visits(source, "FROM action_values"):
+            dataset.add(
+                row,
+                prompt=template.messages(texts.state(row["turn"])),
+                completion=texts.completion(template, row["turn"]),
+                target=row["target"],
+                count=row["count"],
+            )
+        return dataset.finish(source, {**of_targets(source, "action_values"), **of_states(source, "action_values")})
+
+
+def returns(source: Rollouts, gamma: float) -> None:
+    """Make the view `returns`: G_t of every visit.
+
+    Raises
+    ------
+    UserError
+        gamma outside [0, 1]; a reward outside [0, 1], or several in one episode whose sum leaves it.
+    """
+    check_range("gamma", gamma, least=0, most=1)
+    source.db.execute(_RETURNS.replace("GAMMA", repr(float(gamma))))
+    lowest, highest = source.one(
+        """SELECT coalesce(min(least), 0), coalesce(max(total), 0)
+        FROM (SELECT min(reward) AS least, sum(reward) AS total FROM turns WHERE reward <> 0 GROUP BY episode)"""
+    )
+    if not 0 <= lowest <= highest <= 1:
+        raise UserError(
+            source.parts[0][0].parent,
+            f"rewards from {lowest:g}, episodes with up to {highest:g} in sum",
+            "give rewards whose sum over an episode lies in [0, 1]",
+            field="reward",
+        )
+
+
+def action_values(source: Rollouts, gamma: float, *, min_visits: int = 1, valid_only: bool = False) -> None:
+    """Make the table `action_values`: episode, turn (of the visit whose text is kept), state_key, action, target, count."""
+    check_range("min_visits", min_visits, least=1, most=2**31)
+    returns(source, gamma)
+    source.db.execute(_ACTION_VALUES, {"min_visits": min_visits, "valid_only": valid_only})

@@ -1,0 +1,84 @@
+"""Preference pairs (paper, section 2.3, "relative vs absolute losses"): two actions at one state whose Q differ.
+
+A row per pair with Q(s, a1) - Q(s, a2) >= delta, `margin` being the difference. Q is that of `monte_carlo`, on the
+same scale, [0, 1]. A state with one action only, or with actions that are alike, gives no row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
+from prm_gym.labels.monte_carlo import action_values
+from prm_gym.labels.rollouts import Rollouts, check_range
+from prm_gym.labels.statistics import of_states, of_targets
+from prm_gym.labels.texts import completion, visits
+from prm_gym.prompts import load
+
+COLUMNS = [("prompt", MESSAGES), ("chosen", MESSAGES), ("rejected", MESSAGES), ("margin", pa.float64())]
+
+# (s, a1 >= a2) with Q(s, a1) - Q(s, a2) >= delta. Rounded, so that 0.95 - 0.92 is not below 0.03.
+_PAIRS = """
+CREATE TABLE pairs AS
+SELECT a1.episode, a1.turn, a1.state_key, round(a1.target - a2.target, 12) AS margin,
+       a2.episode AS rejected_episode, a2.action AS rejected_action
+FROM action_values a1 JOIN action_values a2 USING (state_key)
+WHERE round(a1.target - a2.target, 12) >= $delta
+"""
+
+# The text of the rejected action lies in another episode than that of the chosen one.
+_ROWS = """
+SELECT p.episode, p.turn, p.state_key, p.margin, p.rejected_action, r.reason, r.response
+FROM pairs p JOIN episodes e ON e.episode = p.rejected_episode
+JOIN rows r ON r.part = e.part AND r.row = e.first_row + p.turn
+"""
+
+
+def label(
+    rollouts: Sequence[Path],
+    out: Path,
+    *,
+    prompt: str = "full",
+    gamma: float = 0.95,
+    delta: float = 0.015,
+    min_visits: int = 1,
+    valid_only: bool = False,
+    task_types: Sequence[str] | None = None,
+    weights: Sequence[float] | None = None,
+    train_share: float = 0.85,
+    seed: int = 0,
+) -> LabelReport:
+    """Write the pairs.
+
+    Parameters
+    ----------
+    delta
+        The least margin, in (0, 1]. The default is the paper's 0.03, which was on a scale from -1 to 1.
+
+    The others, and the errors, are as in `monte_carlo.label`.
+    """
+    settings = locals().copy()
+    check_range("delta", delta, above=0, most=1)
+    template = load(prompt)
+    with (
+        Dataset(out, "preferences", COLUMNS, settings) as dataset,
+        Rollouts(
+            rollouts, dataset.work, weights=weights, task_types=task_types, seed=seed, train_share=train_share
+        ) as source,
+    ):
+        action_values(source, gamma, min_visits=min_visits, valid_only=valid_only)
+        source.db.execute(_PAIRS, {"delta": delta})
+        for texts, row in visits(source, _ROWS):
+            dataset.add(
+                row,
+                prompt=template.messages(texts.state(row["turn"])),
+                chosen=texts.completion(template, row["turn"]),
+                rejected=completion(template, row["reason"] or "", row["rejected_action"], row["response"] or ""),
+                margin=row["margin"],
+            )
+        paired, mean = source.one("SELECT count(DISTINCT state_key), avg(margin) FROM pairs")
+        values = {**of_targets(source, "action_values"), **of_states(source, "action_values")}
+        return dataset.finish(source, {**values, "states with a pair": paired, "mean margin": mean})

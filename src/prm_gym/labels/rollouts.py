@@ -1,0 +1,284 @@
+"""The episodes of some folders as SQL views, with what may not be counted marked and counted.
+
+`Rollouts` opens DuckDB over the Parquet parts. What every label shares is decided here, once:
+
+- An episode counts if it is whole (turns 0..n, rewards on all but the last) and did not fail; one that failed
+  (policy_error, env_error) is no sample of the MDP. Time-outs count: their return from there on is 0.
+- An episode that lies in two parts or folders (same episode_id, policy and iteration) counts once.
+- A folder's weight is the share of its episodes used, drawn by a seeded hash of the episode, so that weights thin
+  the sample and never bias a target.
+- A branch brings as *visits* only the turns from `branch_turn` on: the turns before are its parent's. Its action at
+  `branch_turn` was chosen, so it is no sample of pi there (`on_policy` is false).
+- Every game is in `train` or in `test` by a seeded hash of its game_id: no state lies in both, and a game keeps its
+  side when others are added.
+
+Left out: text. The views hold what targets are computed from; `render` reads the texts of the chosen turns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prm_gym.errors import UserError
+from prm_gym.part import scan
+from prm_gym.store import being_written, parts
+
+MEMORY_LIMIT = "1GB"  # of DuckDB; beyond it spills to the work folder
+
+# One line per episode, `problem` says why it does not count. $seed, and `parts`, `rows` as made below.
+_EPISODES = """
+CREATE TABLE episodes AS
+WITH found AS (
+    SELECT part, episode_id, min(row) AS first_row, count(*) - 1 AS length,
+           min(game_id) AS game_id, min(task_type) AS task_type, min(policy_id) AS policy_id,
+           min(iteration) AS iteration, min(parent_id) IS NOT NULL AS branch,
+           CASE WHEN min(parent_id) IS NULL THEN 0 ELSE coalesce(min(branch_turn), 0) END AS branch_turn,
+           arg_max(stop_reason, turn) FILTER (stop_reason <> '') AS stop_reason,
+           -- the rows lie together and in order, and the last alone has no reward
+           min(turn) = 0 AND max(turn) = count(*) - 1 AND min(row - turn) = max(row - turn)
+               AND count(reward) = count(*) - 1
+               AND coalesce(max(turn) FILTER (reward IS NOT NULL), -1) = max(turn) - 1 AS whole
+    FROM rows GROUP BY part, episode_id
+), numbered AS (
+    SELECT *, row_number() OVER (
+               PARTITION BY role, episode_id, policy_id, iteration ORDER BY whole DESC, part) AS copy,
+           md5_number_lower(concat_ws(':', $seed::VARCHAR, episode_id, policy_id, iteration::VARCHAR)) AS draw
+    FROM found JOIN parts USING (part)
+)
+SELECT row_number() OVER (ORDER BY part, first_row) AS episode,
+       row_number() OVER (ORDER BY draw, role, part, first_row) AS lot,  -- a seeded order, for every choice of a sample
+       * EXCLUDE (draw, whole, copy, file),
+       CASE WHEN NOT whole OR stop_reason IS NULL THEN 'without an end'
+            WHEN copy > 1 THEN 'duplicate'
+            WHEN stop_reason IN ('policy_error', 'env_error') THEN 'failed'
+            WHEN stop_reason NOT IN ('won', 'step_limit', 'prompt_too_long') THEN 'unknown stop_reason'
+            WHEN length > 0 AND branch_turn >= length THEN 'branch without an action'
+            WHEN len($task_types) > 0 AND NOT list_contains($task_types, task_type) THEN 'other task type'
+            WHEN md5_number_lower('weight:' || draw::VARCHAR) >= weight * 18446744073709551616 THEN 'thinned by weight'
+       END AS problem
+FROM numbered
+"""
+
+# One line per turn of the episodes that count; the last, which holds the final observation alone, has no reward.
+_TURNS = """
+CREATE VIEW turns AS
+SELECT e.episode, e.lot, e.role, e.policy_id, e.split, e.branch, e.stop_reason = 'won' AS won, r.turn, r.state_key, r.action, r.action_valid, r.reward,
+       r.reward IS NOT NULL AND r.turn >= e.branch_turn AS visit,                        -- a_t was chosen at s_t
+       r.reward IS NOT NULL AND r.turn >= e.branch_turn + e.branch::INT AS on_policy,    -- and a_t ~ pi(s_t)
+       e.stop_reason = 'won' AND r.turn = e.length - 1 AS terminated,                    -- s_{t+1} is terminal
+       r.turn = e.length AS final                                                        -- o_T alone, no action
+FROM rows r JOIN episodes_with_split e ON e.part = r.part AND e.episode_id = r.episode_id
+WHERE e.problem IS NULL
+"""
+
+_COLUMNS = {
+    "episode_id": "VARCHAR",
+    "game_id": "VARCHAR",
+    "task_type": "VARCHAR",
+    "policy_id": "VARCHAR",
+    "iteration": "INTEGER",
+    "stop_reason": "VARCHAR",
+    "parent_id": "VARCHAR",
+    "branch_turn": "INTEGER",
+    "turn": "INTEGER",
+    "action": "VARCHAR",
+    "action_valid": "BOOLEAN",
+    "reward": "DOUBLE",
+    "reason": "VARCHAR",
+    "response": "VARCHAR",
+    "state_key": "BLOB",
+}
+
+
+class Rollouts:
+    """Views `turns`, `episodes` and `rows` over the folders, on `db`. A context manager; `work` is for spilling.
+
+    Parameters
+    ----------
+    policy, expert
+        Folders of episodes by role; a role is a column of the views.
+    weights
+        One share in (0, 1] for each policy folder.
+    task_types
+        Only these; all if empty.
+    seed
+        Of every draw: the thinning, the division by game, the order `lot`.
+    train_share
+        The expected share of games in `train`.
+
+    Raises
+    ------
+    UserError
+        A folder that is missing, empty, given twice, being written, or holds a part that cannot be used; a weight or
+        share out of range; nothing left to label.
+    """
+
+    def __init__(
+        self,
+        policy: Sequence[Path],
+        work: Path,
+        *,
+        expert: Sequence[Path] = (),
+        weights: Sequence[float] | None = None,
+        task_types: Sequence[str] | None = None,
+        seed: int = 0,
+        train_share: float = 0.85,
+    ) -> None:
+        check_range("train_share", train_share, above=0, most=1)
+        folders = [(Path(folder), "policy") for folder in policy] + [(Path(folder), "expert") for folder in expert]
+        shares = list(weights) if weights else [1.0] * len(policy)
+        if len(shares) != len(policy):
+            raise UserError("--weights", f"{len(shares)} weights for {len(policy)} folders", "give one for each folder")
+        for share in shares:
+            check_range("weights", share, above=0, most=1)
+        self.parts = _list_parts(folders)
+        self._files = [file for file, _ in self.parts]
+        self.db = duckdb.connect(str(work / "work.duckdb"))
+        try:
+            self.db.execute(f"SET memory_limit = '{MEMORY_LIMIT}'; SET preserve_insertion_order = false")
+            self.db.execute(f"SET temp_directory = {_quote(work / 'spill')}")
+            weight_of = dict(zip([Path(folder) for folder in policy], shares, strict=True))
+            self._open_rows([weight_of.get(file.parent, 1.0) for file in self._files])
+            self.db.execute(_EPISODES, {"seed": seed, "task_types": list(task_types or [])})
+            self._divide_games(seed, train_share)
+            self.db.execute(_TURNS)
+        except duckdb.IOException as error:
+            self.db.close()
+            problem = str(error).splitlines()[0]
+            raise UserError(self._files[0].parent, problem, "run again when nothing writes there") from None
+        except BaseException:
+            self.db.close()
+            raise
+
+    def _open_rows(self, weights: Sequence[float]) -> None:
+        table = pa.table(
+            {
+                "part": pa.array(range(len(self.parts)), pa.int32()),
+                "file": [str(file) for file in self._files],
+                "role": [role for _, role in self.parts],
+                "weight": pa.array(weights, pa.float64()),
+            }
+        )
+        self.db.register("parts_given", table)
+        self.db.execute("CREATE TABLE parts AS FROM parts_given")
+        there: set[str] = set().union(*(pq.read_schema(file).names for file in self._files))
+        columns = ", ".join(
+            f"CAST({name if name in there else 'NULL'} AS {kind}) AS {name}" for name, kind in _COLUMNS.items()
+        )
+        files = ", ".join(_quote(file) for file in self._files)
+        self.db.execute(
+            f"""CREATE VIEW stored AS SELECT part, file_row_number AS row, {columns}
+            FROM read_parquet([{files}], filename = true, file_row_number = true, union_by_name = true) AS r
+            JOIN parts ON r.filename = parts.file"""
+        )
+        keyless = [
+            part
+            for part, file in enumerate(self._files)
+            if "state_key" not in pq.read_schema(file).names or pq.read_table(file, columns=["state_key"])[0].null_count
+        ]
+        if not keyless:
+            self.db.execute("CREATE VIEW rows AS FROM stored")
+            return
+        self.db.execute("CREATE TABLE computed (part INTEGER, row BIGINT, state_key BLOB)")
+        for part in keyless:
+            keys = [turn.state_key for episode in scan(self._files[part]) for turn in episode.turns]
+            self.db.register("keys", pa.table({"row": range(len(keys)), "state_key": pa.array(keys, pa.binary())}))
+            self.db.execute("INSERT INTO computed SELECT ?, row, state_key FROM keys", [part])
+        self.db.execute(
+            """CREATE VIEW rows AS SELECT s.* REPLACE (coalesce(s.state_key, c.state_key) AS state_key)
+            FROM stored s LEFT JOIN computed c ON c.part = s.part AND c.row = s.row"""
+        )
+
+    def _divide_games(self, seed: int, train_share: float) -> None:
+        found = self.db.execute("SELECT DISTINCT game_id FROM episodes WHERE problem IS NULL").fetchall()
+        if not found:
+            raise UserError(
+                self._files[0].parent, f"no episode to label ({self.skipped()})", "check the folders and filters"
+            )
+        sides = divide([game for (game,) in found], seed, train_share)
+        self.db.register("sides", pa.table({"game_id": list(sides), "split": list(sides.values())}))
+        self.db.execute("CREATE TABLE games AS FROM sides")
+        self.db.execute(
+            "CREATE VIEW episodes_with_split AS SELECT e.*, g.split FROM episodes e JOIN games g USING (game_id)"
+        )
+
+    def skipped(self) -> dict[str, int]:
+        """How many episodes do not count, by reason."""
+        sql = "SELECT problem, count(*) FROM episodes WHERE problem IS NOT NULL GROUP BY 1 ORDER BY 1"
+        return dict(self.db.execute(sql).fetchall())
+
+    def counts(self) -> dict[str, int]:
+        """Episodes, wins and games that count."""
+        names = ("episodes", "won", "branches", "games")
+        sql = """SELECT count(*), count(*) FILTER (stop_reason = 'won'), count(*) FILTER (branch),
+                        count(DISTINCT game_id) FROM episodes WHERE problem IS NULL"""
+        return dict(zip(names, self.one(sql), strict=True))
+
+    def one(self, sql: str, *parameters: Any) -> tuple[Any, ...]:
+        """The single row of a query."""
+        row = self.db.execute(sql, list(parameters)).fetchone()
+        assert row is not None
+        return row
+
+    def __enter__(self) -> Rollouts:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.db.close()
+
+
+def divide(games: Sequence[str], seed: int, train_share: float) -> dict[str, str]:
+    """`train` or `test` for each game, by a seeded hash of the game alone.
+
+    So that small sets have both sides, the game nearest to the border changes over where one side would be empty
+    (not with one game, nor with a share of 1: all is `train` then).
+    """
+
+    def draw(game: str) -> float:
+        return int.from_bytes(blake2b(f"{seed}:{game}".encode(), digest_size=8).digest(), "big") / 2**64
+
+    order = sorted(games, key=lambda game: (draw(game), game))
+    border = sum(draw(game) < train_share for game in order)
+    if len(order) > 1 and train_share < 1:
+        border = min(max(border, 1), len(order) - 1)
+    elif len(order) == 1:
+        border = 1
+    return {game: "train" if place < border else "test" for place, game in enumerate(order)}
+
+
+def check_range(name: str, value: float, *, above: float = -math.inf, least: float = -math.inf, most: float) -> None:
+    """Raise `UserError` unless above < value, least <= value and value <= most. NaN is out of every range."""
+    if not (above < value and least <= value <= most):
+        lower = f"above {above:g}" if above > -math.inf else f"from {least:g}"
+        flag = "--" + name.replace("_", "-")
+        raise UserError(flag, f"{value:g} is out of range", f"give a number {lower} to {most:g}")
+
+
+def _list_parts(folders: Sequence[tuple[Path, str]]) -> list[tuple[Path, str]]:
+    if not any(role == "policy" for _, role in folders):
+        raise UserError("--rollouts", "no folder given", "name at least one folder that `prm-gym rollout` wrote")
+    seen: set[Path] = set()
+    found: list[tuple[Path, str]] = []
+    for folder, role in folders:
+        if folder.resolve() in seen:
+            raise UserError(folder, "is given twice", "name each folder once")
+        seen.add(folder.resolve())
+        if being_written(folder):
+            raise UserError(folder, "is being written", "run again when its writer has finished")
+        found.extend((file, role) for file in parts(folder))
+    return found
+
+
+def _quote(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"

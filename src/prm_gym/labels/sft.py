@@ -1,0 +1,75 @@
+"""Demonstrations for supervised fine-tuning: the successful episodes, identical ones once.
+
+With a multi-turn prompt a row is an episode: `prompt` is the chat up to the first user message, `completion` the rest
+of the conversation up to the last action. The messages are those that inference shows, nothing is added. With any
+other prompt a row is a turn. A branch brings nothing: its first turns are its parent's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
+from prm_gym.labels.rollouts import Rollouts
+from prm_gym.labels.texts import visits
+from prm_gym.prompts import load
+
+COLUMNS = [("prompt", MESSAGES), ("completion", MESSAGES)]
+
+# The key of the final state covers all that happened, so episodes with the same one are the same demonstration.
+_DEMONSTRATIONS = """
+CREATE TABLE demonstrations AS
+SELECT min(lot) AS lot, count(*) AS copies FROM turns WHERE won AND NOT branch AND final GROUP BY state_key
+"""
+_TURNS = """
+SELECT t.episode, t.turn, t.state_key FROM turns t SEMI JOIN demonstrations USING (lot)
+WHERE t.visit AND (t.action_valid OR NOT $valid_only)
+"""
+_EPISODES = """
+SELECT t.episode, max(t.turn) AS turn, arg_max(t.state_key, t.turn) AS state_key FROM turns t
+SEMI JOIN demonstrations USING (lot) WHERE t.visit GROUP BY t.episode HAVING bool_and(t.action_valid) OR NOT $valid_only
+"""
+
+
+def label(
+    rollouts: Sequence[Path],
+    out: Path,
+    *,
+    prompt: str = "full",
+    valid_only: bool = False,
+    task_types: Sequence[str] | None = None,
+    weights: Sequence[float] | None = None,
+    train_share: float = 0.85,
+    seed: int = 0,
+) -> LabelReport:
+    """Write the demonstrations.
+
+    Parameters
+    ----------
+    valid_only
+        Leave out turns whose action was not admissible; with a multi-turn prompt, episodes with such a turn.
+
+    The others, and the errors, are as in `monte_carlo.label`. `turn` and `state_key` of a row are those of its last
+    action.
+    """
+    settings = locals().copy()
+    template = load(prompt)
+    with (
+        Dataset(out, "sft", COLUMNS, settings) as dataset,
+        Rollouts(
+            rollouts, dataset.work, weights=weights, task_types=task_types, seed=seed, train_share=train_share
+        ) as source,
+    ):
+        source.db.execute(_DEMONSTRATIONS)
+        sql = (_EPISODES if template.multi_turn else _TURNS).replace("$valid_only", str(valid_only))
+        for texts, row in visits(source, sql):
+            messages = template.messages(texts.state(row["turn"]))
+            first = len(template.messages(texts.state(0))) if template.multi_turn else len(messages)
+            dataset.add(
+                row,
+                prompt=messages[:first],
+                completion=messages[first:] + texts.completion(template, row["turn"]),
+            )
+        kept, all_of_them = source.one("SELECT count(*), coalesce(sum(copies), 0)::BIGINT FROM demonstrations")
+        return dataset.finish(source, {"demonstrations": kept, "identical ones left out": all_of_them - kept})
