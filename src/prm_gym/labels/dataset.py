@@ -92,7 +92,7 @@ class Dataset:
         self._games: dict[str, set[str]] = {split: set() for split in SPLITS}
 
     def add(self, origin: Mapping[str, Any], **values: Any) -> None:
-        """A row: the label's `values`, and from `origin` (a row of `texts.visits`) its split and where it comes from."""
+        """A row: the label's `values`; `origin`, a row of `texts.visits`, gives its split and where it comes from."""
         split = origin["split"]
         for name, _ in _PROVENANCE:
             values[name] = origin[name]
@@ -103,9 +103,9 @@ class Dataset:
             self._write(split)
 
     def finish(
-        self, source: Rollouts, statistics: dict[str, Any], skipped_rows: dict[str, int] | None = None
+        self, source: Rollouts, statistics: dict[str, Any], left_out: Mapping[str, int] | None = None
     ) -> LabelReport:
-        """Write the card and give the folder its name.
+        """Write the card, give the folder its name, and close `source`. `left_out` are rows by reason.
 
         Raises
         ------
@@ -113,14 +113,13 @@ class Dataset:
             There is no row.
         """
         if not sum(self._rows.values()):
-            raise UserError(
-                self.out, "the selection has no row", f"check folders and filters ({_show(source.counts())})"
-            )
+            used = _show({**source.counts(), **(left_out or {})})
+            raise UserError(self.out, f"the selection has no row ({used})", "check the folders and the filters")
         for split, writer in self._writers.items():
             self._write(split)
             writer.close()
         games = {split: len(found) for split, found in self._games.items()}
-        skipped = {**source.skipped(), **{name: n for name, n in (skipped_rows or {}).items() if n}}
+        skipped = {**source.skipped(), **{name: n for name, n in (left_out or {}).items() if n}}
         report = LabelReport(self.kind, self.out, self._rows, games, source.counts(), skipped, statistics)
         source.db.close()
         (self.work / "README.md").write_text(_card(report, self._settings), encoding="utf-8")

@@ -127,7 +127,7 @@ def returns(source: Rollouts, gamma: float) -> None:
 
 
 def action_values(source: Rollouts, gamma: float, *, min_visits: int = 1, valid_only: bool = False) -> None:
-    """Make the table `action_values`: episode, turn (of the visit whose text is kept), state_key, action, target, count."""
+    """Make the table `action_values`: state_key, action, target, count, and the visit (episode, turn) of its text."""
     check_range("min_visits", min_visits, least=1, most=2**31)
     returns(source, gamma)
     source.db.execute(_ACTION_VALUES, {"min_visits": min_visits, "valid_only": valid_only})

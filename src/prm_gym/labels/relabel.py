@@ -31,10 +31,12 @@ _NEXT_ACTIONS = """
 CREATE TABLE next_actions AS
 SELECT unhex(state) AS next_key, sample.unnest AS sample, samples[sample.unnest].reason AS reason,
        samples[sample.unnest].action AS action, samples[sample.unnest].response AS response
-FROM read_json($journal, format = 'newline_delimited', columns = {
-    state: 'VARCHAR', samples: 'STRUCT(reason VARCHAR, action VARCHAR, response VARCHAR)[]'
-}), unnest(range(1, len(samples) + 1)) AS sample
-WHERE state IS NOT NULL
+FROM (
+    SELECT state, arg_max(samples, asked) AS samples
+    FROM read_json($journal, format = 'newline_delimited', columns = {
+        state: 'VARCHAR', asked: 'BIGINT', samples: 'STRUCT(reason VARCHAR, action VARCHAR, response VARCHAR)[]'
+    }) WHERE state IS NOT NULL GROUP BY state
+), unnest(range(1, len(samples) + 1)) AS sample
 """
 
 

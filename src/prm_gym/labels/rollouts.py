@@ -71,13 +71,13 @@ FROM numbered
 # One line per turn of the episodes that count; the last, which holds the final observation alone, has no reward.
 _TURNS = """
 CREATE VIEW turns AS
-SELECT e.episode, e.lot, e.role, e.policy_id, e.split, e.branch, e.stop_reason = 'won' AS won, r.turn, r.state_key, r.action, r.action_valid, r.reward,
+SELECT e.episode, e.lot, e.role, e.policy_id, e.split, e.branch, e.stop_reason = 'won' AS won,
+       r.turn, r.state_key, r.action, r.action_valid, r.reward,
        r.reward IS NOT NULL AND r.turn >= e.branch_turn AS visit,                        -- a_t was chosen at s_t
        r.reward IS NOT NULL AND r.turn >= e.branch_turn + e.branch::INT AS on_policy,    -- and a_t ~ pi(s_t)
        e.stop_reason = 'won' AND r.turn = e.length - 1 AS terminated,                    -- s_{t+1} is terminal
        r.turn = e.length AS final                                                        -- o_T alone, no action
-FROM rows r JOIN episodes_with_split e ON e.part = r.part AND e.episode_id = r.episode_id
-WHERE e.problem IS NULL
+FROM rows r JOIN counted e ON e.part = r.part AND e.episode_id = r.episode_id
 """
 
 _COLUMNS = {
@@ -207,9 +207,7 @@ class Rollouts:
         sides = divide([game for (game,) in found], seed, train_share)
         self.db.register("sides", pa.table({"game_id": list(sides), "split": list(sides.values())}))
         self.db.execute("CREATE TABLE games AS FROM sides")
-        self.db.execute(
-            "CREATE VIEW episodes_with_split AS SELECT e.*, g.split FROM episodes e JOIN games g USING (game_id)"
-        )
+        self.db.execute("CREATE VIEW counted AS FROM episodes JOIN games USING (game_id) WHERE problem IS NULL")
 
     def skipped(self) -> dict[str, int]:
         """How many episodes do not count, by reason."""

@@ -99,9 +99,7 @@ def label(
     settings = {name: value for name, value in locals().items() if name != "value_fn"}
     check_range("alpha", alpha, least=0, most=1)
     if (values is None) == (value_fn is None):
-        raise UserError(
-            "--values", "one source of V_mu is needed", "give the folder of a value dataset, or a value model"
-        )
+        raise UserError("--values", "one source of V_mu is needed", "give a value dataset or a value function")
     template = load(prompt)
     with (
         Dataset(out, "shaping", COLUMNS, settings) as dataset,
@@ -119,10 +117,8 @@ def label(
             "SELECT count(*) - count(target), coalesce(min(target), 0), coalesce(max(target), 0) FROM shaped"
         )
         if not -1e-9 <= lowest <= highest <= 1 + 1e-9:
-            where = values or "--value-fn"
-            raise UserError(
-                where, f"targets from {lowest:g} to {highest:g}", "give V_mu and rewards with r + V_mu <= 1"
-            )
+            problem = f"targets from {lowest:g} to {highest:g}"
+            raise UserError(values or "value_fn", problem, "give V_mu and rewards with r + V_mu <= 1")
         source.db.execute("DELETE FROM shaped WHERE target IS NULL")
         for texts, row in visits(source, "FROM shaped"):
             dataset.add(

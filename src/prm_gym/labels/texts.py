@@ -62,7 +62,7 @@ def visits(source: Rollouts, sql: str) -> Iterator[tuple[Texts, dict[str, Any]]]
     """
     located = source.db.cursor().execute(
         f"""SELECT chosen.*, e.part, e.first_row, e.split, e.game_id, e.iteration, e.policy_id
-        FROM ({sql}) AS chosen JOIN episodes_with_split e USING (episode) ORDER BY episode, turn"""
+        FROM ({sql}) AS chosen JOIN counted e USING (episode) ORDER BY episode, turn"""
     )
     texts: Texts | None = None
     place = (-1, -1)
