@@ -1,0 +1,16 @@
+"""open-instruct as the host: prepare a pinned checkout of it, then launch that checkout's own trainers from recipes.
+
+    prm-gym host prepare CHECKOUT                      # once: verify the commit, apply patches/open-instruct
+    export OPEN_INSTRUCT=CHECKOUT
+    python -m prm_gym.hosts.open_instruct finetune RECIPE.yaml [--field value]           # pi_0
+    python -m prm_gym.hosts.open_instruct reward_modeling RECIPE.yaml [--field value]    # Stage 2, Q_{i-1}
+    python -m prm_gym.hosts.open_instruct online_dpo RECIPE.yaml [--field value]         # Stage 3, pi_i
+
+The host parses the recipe, builds the models and runs the loops. What is put into it: `transforms` (rows to token
+ids), `losses` and `evaluation` in Stage 2; `pairs`, `exchange`, `generators` and `steering` in Stage 3. Nothing here
+imports torch, transformers or the host before a launch.
+"""
+
+from prm_gym.hosts.open_instruct.prepare import PIN, prepare
+
+__all__ = ["PIN", "prepare"]

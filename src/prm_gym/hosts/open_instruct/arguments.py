@@ -1,0 +1,124 @@
+"""A recipe and a command line to the host's own argument objects.
+
+The host's ArgumentParserPlus reads the YAML. Before it does, `--field value` is merged into the YAML (its own overrides
+leave optional numbers as strings and pass over unknown names), and names and types are checked, so that a misspelt
+field names the nearest valid one. The recipe fields that are ours (`OWN_FIELDS`) are added to the host's dataclass by
+inheritance.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Optional
+
+import yaml
+
+from prm_gym.config import check_keys, read_yaml
+from prm_gym.errors import UserError
+
+STAGES = ("finetune", "reward_modeling", "online_dpo")  # the host's entry points, and modules here
+
+# Fields that we add, and fields of the host whose default does not fit; (name, type, default).
+OWN_FIELDS: dict[str, list[tuple[str, Any, Any]]] = {
+    "finetune": [
+        ("torch_dtype", str, "bfloat16"),
+        ("push_to_hub", bool, False),
+        ("try_launch_beaker_eval_jobs", bool, False),
+    ],
+    "reward_modeling": [
+        ("loss", Literal["soft_bce", "bradley_terry", "inverse", "value"], "soft_bce"),
+        ("gamma", float, 0.95),  # of the inverse loss
+        ("push_to_hub", bool, False),
+    ],
+    "online_dpo": [
+        ("exploration_probability", float, 0.0),  # of sampling from a row's exploration_prompt
+        ("vllm_server", Optional[str], None),  # noqa: UP045 - read by transformers' parser
+        ("vllm_weights_dir", str, "/dev/shm"),  # where the server reads new weights; both must see it
+        ("checkpoint_every", int, 0),  # training steps; 0 keeps none
+        ("push_to_hub", bool, False),
+        ("try_launch_beaker_eval_jobs", bool, False),
+    ],
+}
+
+
+def parse_command_line(arguments: Sequence[str]) -> tuple[str, Path, dict[str, Any]]:
+    """`STAGE RECIPE.yaml [--field value | --field=value]...` as (stage, recipe, overrides read as YAML scalars)."""
+    usage = "python -m prm_gym.hosts.open_instruct {finetune|reward_modeling|online_dpo} RECIPE.yaml [--field value]"
+    if len(arguments) < 2 or arguments[0] not in STAGES:
+        raise UserError("command line", "needs a stage and a recipe", usage)
+    overrides: dict[str, Any] = {}
+    rest = list(arguments[2:])
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise UserError("command line", f"unexpected '{word}'", usage)
+        name, equals, value = word[2:].partition("=")
+        if not equals:
+            if not rest:
+                raise UserError("command line", "no value", f"write --{name} VALUE", field=name)
+            value = rest.pop(0)
+        overrides[name] = yaml.safe_load(value)
+    return arguments[0], Path(arguments[1]), overrides
+
+
+def extend(cls: type, stage: str) -> type:
+    """The host's dataclass `Args` with the fields of `OWN_FIELDS[stage]`."""
+    fields = [(name, kind, dataclasses.field(default=default)) for name, kind, default in OWN_FIELDS[stage]]
+    return dataclasses.make_dataclass("Args", fields, bases=(cls,))
+
+
+def parse(recipe: Path, overrides: Mapping[str, Any], classes: Sequence[type]) -> list[Any]:
+    """One object of each dataclass in `classes`, by the host's parser. Raises `UserError` for a bad name or type."""
+    from open_instruct.utils import ArgumentParserPlus
+
+    hints = {name: hint for cls in classes for name, hint in field_hints(cls).items()}
+    values = read_yaml(recipe)
+    check_keys(values, hints, recipe)
+    check_keys(overrides, hints, "command line", "--")
+    merged = {
+        **{name: as_type(value, hints[name], recipe, name) for name, value in values.items()},
+        **{name: as_type(value, hints[name], "command line", f"--{name}") for name, value in overrides.items()},
+    }
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump(merged, file, allow_unicode=True)
+        file.flush()
+        return list(ArgumentParserPlus(tuple(classes)).parse_yaml_file(file.name))
+
+
+def field_hints(cls: type) -> dict[str, Any]:
+    """{field: type} of a dataclass; annotations that are strings are resolved."""
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
+
+
+def as_type(value: Any, hint: Any, where: Any, field: str) -> Any:
+    """`value` as a field of type `hint` holds it: YAML reads 1e-5 as a string, and whole numbers do for floats."""
+    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    if value is None and type(None) in options:
+        return None
+    for option in options:
+        if typing.get_origin(option) is Literal and value in typing.get_args(option):
+            return value
+        if option is float and not isinstance(value, bool):
+            try:
+                return float(value)
+            except (TypeError, ValueError):
+                continue
+        base = typing.get_origin(option) or option
+        if option in (dict, list) or base in (dict, list, str, int, bool):
+            if isinstance(value, base) and not (base is int and isinstance(value, bool)):
+                return value
+            if base is str and isinstance(value, dict):  # the host's data set mixers
+                return value
+    raise UserError(where, f"{value!r} is not {_describe(hint)}", "correct the value", field=field)
+
+
+def _describe(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(hint)))
+    return "of type " + str(getattr(hint, "__name__", hint)).replace("typing.", "")

@@ -1,0 +1,115 @@
+"""Label folders as the host can read them: `.jsonl` files named by their content.
+
+The host opens local data only as `.jsonl` with the split "train", and the key of its own cache of tokenised data holds
+a file's name, not what is in it. So each folder written by `prm-gym label` (or `.jsonl` file) is written out as
+`<split>-<hash>.jsonl` with the columns that the stage reads; new labels get a new name. Each row is checked on the way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from prm_gym.errors import UserError
+
+Row = dict[str, Any]
+
+
+def is_local(source: str) -> bool:
+    return Path(source).exists() or source.endswith((".jsonl", ".json")) or source.startswith((".", "/", "~"))
+
+
+def read_rows(source: str, split: str, columns: Sequence[str]) -> Iterator[Row]:
+    """Rows of one split of a label folder, or of a `.jsonl` file whatever the split; `UserError` if it has none."""
+    from datasets import load_dataset
+
+    if not Path(source).exists():
+        raise UserError(source, "no such data set", "run `prm-gym label` first, or check the path")
+    try:
+        if Path(source).is_dir():
+            dataset = load_dataset(source, split=split)
+        else:
+            dataset = load_dataset("json", data_files=source, split="train")
+    except (ValueError, FileNotFoundError) as error:  # an unknown split, an empty folder
+        raise UserError(source, f"cannot read split '{split}' ({error})", "check the folder and the split") from error
+    missing = [name for name in columns if name not in dataset.column_names]
+    if missing:
+        raise UserError(source, f"has no column {', '.join(missing)}", "use the label kind that this stage reads")
+    if not len(dataset):
+        raise UserError(source, f"split '{split}' is empty", "collect more games, or another share of test games")
+    yield from dataset.select_columns(list(columns))
+
+
+def write_jsonl(rows: Iterator[Row], folder: Path, split: str) -> tuple[str, int]:
+    """Write `rows` to `folder/<split>-<hash of the content>.jsonl`, in one move; returns its path and count of rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    digest, count = blake2b(digest_size=8), 0
+    partial = folder / f".{split}-{os.getpid()}.partial"
+    with partial.open("wb") as file:
+        for row in rows:
+            line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+            digest.update(line)
+            file.write(line)
+            count += 1
+    path = folder / f"{split}-{digest.hexdigest()}.jsonl"
+    os.replace(partial, path)
+    return str(path.resolve()), count
+
+
+def localise(
+    mixer: Sequence[tuple[str, Any]],
+    splits: Sequence[str],
+    columns: Sequence[str],
+    folder: Path,
+    check: Callable[[Row, str], Row],
+    where: str,
+    field: str,
+) -> tuple[list[tuple[str, Any]], list[str], int]:
+    """Each (data set, share) of a mixer with its path replaced by a `.jsonl` file; the splits; the rows in all.
+
+    `check(row, source)` returns the row to write, or raises. A name that is no local path stays as it is: the host
+    looks it up on the hub, and its rows are not counted.
+    """
+    if not mixer:
+        raise UserError(where, "no data set", "name a folder written by `prm-gym label`, with its share", field=field)
+    splits = list(splits) * len(mixer) if len(splits) == 1 else list(splits)
+    if len(splits) != len(mixer):
+        problem = f"{len(splits)} splits for {len(mixer)} data sets"
+        raise UserError(where, problem, "give one split for each", field=field)
+    local: list[tuple[str, Any]] = []
+    new_splits, total = [], 0
+    for (source, share), split in zip(mixer, splits, strict=True):
+        if not is_local(source):
+            local.append((source, share))
+            new_splits.append(split)
+            continue
+        source = os.path.expanduser(source)
+        checked = ({**check(row, source), "row": total + i} for i, row in enumerate(read_rows(source, split, columns)))
+        path, count = write_jsonl(checked, folder, split)
+        local.append((path, share))
+        new_splits.append("train")
+        total += count
+    return local, new_splits, total
+
+
+def localise_list(
+    args: Any, field: str, columns: Sequence[str], check: Callable[[Row, str], Row], recipe: Path, *, default: str
+) -> int:
+    """`localise` for a flat list of the host's: `args.<field>` is [data set, share, ...], `args.<field>_splits` its splits.
+
+    Without splits, `default` is read. Returns the number of rows.
+    """
+    flat, splits = getattr(args, field), getattr(args, f"{field}_splits") or [default]
+    if len(flat) % 2:
+        raise UserError(recipe, "must alternate data sets and shares", 'as in [FOLDER, "1.0"]', field=field)
+    mixer = list(zip(flat[::2], flat[1::2], strict=True))
+    folder = Path(args.dataset_local_cache_dir)
+    local, splits, rows = localise(mixer, splits, columns, folder, check, str(recipe), field)
+    setattr(args, field, [word for name, share in local for word in (name, str(share))])
+    # The host looks a split up at the place of its data set in the flat list.
+    setattr(args, f"{field}_splits", [split for split in splits for _ in range(2)])
+    return rows

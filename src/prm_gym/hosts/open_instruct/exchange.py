@@ -1,0 +1,112 @@
+"""The exchange between the host's training loop and whoever samples: prompts and weights there, responses back.
+
+The host runs `serve` in a thread and calls `send` at the start of each training step with the policy as it is then.
+`send` returns when the generator has taken the weights over: no process steps while they are read, so every response
+comes from weights that existed as a whole. In the host's asynchronous mode the responses trained on in one step were
+sampled from the weights before the last update: one update late, never more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import traceback
+from collections.abc import Callable
+from queue import Empty, Full, Queue
+from typing import Any
+
+from prm_gym.hosts.open_instruct.generators import Generator
+
+Prompts = list[list[int]]
+
+
+class Exchange:
+    """`serve` and `send` in place of the host's `vllm_generate` and `send_queries`; one for each process.
+
+    `first_step` is the training step that the host begins with. `steer(prompt ids, step)` gives the ids to sample from
+    instead of a prompt's own (Steered Exploration). `checkpoint(accelerator, step)` is called by all processes before
+    each step but the first.
+    """
+
+    def __init__(
+        self,
+        make_generator: Callable[[], Generator],
+        *,
+        seed: int,
+        first_step: int = 1,
+        asynchronous: bool = True,
+        steer: Callable[[list[int], int], list[int]] | None = None,
+        checkpoint: Callable[[Any, int], None] | None = None,
+    ) -> None:
+        self._make_generator, self._seed = make_generator, seed
+        self._steer, self._checkpoint = steer, checkpoint
+        self._first_step = first_step
+        # The host sends the first prompts before its first step, and in asynchronous mode one batch ahead from then on.
+        self._step = first_step - 1 if asynchronous else first_step
+        self._loaded, self._ended = threading.Event(), threading.Event()
+
+    def serve(
+        self,
+        model_name_or_path: str,
+        model_revision: str | None,
+        max_model_len: int,
+        vllm_device: str,
+        vllm_gpu_memory_utilization: float,
+        generation_config: Any,
+        response_ids_Q: Queue[Prompts],
+        param_prompt_Q: Queue[tuple[Any, Prompts] | None],
+        num_training_steps: int,
+        sample_evaluation_prompt_token_ids: Prompts | None,
+        evaluation_Q: Queue[Prompts],
+        eval_freq: int,
+        resume_training_step: int,
+    ) -> None:
+        """The generation thread, with the host's signature. An error in it ends the process."""
+        try:
+            generator = self._make_generator()
+            for step in range(resume_training_step, num_training_steps + 1):
+                item = param_prompt_Q.get()
+                if item is None:
+                    break
+                model, prompts = item
+                if model is not None:
+                    generator.load(model)
+                self._loaded.set()
+                response_ids_Q.put(generator.generate(prompts, self._seed + step))
+                if sample_evaluation_prompt_token_ids and (step - 1) % eval_freq == 0:
+                    _replace(evaluation_Q, generator.generate(sample_evaluation_prompt_token_ids, self._seed))
+            generator.close()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        self._ended.set()
+
+    def send(self, accelerator: Any, model: Any, tokenizer: Any, queue: Queue[Any], queries: Any) -> None:
+        """Called by all processes with their own prompts: `queries` [samples x prompts, length], padded on the left."""
+        from accelerate.utils import gather_object
+
+        if self._checkpoint is not None and model is not None and self._step > self._first_step:
+            self._checkpoint(accelerator, self._step)
+        prompts: Prompts = gather_object(queries.tolist())
+        if accelerator.is_main_process:
+            prompts = [[i for i in ids if i != tokenizer.pad_token_id] for ids in prompts]
+            if self._steer is not None:
+                prompts = [self._steer(ids, self._step) for ids in prompts]
+            self._loaded.clear()
+            queue.put((model, prompts))
+            # The last prompts sent in asynchronous mode are for a step that does not come; nobody answers.
+            while not self._loaded.wait(0.1) and not self._ended.is_set():
+                pass
+        accelerator.wait_for_everyone()  # the weights were read, every process may change them
+        self._step += 1
+
+
+def _replace(queue: Queue[Prompts], item: Prompts) -> None:
+    """Put `item` in place of one that was not fetched; a full queue must not hold the thread back for ever."""
+    try:
+        queue.put_nowait(item)
+    except Full:
+        with contextlib.suppress(Empty):
+            queue.get_nowait()
+        queue.put_nowait(item)

@@ -1,0 +1,81 @@
+"""pi_0 on open-instruct: supervised fine-tuning on successful demonstrations, the host's `finetune`.
+
+The loss is on the response alone. (The host's own transform trains on every assistant message of a conversation, so
+that the early turns of an episode, which come back in the history of each later one, would count many times.)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from prm_gym.errors import UserError
+from prm_gym.hosts.open_instruct import arguments, checks, data, output, transforms
+
+
+def parse(recipe: Path, overrides: dict[str, Any]) -> list[Any]:
+    """The host's (FlatArguments, TokenizerConfig) for `recipe`."""
+    from open_instruct import dataset_transformation, finetune
+
+    cls = arguments.extend(finetune.FlatArguments, "finetune")
+    return arguments.parse(recipe, overrides, [cls, dataset_transformation.TokenizerConfig])
+
+
+def run(recipe: Path, overrides: dict[str, Any]) -> None:
+    """Train, and leave pi_0 in `output_dir`. Raises `UserError` before any weights are loaded."""
+    from accelerate import PartialState
+    from open_instruct import dataset_transformation
+    from open_instruct import finetune as host
+    from transformers import AutoModelForCausalLM
+
+    args, tc = parse(recipe, overrides)
+    output_dir = Path(args.output_dir).resolve()
+    tokenizer = prepare(args, tc, output_dir, recipe)
+    args.output_dir, args.do_not_randomize_output_dir = str(output_dir / "final"), True
+
+    def from_pretrained(path: str, **options: Any) -> Any:
+        # The host loads bfloat16 weights, which without DeepSpeed's 32-bit copy is too coarse for small updates.
+        return AutoModelForCausalLM.from_pretrained(path, **{**options, "torch_dtype": args.torch_dtype})
+
+    transforms.register(dataset_transformation.TRANSFORM_FNS)
+    dataset_transformation.GET_TOKENIZER_FN["prm_gym"] = lambda _: tokenizer
+    host.AutoModelForCausalLM = SimpleNamespace(
+        from_pretrained=from_pretrained, from_config=AutoModelForCausalLM.from_config
+    )
+    host.main(args, tc)
+
+    PartialState().wait_for_everyone()
+    if PartialState().is_main_process:
+        output.publish(output_dir / "final", output_dir)
+
+
+def prepare(args: Any, tc: Any, output_dir: Path, recipe: Path) -> Any:
+    """Check the recipe against its model and data, point `args` at data the host can read; returns the tokenizer."""
+    path = args.model_name_or_path
+    if path is None:
+        raise UserError(recipe, "missing", "name the model to start from", field="model_name_or_path")
+    checks.check_precision(args.torch_dtype, recipe)
+    tokenizer = checks.load_tokenizer(path, args.model_revision, "model_name_or_path")
+    config = checks.load_config(path, args.model_revision, "model_name_or_path")
+    checks.check_embedding(tokenizer, config, path)
+    if args.max_seq_length is None:
+        raise UserError(recipe, "missing", "set it, longer rows are left out", field="max_seq_length")
+    checks.check_context(args.max_seq_length, config, recipe, "max_seq_length")
+    tc.get_tokenizer_fn, tc.tokenizer_name_or_path = "prm_gym", path
+    args.dataset_transform_fn = ["prm_sft", "sft_tulu_filter_v1"]
+    args.dataset_target_columns = ["input_ids", "labels", "attention_mask"]
+    args.dataset_local_cache_dir = str(output_dir / "data")
+    rows = data.localise_list(args, "dataset_mixer_list", transforms.SFT_COLUMNS, check_row, recipe, default="train")
+    checks.check_batches(rows, args.per_device_train_batch_size * checks.world_size(), recipe)
+    if rows:
+        sample = data.read_rows(args.dataset_mixer_list[0], "train", transforms.SFT_COLUMNS)
+        lengths = (len(transforms.sequence_ids(tokenizer, row["prompt"], row["completion"])) for row in sample)
+        checks.check_lengths(lengths, args.max_seq_length, recipe, "max_seq_length")
+    return tokenizer
+
+
+def check_row(row: dict[str, Any], source: str) -> dict[str, Any]:
+    checks.check_messages(row["prompt"], source, "prompt", "user")
+    checks.check_messages(row["completion"], source, "completion", "assistant")
+    return row

@@ -1,0 +1,209 @@
+"""Stage 3 on open-instruct: online DPO from pi_{i-1} on Q_{i-1}, the host's `online_dpo_vllm_thread`.
+
+The reference is the policy that training starts from, pi_{i-1}. Plain, Reset-50-50 (prompts labelled with
+`--expert-fraction 0.5`) and Steered Exploration (`exploration_probability: 0.5`) differ in their prompts alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from prm_gym.errors import UserError
+from prm_gym.hosts.open_instruct import arguments, checks, data, generators, output
+from prm_gym.hosts.open_instruct.exchange import Exchange
+from prm_gym.hosts.open_instruct.pairs import PairCounter
+from prm_gym.hosts.open_instruct.steering import Steering
+from prm_gym.hosts.open_instruct.transforms import prompt_ids
+
+_STEP = re.compile(r"step_(\d+)")  # the host's name of a checkpoint to resume from
+
+
+def parse(recipe: Path, overrides: dict[str, Any]) -> list[Any]:
+    """The host's (Args, DatasetConfig, ModelConfig) for `recipe`."""
+    from open_instruct import dataset_processor, model_utils, online_dpo_vllm_thread
+
+    cls = arguments.extend(online_dpo_vllm_thread.Args, "online_dpo")
+    return arguments.parse(recipe, overrides, [cls, dataset_processor.DatasetConfig, model_utils.ModelConfig])
+
+
+def run(recipe: Path, overrides: dict[str, Any]) -> None:
+    """Train, and leave pi_i in `output_dir`. Raises `UserError` before any weights are loaded."""
+    from accelerate import PartialState
+    from open_instruct import online_dpo_vllm_thread as host
+
+    args, dataset_config, model_config = parse(recipe, overrides)
+    if args.output_dir is None:
+        raise UserError(recipe, "missing", "say where the policy goes", field="output_dir")
+    output_dir = Path(args.output_dir).resolve()
+    tokenizer, rows = prepare(args, dataset_config, model_config, output_dir, recipe)
+    args.output_dir = str(output_dir / "final")
+    resume = Path(args.checkpoint_output_dir or output_dir / "resume")
+    args.checkpoint_output_dir = str(resume)
+    steer = None
+    if args.exploration_probability:
+        steer = Steering(rows(), tokenizer, probability=args.exploration_probability, seed=args.seed)
+    exchange = Exchange(
+        make_generator(args, dataset_config, model_config, tokenizer),
+        seed=args.seed,
+        first_step=max([1, *(int(match[1]) for path in resume.glob("step_*") if (match := _STEP.search(path.name)))]),
+        asynchronous=args.async_mode,
+        steer=steer,
+        checkpoint=make_checkpoint(resume, args.checkpoint_every),
+    )
+    choose_pairs = PairCounter()
+    writers: list[output.MetricsWriter] = []
+
+    def make_writer(_: str) -> output.MetricsWriter:
+        writers.append(output.MetricsWriter(output_dir, {}, lambda: {"objective/pairs": choose_pairs.share}))
+        return writers[0]
+
+    host.vllm_generate = exchange.serve
+    host.send_queries = exchange.send
+    host.choose_pairs = choose_pairs
+    host.SummaryWriter = make_writer
+    # The host catches SIGTERM and can then wait for ever for its generator; `checkpoint_every` does what that is for.
+    host.signal = SimpleNamespace(signal=lambda *_: None, SIGTERM=None)
+    host.main(args, dataset_config, model_config)
+
+    PartialState().wait_for_everyone()
+    if PartialState().is_main_process:
+        for writer in writers:
+            writer.flush()
+        output.publish(output_dir / "final", output_dir)
+
+
+def prepare(
+    args: Any, dataset_config: Any, model_config: Any, output_dir: Path, recipe: Path
+) -> tuple[Any, Callable[[], Any]]:
+    """Check the recipe against its models and prompts, point `args` at data the host can read.
+
+    Returns the policy's tokenizer, and a function that gives the rows of prompts.
+    """
+    path, revision = model_config.model_name_or_path, model_config.model_revision
+    if path is None:
+        raise UserError(recipe, "missing", "name pi_{i-1}", field="model_name_or_path")
+    tokenizer = checks.load_tokenizer(path, revision, "model_name_or_path")
+    config = checks.load_config(path, revision, "model_name_or_path")
+    prm = checks.load_tokenizer(args.reward_model_path, args.reward_model_revision, "reward_model_path")
+    prm_config = checks.load_config(args.reward_model_path, args.reward_model_revision, "reward_model_path")
+    checks.check_same_vocabulary(tokenizer, prm, config, prm_config, args.reward_model_path)
+    checks.check_host_pad(tokenizer, path)
+    check_settings(args, dataset_config, model_config, recipe)
+    checks.check_context(
+        dataset_config.max_prompt_token_length + args.response_length, config, recipe, "max_prompt_token_length"
+    )
+
+    columns = ("prompt", "exploration_prompt") if args.exploration_probability else ("prompt",)
+    dataset_config.sft_messages_key = "messages"
+    paths, splits, rows = _localise(args.dataset_mixer_dict, args.dataset_train_splits, columns, output_dir, recipe)
+    args.dataset_mixer_dict, args.dataset_train_splits = paths, splits
+    args.dataset_eval_mixer_dict, args.dataset_eval_splits, _ = _localise(
+        args.dataset_eval_mixer_dict, args.dataset_eval_splits, ("prompt",), output_dir, recipe
+    )
+    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.num_mini_batches
+    prompts = batch * checks.world_size() // args.num_generation_per_prompt
+    checks.check_batches(rows, prompts, recipe)
+
+    def read() -> Any:
+        for name in paths:
+            yield from data.read_rows(name, "train", columns)
+
+    if rows:
+        lengths = (len(prompt_ids(tokenizer, row["prompt"])) for row in read())
+        checks.check_lengths(lengths, dataset_config.max_prompt_token_length, recipe, "max_prompt_token_length")
+    return tokenizer, read
+
+
+def check_settings(args: Any, dataset_config: Any, model_config: Any, recipe: Path) -> None:
+    """Settings that the host accepts and that would not do what they say."""
+
+    def refuse(field: str, problem: str, remedy: str) -> None:
+        raise UserError(recipe, problem, remedy, field=field)
+
+    if args.dataset_eval_mixer_dict is None or args.dataset_eval_splits is None:
+        refuse("dataset_eval_mixer", "missing, and the host needs one", "name the folder of prompts, with split [test]")
+    if args.dataset_train_splits is None:
+        refuse("dataset_train_splits", "missing", "write [train]")
+    if dataset_config.max_prompt_token_length is None:
+        refuse("max_prompt_token_length", "missing", "set it, so that no prompt outgrows the model's context")
+    if args.stop_token != "eos":
+        refuse("stop_token", f"is {args.stop_token}", "set it to eos: where a turn ends decides what makes a pair")
+    if args.non_stop_penalty:
+        refuse("non_stop_penalty", "has no effect", "leave it out: a response cut off ranks below any that ended")
+    if args.num_generation_per_prompt != 2:
+        refuse("num_generation_per_prompt", "the host's loss is for pairs", "set it to 2")
+    if args.per_device_train_batch_size % 2:
+        refuse("per_device_train_batch_size", "counts responses, two for each prompt", "make it even")
+    if not 0.0 <= args.exploration_probability <= 1.0:
+        refuse("exploration_probability", f"{args.exploration_probability} is no probability", "use 0 to 1")
+    if args.temperature <= 0:
+        refuse("temperature", "two samples at temperature 0 are the same", "use e.g. 0.7")
+    checks.check_precision(model_config.torch_dtype, recipe)
+    if args.checkpoint_every and checks.zero_stage() == 3:
+        refuse("checkpoint_every", "cannot be used under ZeRO-3", "set it to 0, or use recipes/deepspeed/zero2.yaml")
+
+
+def check_row(row: dict[str, Any], source: str) -> dict[str, Any]:
+    """The row with the `messages` the host reads. It drops the last message of a list: one is added for that."""
+    checks.check_messages(row["prompt"], source, "prompt", "user")
+    if row.get("exploration_prompt"):
+        checks.check_messages(row["exploration_prompt"], source, "exploration_prompt", "user")
+    return {**row, "messages": [*row["prompt"], {"role": "assistant", "content": ""}]}
+
+
+def make_generator(
+    args: Any, dataset_config: Any, model_config: Any, tokenizer: Any
+) -> Callable[[], generators.Generator]:
+    """A function for the generation thread to call: a vLLM server if the recipe names one, else transformers."""
+    path = model_config.model_name_or_path
+    sampling = {"temperature": args.temperature, "length": args.response_length, "stop_id": tokenizer.eos_token_id}
+
+    def make() -> generators.Generator:
+        import torch
+        from accelerate import PartialState
+
+        if args.vllm_server:
+            context = dataset_config.max_prompt_token_length + args.response_length
+            return generators.VLLMServer(
+                args.vllm_server, path, weights_dir=args.vllm_weights_dir, max_model_len=context, **sampling
+            )
+        dtype = getattr(torch, model_config.torch_dtype or "bfloat16")
+        return generators.TransformersGenerator(path, dtype=dtype, device=PartialState().device, **sampling)
+
+    return make
+
+
+def make_checkpoint(folder: Path, every: int) -> Callable[[Any, int], None] | None:
+    """A function that saves the whole training state for the host to resume at `step`, and drops the one before."""
+    if not every:
+        return None
+
+    def checkpoint(accelerator: Any, step: int) -> None:
+        if step % every:
+            return
+        partial = folder / "partial"
+        accelerator.save_state(str(partial))
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            older = list(folder.glob("step_*"))
+            os.replace(partial, folder / f"step_{step}")
+            for path in older:
+                shutil.rmtree(path)
+        accelerator.wait_for_everyone()
+
+    return checkpoint
+
+
+def _localise(
+    mixer: dict[str, Any], splits: list[str], columns: tuple[str, ...], output_dir: Path, recipe: Path
+) -> tuple[dict[str, Any], list[str], int]:
+    local, splits, rows = data.localise(
+        list(mixer.items()), splits, columns, output_dir / "data", check_row, str(recipe), "dataset_mixer"
+    )
+    return dict(local), splits, rows

@@ -1,0 +1,138 @@
+"""Make a checkout of open-instruct ready: the right commit, a clean tree, our patches on it; and undo that.
+
+Each file in `patches/open-instruct` changes the host for one reason and says so at its top. They are applied together
+or not at all, and only to the commit they were written for. Whether a tree is exactly "the commit plus the patches" is
+decided by git, with a temporary index, so no marker file is left behind.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from os import PathLike
+from pathlib import Path
+
+from prm_gym.errors import UserError
+
+# 2025-06-02, the last commit that has both reward_modeling.py and a working online_dpo_vllm_thread.py.
+PIN = "49d13e92bc87479e9ddf86433d41b6692d316fb0"
+URL = "https://github.com/allenai/open-instruct"
+
+# Distribution: (first version, first version not accepted), as tuples of the leading numbers; None is no bound.
+REQUIREMENTS: dict[str, tuple[tuple[int, ...] | None, tuple[int, ...] | None]] = {
+    "torch": ((2, 5), None),
+    "transformers": ((4, 50), (5,)),  # 5 removed what the host imports
+    "accelerate": ((1, 0), None),
+    "datasets": (None, (5,)),
+    "deepspeed": (None, None),
+    "tensorboard": (None, None),
+    "pandas": (None, None),
+    "ray": (None, None),
+    "matplotlib": (None, None),
+    "peft": (None, None),
+}
+
+
+def patch_files() -> list[Path]:
+    """The patches in order: those shipped inside the package, or the source tree's."""
+    here = Path(__file__).resolve()
+    for folder in (here.parent / "patches", here.parents[4] / "patches" / "open-instruct"):
+        files = sorted(folder.glob("*.patch"))
+        if files:
+            return files
+    raise UserError(here.parent / "patches", "no patches found", "reinstall prm-gym")
+
+
+def prepare(checkout: str | PathLike[str], *, undo: bool = False) -> list[str]:
+    """Apply the patches to `checkout` (or take them off). Doing it again changes nothing.
+
+    Returns lines to print: what was done, then what this Python environment lacks for running the host.
+    Raises `UserError` if it is not a git checkout, not at `PIN`, or changed by anything but the patches.
+    """
+    root = Path(checkout).resolve()
+    state = checkout_state(root)
+    wanted = "clean" if undo else "patched"
+    if state == wanted:
+        done = "already without patches" if undo else "already patched"
+    else:
+        _git(root, "apply", *(["--reverse"] if undo else []), *_in_order(undo))
+        done = f"{'took off' if undo else 'applied'} {len(patch_files())} patches"
+    return [f"{root}: {done} (commit {PIN[:12]})", *([] if undo else environment_problems())]
+
+
+def require_prepared(checkout: str | PathLike[str]) -> Path:
+    """`checkout` as a path if it is at `PIN` and patched; otherwise a `UserError` with the command that does it."""
+    root = Path(checkout).resolve()
+    if checkout_state(root) != "patched":
+        raise UserError(root, "open-instruct is not patched", f"run `prm-gym host prepare {root}`")
+    return root
+
+
+def checkout_state(root: Path) -> str:
+    """Either "clean" or "patched". Raises `UserError` for any other state."""
+    if not (root / ".git").exists() or not (root / "open_instruct").is_dir():
+        raise UserError(root, "not a git checkout of open-instruct", f"git clone {URL} and check out {PIN}")
+    head = _git(root, "rev-parse", "HEAD").strip()
+    if head != PIN:
+        raise UserError(root, f"is at commit {head[:12]}, not {PIN[:12]}", f"git -C {root} checkout {PIN}")
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no").splitlines()
+    if not changed:
+        return "clean"
+    index = Path(_git(root, "rev-parse", "--path-format=absolute", "--git-path", "index").strip())
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {"GIT_INDEX_FILE": str(shutil.copy(index, folder))}
+        try:
+            _git(root, "diff", "--cached", "--quiet", env=environment)  # nothing staged
+            _git(root, "apply", "--cached", *_in_order(undo=False), env=environment)
+            _git(root, "diff", "--quiet", env=environment)  # the working tree is the commit plus the patches
+        except UserError:
+            names = ", ".join(line[3:] for line in changed[:3])
+            remedy = f"keep your changes elsewhere, then git -C {root} checkout -- ."
+            raise UserError(root, f"has changes that are not ours ({names})", remedy) from None
+    return "patched"
+
+
+def environment_problems() -> list[str]:
+    """What this Python environment lacks for running the host, a line each; empty if nothing."""
+    problems = []
+    if sys.version_info[:2] not in ((3, 10), (3, 11)):
+        problems.append(f"python {sys.version_info[0]}.{sys.version_info[1]}: the host needs 3.10 or 3.11")
+    for name, (first, end) in REQUIREMENTS.items():
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            problems.append(f"{name}: not installed")
+            continue
+        numbers = _numbers(version)
+        if first is not None and numbers < first:
+            problems.append(f"{name} {version}: needs {'.'.join(map(str, first))} or later")
+        if end is not None and numbers >= end:
+            problems.append(f"{name} {version}: needs a version before {'.'.join(map(str, end))}")
+    return problems
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    numbers = []
+    for part in version.split("+")[0].split("."):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)
+
+
+def _in_order(undo: bool) -> list[str]:
+    files = [str(path) for path in patch_files()]
+    return files[::-1] if undo else files
+
+
+def _git(root: Path, *arguments: str, env: dict[str, str] | None = None) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(env or {})})
+    if result.returncode:
+        reason = (result.stderr.strip() or f"exit status {result.returncode}").splitlines()[0]
+        raise UserError(root, f"`git {arguments[0]}` failed: {reason}", "see the state of the checkout with git status")
+    return result.stdout

@@ -1,0 +1,133 @@
+"""Stage 2 on open-instruct: train Q from labels, with one of four losses (`loss:` in the recipe).
+
+Starting from a policy the score head is drawn anew; starting from Q_{i-1} it is kept. Each evaluation replaces the
+checkpoint in `output_dir/checkpoint`, a whole model that `model_name_or_path` can go on from (with a fresh optimizer);
+the last weights are in `output_dir` itself.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prm_gym.errors import UserError
+from prm_gym.hosts.open_instruct import arguments, checks, data, evaluation, losses, output, transforms
+
+
+def parse(recipe: Path, overrides: dict[str, Any]) -> list[Any]:
+    """The host's (Args, TokenizerConfig, ModelConfig) for `recipe`."""
+    from open_instruct import dataset_transformation, model_utils, reward_modeling
+
+    cls = arguments.extend(reward_modeling.Args, "reward_modeling")
+    return arguments.parse(recipe, overrides, [cls, dataset_transformation.TokenizerConfig, model_utils.ModelConfig])
+
+
+def run(recipe: Path, overrides: dict[str, Any]) -> None:
+    """Train, and leave the checkpoint in `output_dir`. Raises `UserError` before any weights are loaded."""
+    from accelerate import Accelerator, PartialState
+    from open_instruct import dataset_transformation, reward_modeling
+    from open_instruct.model_utils import save_with_accelerate
+
+    args, tc, model_config = parse(recipe, overrides)
+    output_dir = Path(args.output_dir).resolve()
+    tokenizer = prepare(args, tc, model_config, output_dir, recipe)
+    held: dict[str, Any] = {}
+
+    def make_accelerator(**options: Any) -> Any:
+        held["accelerator"] = Accelerator(**options)
+        return held["accelerator"]
+
+    names = losses.log_names(args.loss)
+    print_metrics = reward_modeling.print_rich_single_line_metrics
+
+    def make_writer(_: str) -> output.MetricsWriter:
+        held["writer"] = writer = output.MetricsWriter(output_dir, names)
+        return writer
+
+    def checkpoint(model: Any) -> None:
+        partial, place = output_dir / "checkpoint.partial", output_dir / "checkpoint"
+        save_with_accelerate(held["accelerator"], model, tokenizer, str(partial))
+        held["accelerator"].wait_for_everyone()
+        if held["accelerator"].is_main_process:
+            shutil.rmtree(place, ignore_errors=True)
+            os.replace(partial, place)
+
+    compute_loss = losses.make_compute_loss(args.loss, args.gamma)
+    transforms.register(dataset_transformation.TRANSFORM_FNS)
+    dataset_transformation.GET_TOKENIZER_FN["prm_gym"] = lambda _: tokenizer
+    reward_modeling.compute_loss = compute_loss
+    reward_modeling.evaluate = evaluation.make_evaluate(args.loss, compute_loss, checkpoint)
+    reward_modeling.SimplePreferenceCollator = transforms.Collator
+    reward_modeling.layer_init = keep_trained_head(reward_modeling.layer_init, model_config)
+    reward_modeling.Accelerator = make_accelerator
+    reward_modeling.SummaryWriter = make_writer
+    reward_modeling.print_rich_single_line_metrics = lambda found: print_metrics(
+        {names.get(name, name): value for name, value in found.items()}
+    )
+    reward_modeling.main(args, tc, model_config)  # appends a time to args.output_dir
+
+    PartialState().wait_for_everyone()
+    if PartialState().is_main_process:
+        held["writer"].flush()
+        output.publish(Path(args.output_dir), output_dir)
+        shutil.rmtree(output_dir / "checkpoint", ignore_errors=True)
+
+
+def prepare(args: Any, tc: Any, model_config: Any, output_dir: Path, recipe: Path) -> Any:
+    """Check the recipe against its model and data, point `args` at data the host can read; returns the tokenizer."""
+    path, revision = model_config.model_name_or_path, model_config.model_revision
+    if path is None:
+        raise UserError(recipe, "missing", "name the checkpoint that Q starts from", field="model_name_or_path")
+    tokenizer = checks.load_tokenizer(path, revision, "model_name_or_path")
+    config = checks.load_config(path, revision, "model_name_or_path")
+    checks.check_embedding(tokenizer, config, path)
+    checks.check_context(args.max_token_length, config, recipe, "max_token_length")
+    tc.get_tokenizer_fn, tc.tokenizer_name_or_path = "prm_gym", path
+
+    args.dataset_transform_fn = [f"prm_{args.loss}", "prm_length"]
+    args.dataset_target_columns = list(transforms.TRAIN_COLUMNS[args.loss])
+    args.dataset_local_cache_dir = str(output_dir / "data")
+    columns, check = transforms.SOURCE_COLUMNS[args.loss], check_row(args.loss)
+    rows = data.localise_list(args, "dataset_mixer_list", columns, check, recipe, default="train")
+    checks.check_batches(rows, args.per_device_train_batch_size * checks.world_size(), recipe)
+    sample = data.read_rows(args.dataset_mixer_list[0], "train", columns) if rows else ()
+    to_ids = transforms.ROWS[args.loss]
+    lengths = (max(len(to_ids(row, tokenizer).get(name, ())) for name in transforms.SEQUENCES) for row in sample)
+    checks.check_lengths(lengths, args.max_token_length, recipe, "max_token_length")
+    if args.dataset_mixer_eval_list:
+        data.localise_list(args, "dataset_mixer_eval_list", columns, check, recipe, default="test")
+    return tokenizer
+
+
+def check_row(loss: str) -> Callable[[dict[str, Any], str], dict[str, Any]]:
+    """A function that returns a row of a label folder fit for `loss`, or raises `UserError` naming its column."""
+
+    def check(row: dict[str, Any], source: str) -> dict[str, Any]:
+        checks.check_messages(row["prompt"], source, "prompt", "user")
+        for name in ("completion", "chosen", "rejected"):
+            if name in row:
+                checks.check_messages(row[name], source, name, "assistant")
+        if loss == "inverse":
+            if not row["terminated"]:
+                checks.check_messages(row["next_prompt"], source, "next_prompt", "user")
+                checks.check_messages(row["next_completion"], source, "next_completion", "assistant")
+            row = {**row, "terminated": float(row["terminated"]), "expert": float(row["expert"])}
+        if "target" in row and not (row["target"] is not None and 0.0 <= row["target"] <= 1.0):
+            raise UserError(source, f"{row['target']} is not in [0, 1]", "label it again", field="target")
+        return row
+
+    return check
+
+
+def keep_trained_head(layer_init: Callable[..., Any], model_config: Any) -> Callable[..., Any]:
+    """The host draws the score head anew whatever it loaded; a checkpoint that is a reward model keeps its own."""
+    config = checks.load_config(model_config.model_name_or_path, model_config.model_revision, "model_name_or_path")
+    trained = any("SequenceClassification" in name for name in config.architectures or ())
+
+    def initialise(layer: Any, std: float) -> Any:
+        return layer if trained else layer_init(layer, std)
+
+    return initialise

@@ -1,0 +1,43 @@
+"""Steered Exploration (section 4.1): sample from a prompt that asks for exploration, score and train on the plain one.
+
+The row's `exploration_prompt` says what that prompt is. With a probability it stands in for the plain prompt when the
+two responses are sampled, for both alike; whatever is sampled, Q scores it and DPO trains it after the plain prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+from prm_gym.errors import UserError
+from prm_gym.hosts.open_instruct.transforms import prompt_ids
+
+
+class Steering:
+    """Call with a plain prompt's ids and the training step; gives the ids to sample from.
+
+    Whether a prompt is steered is drawn from its ids, the step and the seed, so that a run can be repeated.
+    """
+
+    def __init__(self, rows: Iterable[dict[str, Any]], tokenizer: Any, *, probability: float, seed: int) -> None:
+        self._tokenizer, self._probability, self._seed = tokenizer, probability, seed
+        self._exploration: dict[bytes, Any] = {}
+        for row in rows:
+            key = _key(prompt_ids(tokenizer, row["prompt"]))
+            self._exploration[key] = row["exploration_prompt"] or row["prompt"]
+
+    def __call__(self, ids: list[int], step: int) -> list[int]:
+        key = _key(ids)
+        draw = blake2b(key, digest_size=8, key=f"{self._seed},{step}".encode())
+        if int.from_bytes(draw.digest(), "big") / 2**64 >= self._probability:
+            return ids
+        if key not in self._exploration:
+            raise UserError("prompts", "a prompt without its row", "leave online DPO's prompts in one local data set")
+        return prompt_ids(self._tokenizer, self._exploration[key])
+
+
+def _key(ids: list[int]) -> bytes:
+    return blake2b(np.asarray(ids, dtype=np.int64).tobytes(), digest_size=16).digest()

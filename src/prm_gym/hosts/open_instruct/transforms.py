@@ -1,0 +1,124 @@
+"""Label rows to the token ids that Q reads, and batches of them.
+
+One rule for training, Stage 3 and best-of-N: the chat template up to the assistant's turn, then the response's own
+tokens, then the end-of-turn token. It is what the policy is prompted with and samples, so Stage 3, which scores sampled
+ids, shows Q what it was trained on. (The template over the whole conversation may append text after the end token,
+which no sample has.)
+
+The host asks for the column `chosen_input_ids` in every data set; the other sequence, where a loss compares two, is
+`rejected_input_ids`. Both are sequences of one Q: (s, a) and (s, a'), or (s, a) and (s', a').
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FIRST, SECOND = "chosen_input_ids", "rejected_input_ids"
+SEQUENCES = (FIRST, SECOND)
+NUMBERS = ("target", "terminated", "expert")
+ROW = "row"  # which row of the recipe's data sets, so that an evaluation counts each once
+Row = dict[str, Any]
+
+# Columns of the label folder that each loss reads, and the columns it trains on.
+SOURCE_COLUMNS = {
+    "soft_bce": ("prompt", "completion", "target"),
+    "value": ("prompt", "target"),
+    "bradley_terry": ("prompt", "chosen", "rejected"),
+    "inverse": ("prompt", "completion", "next_prompt", "next_completion", "terminated", "expert"),
+}
+SFT_COLUMNS = ("prompt", "completion")
+TRAIN_COLUMNS = {
+    "soft_bce": (FIRST, ROW, "target"),
+    "value": (FIRST, ROW, "target"),
+    "bradley_terry": (FIRST, SECOND, ROW),
+    "inverse": (FIRST, SECOND, ROW, "terminated", "expert"),
+}
+
+
+def prompt_ids(tokenizer: Any, prompt: list[dict[str, str]]) -> list[int]:
+    """Token ids of the state: the template over `prompt`, open for the assistant's turn."""
+    ids: list[int] = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
+    return ids
+
+
+def sequence_ids(tokenizer: Any, prompt: list[dict[str, str]], completion: list[dict[str, str]]) -> list[int]:
+    """Token ids of the state and one response to it, up to and with the end-of-turn token."""
+    response: list[int] = tokenizer.encode(completion[0]["content"], add_special_tokens=False)
+    return [*prompt_ids(tokenizer, prompt), *response, tokenizer.eos_token_id]
+
+
+def soft_bce_row(row: Row, tokenizer: Any) -> Row:
+    return {FIRST: sequence_ids(tokenizer, row["prompt"], row["completion"])}
+
+
+def value_row(row: Row, tokenizer: Any) -> Row:
+    """V is read at the last token of the open prompt, where the policy is about to act."""
+    return {FIRST: prompt_ids(tokenizer, row["prompt"])}
+
+
+def bradley_terry_row(row: Row, tokenizer: Any) -> Row:
+    return {
+        FIRST: sequence_ids(tokenizer, row["prompt"], row["chosen"]),
+        SECOND: sequence_ids(tokenizer, row["prompt"], row["rejected"]),
+    }
+
+
+def inverse_row(row: Row, tokenizer: Any) -> Row:
+    """A terminal transition has no (s', a'); the end token alone stands there, and the loss gives it weight zero."""
+    following = [tokenizer.eos_token_id]
+    if not row["terminated"]:
+        following = sequence_ids(tokenizer, row["next_prompt"], row["next_completion"])
+    return {FIRST: sequence_ids(tokenizer, row["prompt"], row["completion"]), SECOND: following}
+
+
+def sft_row(row: Row, tokenizer: Any, max_seq_length: int) -> Row:
+    """For the host's SFT: loss on the response alone; a row too long has no loss at all, which the host filters out."""
+    ids = sequence_ids(tokenizer, row["prompt"], row["completion"])
+    start = len(prompt_ids(tokenizer, row["prompt"])) if len(ids) <= max_seq_length else len(ids)
+    labels = [-100] * start + ids[start:]
+    return {"input_ids": ids, "labels": labels, "attention_mask": [1] * len(ids)}
+
+
+ROWS: dict[str, Callable[[Row, Any], Row]] = {
+    "soft_bce": soft_bce_row,
+    "value": value_row,
+    "bradley_terry": bradley_terry_row,
+    "inverse": inverse_row,
+}
+
+
+def within_length(row: Row, tokenizer: Any, max_token_length: int, max_prompt_token_length: int | None = None) -> bool:
+    """Whether each whole sequence fits; `max_prompt_token_length`, which the host also passes, adds nothing to that."""
+    return all(len(row[name]) <= max_token_length for name in SEQUENCES if name in row)
+
+
+def register(transform_fns: dict[str, tuple[Callable[..., Any], str]]) -> None:
+    """Add `prm_<loss>` and `prm_length` to the host's table of data set transforms."""
+    for loss, function in ROWS.items():
+        transform_fns[f"prm_{loss}"] = (function, "map")
+    transform_fns["prm_sft"] = (sft_row, "map")
+    transform_fns["prm_length"] = (within_length, "filter")
+
+
+class Collator:
+    """Rows to a batch: ids padded on the right to int64 [batch, longest of both], numbers [batch], nothing else."""
+
+    def __init__(self, pad_token_id: int) -> None:
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, rows: list[Row]) -> dict[str, Tensor]:
+        import torch
+
+        sequences = [name for name in SEQUENCES if name in rows[0]]
+        longest = max(len(row[name]) for row in rows for name in sequences)
+        batch = {ROW: torch.tensor([row[ROW] for row in rows])}
+        for name in sequences:
+            batch[name] = torch.tensor([row[name] + [self.pad_token_id] * (longest - len(row[name])) for row in rows])
+        for name in NUMBERS:
+            if name in rows[0]:
+                batch[name] = torch.tensor([float(row[name]) for row in rows])
+        return batch
