@@ -1,0 +1,69 @@
+"""`preferences` against all pairs of the Monte Carlo targets with their margin."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from label_worlds import counts, discounted, play, prompt_of, rows, template, text, tree, write
+
+from prm_gym.errors import UserError
+from prm_gym.labels import preferences
+from prm_gym.types import Episode
+
+
+def oracle(episodes: list[Episode], gamma: float, delta: float) -> dict[tuple[str, str, str], float]:
+    returns: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for episode in filter(counts, episodes):
+        for turn in range(episode.branch_turn, episode.actions):
+            returns[prompt_of(episode, turn)][episode.turns[turn].action].append(discounted(episode, turn, gamma))
+    pairs = {}
+    for state, actions in returns.items():
+        q = {action: sum(found) / len(found) for action, found in actions.items()}
+        for better in q:
+            for worse in q:
+                if q[better] - q[worse] >= delta:
+                    pairs[state, better, worse] = q[better] - q[worse]
+    return pairs
+
+
+@pytest.mark.parametrize("gamma", [0.5, 0.95, 1.0])
+@pytest.mark.parametrize("delta", [0.001, 0.3])
+def test_pairs_are_all_those_with_the_margin(tmp_path: Path, gamma: float, delta: float) -> None:
+    episodes = tree()
+    report = preferences.label(
+        [write(tmp_path / "in", episodes)], tmp_path / "out", gamma=gamma, delta=delta, prompt=template(tmp_path)
+    )
+    reasons = {(prompt_of(e, t), e.turns[t].action, e.turns[t].reason) for e in episodes for t in range(e.actions)}
+    found = {}
+    for row in rows(tmp_path / "out"):
+        state = text(row["prompt"])
+        sides = [text(row[side]).split("#") for side in ("chosen", "rejected")]
+        for reason, action in sides:
+            assert (state, action, reason) in reasons
+        found[state, sides[0][1], sides[1][1]] = row["margin"]
+    expected = oracle(episodes, gamma, delta)
+    assert len(rows(tmp_path / "out")) == len(expected) > 20
+    assert found == pytest.approx(expected)
+    assert report.statistics["states with a pair"] == len({state for state, _, _ in expected})
+
+
+def test_a_margin_of_exactly_delta_is_a_pair(tmp_path: Path) -> None:
+    """A win one step later: 0.95 - 0.9025 is 0.04749999999999999 in floating point."""
+    episodes = [play(number, games=1) for number in (0, 1)]
+    for episode, action, length in zip(episodes, ("go", "take"), (2, 3), strict=True):
+        first = episode.turns[0]
+        episode.turns = [replace(first, turn=turn, action=action, reward=0.0) for turn in range(length + 1)]
+        episode.turns[-2].reward, episode.turns[-1].reward, episode.stop_reason = 1.0, None, "won"
+    folder = write(tmp_path / "in", episodes)
+    preferences.label([folder], tmp_path / "out", delta=0.0475, prompt=template(tmp_path))
+    assert [row["margin"] for row in rows(tmp_path / "out")] == [0.0475]
+
+
+def test_actions_that_are_alike_give_no_pair(tmp_path: Path) -> None:
+    episodes = [e for e in tree() if not e.won]
+    with pytest.raises(UserError, match="no row"):
+        preferences.label([write(tmp_path / "in", episodes)], tmp_path / "out", prompt=template(tmp_path))
+    assert not (tmp_path / "out").exists()
