@@ -2,7 +2,7 @@
 
     prm-gym host prepare CHECKOUT                      # once: verify the commit, apply patches/open-instruct
     export OPEN_INSTRUCT=CHECKOUT
-    python -m prm_gym.hosts.open_instruct finetune RECIPE.yaml [--field value]           # pi_0
+    python -m prm_gym.hosts.open_instruct sft RECIPE.yaml [--field value]                # pi_0
     python -m prm_gym.hosts.open_instruct reward_modeling RECIPE.yaml [--field value]    # Stage 2, Q_{i-1}
     python -m prm_gym.hosts.open_instruct online_dpo RECIPE.yaml [--field value]         # Stage 3, pi_i
 

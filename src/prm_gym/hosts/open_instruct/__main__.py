@@ -1,7 +1,7 @@
-"""The launcher: `python -m prm_gym.hosts.open_instruct STAGE RECIPE.yaml [--field value]`; see `parse_command_line`.
+"""The launcher: `python -m prm_gym.hosts.open_instruct {sft|reward_modeling|online_dpo} RECIPE.yaml [--field value]`.
 
-On several GPUs the same after `accelerate launch --config_file recipes/deepspeed/zero2.yaml -m`. The checkout is found
-through OPEN_INSTRUCT.
+The checkout is found through OPEN_INSTRUCT. A recipe that names an `accelerate_config` is started again by
+`accelerate launch` with it, one process a GPU.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
+from prm_gym.config import read_yaml
 from prm_gym.errors import UserError
 from prm_gym.hosts.open_instruct import arguments
 from prm_gym.hosts.open_instruct.prepare import environment_problems, require_prepared
@@ -25,17 +28,30 @@ def main(argv: Sequence[str]) -> None:
     sys.path.insert(0, str(require_prepared(checkout)))
     problems = environment_problems()
     if problems:
-        raise UserError("this Python environment", "; ".join(problems), "install constraints-host.txt into it")
+        raise UserError("this Python environment", "; ".join(problems), "pip install -r constraints-host.txt")
+    accelerate(argv, recipe, overrides)
     import_module(f"prm_gym.hosts.open_instruct.{stage}").run(recipe, overrides)
+
+
+def accelerate(argv: Sequence[str], recipe: Path, overrides: Mapping[str, Any]) -> None:
+    """Replace this process by `accelerate launch` if the recipe asks for it and it is not one of its processes."""
+    config = overrides.get("accelerate_config", read_yaml(recipe).get("accelerate_config"))
+    if config is None or "LOCAL_RANK" in os.environ or "PRM_GYM_LAUNCHED" in os.environ:
+        return
+    if not Path(config).is_file():
+        raise UserError(recipe, f"no file {config}", "name it from where the command runs", field="accelerate_config")
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    os.environ["PRM_GYM_LAUNCHED"] = "1"
+    os.execv(sys.executable, [*launcher, "-m", "prm_gym.hosts.open_instruct", *argv])
 
 
 if __name__ == "__main__":
     # The host's generation thread outlives an error in its main(): the process is ended here, whatever still runs.
+    status = 0
     try:
         main(sys.argv[1:])
-        status = 0
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         status = 2
     except BaseException:
         traceback.print_exc()

@@ -21,11 +21,11 @@ import yaml
 from prm_gym.config import check_keys, read_yaml
 from prm_gym.errors import UserError
 
-STAGES = ("finetune", "reward_modeling", "online_dpo")  # the host's entry points, and modules here
+STAGES = ("sft", "reward_modeling", "online_dpo")
 
 # Fields that we add, and fields of the host whose default does not fit; (name, type, default).
 OWN_FIELDS: dict[str, list[tuple[str, Any, Any]]] = {
-    "finetune": [
+    "sft": [
         ("torch_dtype", str, "bfloat16"),
         ("push_to_hub", bool, False),
         ("try_launch_beaker_eval_jobs", bool, False),
@@ -48,7 +48,7 @@ OWN_FIELDS: dict[str, list[tuple[str, Any, Any]]] = {
 
 def parse_command_line(arguments: Sequence[str]) -> tuple[str, Path, dict[str, Any]]:
     """`STAGE RECIPE.yaml [--field value | --field=value]...` as (stage, recipe, overrides read as YAML scalars)."""
-    usage = "python -m prm_gym.hosts.open_instruct {finetune|reward_modeling|online_dpo} RECIPE.yaml [--field value]"
+    usage = "python -m prm_gym.hosts.open_instruct {sft|reward_modeling|online_dpo} RECIPE.yaml [--field value]"
     if len(arguments) < 2 or arguments[0] not in STAGES:
         raise UserError("command line", "needs a stage and a recipe", usage)
     overrides: dict[str, Any] = {}

@@ -99,7 +99,7 @@ def localise(
 def localise_list(
     args: Any, field: str, columns: Sequence[str], check: Callable[[Row, str], Row], recipe: Path, *, default: str
 ) -> int:
-    """`localise` for a flat list of the host's: `args.<field>` is [data set, share, ...], `args.<field>_splits` its splits.
+    """`localise` for the host's flat lists: [data set, share, ...] in `args.<field>`, splits in `args.<field>_splits`.
 
     Without splits, `default` is read. Returns the number of rows.
     """

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from prm_gym.errors import UserError
-from prm_gym.hosts.open_instruct import arguments, checks, data, generators, output
+from prm_gym.hosts.open_instruct import arguments, checkpoints, checks, data, generators, output
 from prm_gym.hosts.open_instruct.exchange import Exchange
 from prm_gym.hosts.open_instruct.pairs import PairCounter
 from prm_gym.hosts.open_instruct.steering import Steering
@@ -85,9 +85,12 @@ def prepare(
 
     Returns the policy's tokenizer, and a function that gives the rows of prompts.
     """
-    path, revision = model_config.model_name_or_path, model_config.model_revision
+    cache = output_dir / "data"
+    path, revision = checkpoints.for_host(model_config.model_name_or_path, cache), model_config.model_revision
     if path is None:
         raise UserError(recipe, "missing", "name pi_{i-1}", field="model_name_or_path")
+    model_config.model_name_or_path = path
+    args.reward_model_path = checkpoints.for_host(args.reward_model_path, cache)
     tokenizer = checks.load_tokenizer(path, revision, "model_name_or_path")
     config = checks.load_config(path, revision, "model_name_or_path")
     prm = checks.load_tokenizer(args.reward_model_path, args.reward_model_revision, "reward_model_path")

@@ -48,10 +48,11 @@ class MetricsWriter:
 
 
 def publish(source: Path, output_dir: Path) -> None:
-    """Move the finished checkpoint `source` up into `output_dir`, config.json last."""
+    """Move the finished checkpoint `source` up into `output_dir`, config.json last; drop the copy of the data."""
     for path in sorted(source.iterdir(), key=lambda path: path.name == "config.json"):
         target = output_dir / path.name
         if target.is_dir():
             shutil.rmtree(target)
         os.replace(path, target)
     shutil.rmtree(source)
+    shutil.rmtree(output_dir / "data", ignore_errors=True)

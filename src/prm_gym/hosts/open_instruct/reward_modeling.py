@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from prm_gym.errors import UserError
-from prm_gym.hosts.open_instruct import arguments, checks, data, evaluation, losses, output, transforms
+from prm_gym.hosts.open_instruct import arguments, checkpoints, checks, data, evaluation, losses, output, transforms
 
 
 def parse(recipe: Path, overrides: dict[str, Any]) -> list[Any]:
@@ -78,14 +78,18 @@ def run(recipe: Path, overrides: dict[str, Any]) -> None:
 
 def prepare(args: Any, tc: Any, model_config: Any, output_dir: Path, recipe: Path) -> Any:
     """Check the recipe against its model and data, point `args` at data the host can read; returns the tokenizer."""
-    path, revision = model_config.model_name_or_path, model_config.model_revision
+    path, revision = (
+        checkpoints.for_host(model_config.model_name_or_path, output_dir / "data"),
+        model_config.model_revision,
+    )
     if path is None:
         raise UserError(recipe, "missing", "name the checkpoint that Q starts from", field="model_name_or_path")
     tokenizer = checks.load_tokenizer(path, revision, "model_name_or_path")
     config = checks.load_config(path, revision, "model_name_or_path")
     checks.check_embedding(tokenizer, config, path)
     checks.check_context(args.max_token_length, config, recipe, "max_token_length")
-    tc.get_tokenizer_fn, tc.tokenizer_name_or_path = "prm_gym", path
+    model_config.model_name_or_path = tc.tokenizer_name_or_path = path
+    tc.get_tokenizer_fn = "prm_gym"
 
     args.dataset_transform_fn = [f"prm_{args.loss}", "prm_length"]
     args.dataset_target_columns = list(transforms.TRAIN_COLUMNS[args.loss])

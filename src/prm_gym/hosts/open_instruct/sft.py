@@ -11,14 +11,14 @@ from types import SimpleNamespace
 from typing import Any
 
 from prm_gym.errors import UserError
-from prm_gym.hosts.open_instruct import arguments, checks, data, output, transforms
+from prm_gym.hosts.open_instruct import arguments, checkpoints, checks, data, output, transforms
 
 
 def parse(recipe: Path, overrides: dict[str, Any]) -> list[Any]:
     """The host's (FlatArguments, TokenizerConfig) for `recipe`."""
     from open_instruct import dataset_transformation, finetune
 
-    cls = arguments.extend(finetune.FlatArguments, "finetune")
+    cls = arguments.extend(finetune.FlatArguments, "sft")
     return arguments.parse(recipe, overrides, [cls, dataset_transformation.TokenizerConfig])
 
 
@@ -52,7 +52,7 @@ def run(recipe: Path, overrides: dict[str, Any]) -> None:
 
 def prepare(args: Any, tc: Any, output_dir: Path, recipe: Path) -> Any:
     """Check the recipe against its model and data, point `args` at data the host can read; returns the tokenizer."""
-    path = args.model_name_or_path
+    path = checkpoints.for_host(args.model_name_or_path, output_dir / "data")
     if path is None:
         raise UserError(recipe, "missing", "name the model to start from", field="model_name_or_path")
     checks.check_precision(args.torch_dtype, recipe)
@@ -62,7 +62,8 @@ def prepare(args: Any, tc: Any, output_dir: Path, recipe: Path) -> Any:
     if args.max_seq_length is None:
         raise UserError(recipe, "missing", "set it, longer rows are left out", field="max_seq_length")
     checks.check_context(args.max_seq_length, config, recipe, "max_seq_length")
-    tc.get_tokenizer_fn, tc.tokenizer_name_or_path = "prm_gym", path
+    args.model_name_or_path = tc.tokenizer_name_or_path = path
+    tc.get_tokenizer_fn = "prm_gym"
     args.dataset_transform_fn = ["prm_sft", "sft_tulu_filter_v1"]
     args.dataset_target_columns = ["input_ids", "labels", "attention_mask"]
     args.dataset_local_cache_dir = str(output_dir / "data")

@@ -1,0 +1,66 @@
+"""A checkpoint written by transformers 5 as the host's transformers 4 reads it.
+
+Two things changed names. The rotary embedding's settings moved into `rope_parameters`, which transformers 4 passes over
+in silence, so that it computes other positions; the tokenizer's class became `TokenizersBackend`, which it does not
+know. A folder beside the data holds links to all files, and those two rewritten.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prm_gym.errors import UserError
+
+_Json = dict[str, Any]
+
+
+def for_host(path: str | None, folder: Path) -> str | None:
+    """`path`, or a rewritten view of it under `folder` if it is a local checkpoint of transformers 5."""
+    if path is None or not (Path(path) / "config.json").is_file():
+        return path
+    source = Path(path).resolve()
+    rewritten = {}
+    rewrites: dict[str, Callable[[_Json, Path], _Json]] = {"config.json": _config, "tokenizer_config.json": _tokenizer}
+    for name, rewrite in rewrites.items():
+        if (source / name).is_file():
+            old = json.loads((source / name).read_text("utf-8"))
+            new = rewrite(old, source)
+            if new != old:
+                rewritten[name] = new
+    if not rewritten:
+        return path
+    view = folder / f"{source.parent.name}-{source.name}-transformers-4"
+    view.mkdir(parents=True, exist_ok=True)
+    for file in source.iterdir():
+        partial = view / f".{file.name}.{os.getpid()}"  # several processes may do this at once
+        if file.name in rewritten:
+            partial.write_text(json.dumps(rewritten[file.name], indent=2), "utf-8")
+        else:
+            partial.symlink_to(file)
+        os.replace(partial, view / file.name)
+    return str(view)
+
+
+def _config(config: _Json, source: Path) -> _Json:
+    rope = config.get("rope_parameters")
+    if rope is None:
+        return config
+    if "rope_theta" not in rope:
+        problem = "has a rotary embedding for each kind of layer, which transformers 4 cannot express"
+        raise UserError(source / "config.json", problem, "train this model on another host", field="rope_parameters")
+    scaling = {name: value for name, value in rope.items() if name != "rope_theta"}
+    new = {name: value for name, value in config.items() if name != "rope_parameters"}
+    plain = scaling.get("rope_type", "default") == "default"
+    return {**new, "rope_theta": rope["rope_theta"], "rope_scaling": None if plain else scaling}
+
+
+def _tokenizer(config: _Json, source: Path) -> _Json:
+    if config.get("tokenizer_class") != "TokenizersBackend":
+        return config
+    new = {name: value for name, value in config.items() if name not in ("extra_special_tokens", "backend")}
+    extra = config.get("extra_special_tokens") or []
+    return {**new, "tokenizer_class": "PreTrainedTokenizerFast", "additional_special_tokens": list(extra)}
