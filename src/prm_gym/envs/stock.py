@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import base64
 import json
-import sys
-import threading
 import weakref
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from os import PathLike, fspath
 from typing import Any
 
 from prm_gym.envs.games import Source, read_game
+from prm_gym.envs.planner import exclusive
 from prm_gym.envs.play import Snapshot
 from prm_gym.errors import UserError
 
 NOTHING_HAPPENS = "Nothing happens."
-_textworld = threading.RLock()
 # Each TextWorld environment holds its own 34 MB copy of the planner library, and unloading one crashes the process
 # while another is loaded: so they are used again instead.
 _idle: list[Any] = []
@@ -75,7 +72,7 @@ class StockPlay:
 
         self.game = game
         self._commands: list[str] = []
-        with _exclusive():
+        with exclusive():
             backend = _idle.pop() if _idle else PddlEnv(EnvInfos(won=True, admissible_commands=True))
             weakref.finalize(self, _idle.append, backend).atexit = False
             self._env: Any = AlfredDemangler()(backend)
@@ -96,7 +93,7 @@ class StockPlay:
 
     def step(self, command: str) -> str:
         effective = command.strip() in self._state["admissible_commands"]
-        with _exclusive():
+        with exclusive():
             self._state, _, _ = self._env.step(command)
         if effective:
             self._commands.append(command.strip())
@@ -110,14 +107,3 @@ class StockPlay:
         state = json.dumps({"commands": self._commands, "last_failed": last_failed})
         packed = base64.b85encode(zlib.compress(state.encode(), 9)).decode()
         return {"engine": "stock", "game": self.game.source.digest, "state": packed}
-
-
-@contextmanager
-def _exclusive() -> Iterator[None]:
-    """One caller at a time, with `sys.argv` put back: the translator overwrites it."""
-    with _textworld:
-        argv = sys.argv
-        try:
-            yield
-        finally:
-            sys.argv = argv

@@ -1,0 +1,99 @@
+"""What a text may read, found without writing it, so that a game can be shown to be within this engine's means.
+
+A text that names an unknown rule or variable, calls itself, or has no production to fall back on would make stock fail
+in the middle of a game; such a game is refused here and left to stock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from prm_gym.envs.engine.unsupported import Unsupported
+
+Placeholder = tuple[str, str]
+_SEPARATORS = ("list_empty", "list_separator", "list_last_separator")
+
+
+@dataclass
+class Reading:
+    """What some symbols may look at, whatever the state."""
+
+    predicates: set[str] = field(default_factory=set)
+    variables: set[str] = field(default_factory=set)  # names used in expressions
+    atoms: list[tuple[str, list[Placeholder], list[Any], frozenset[Placeholder]]] = field(default_factory=list)
+    rules: set[str] = field(default_factory=set)
+
+
+def read(
+    rules: Mapping[str, Sequence[tuple[Any, Sequence[Any]]]],
+    symbols: Sequence[Any],
+    parameters: Sequence[Placeholder],
+) -> Reading:
+    """What `symbols` may read when the placeholders `parameters` are bound. Raises `Unsupported`, see above."""
+    reading = Reading()
+    _Walk(rules, reading).symbols(symbols, frozenset(parameters), ())
+    return reading
+
+
+class _Walk:
+    def __init__(self, rules: Mapping[str, Sequence[tuple[Any, Sequence[Any]]]], reading: Reading) -> None:
+        self.rules = rules
+        self.reading = reading
+        self.seen: set[tuple[str, frozenset[Placeholder]]] = set()
+
+    def symbols(self, symbols: Sequence[Any], bound: frozenset[Placeholder], path: tuple[str, ...]) -> None:
+        for symbol in symbols:
+            self.symbol(symbol, bound, path)
+
+    def symbol(self, symbol: Any, bound: frozenset[Placeholder], path: tuple[str, ...]) -> None:
+        if isinstance(symbol, str):
+            return
+        kind, *rest = symbol
+        if kind == "rule":
+            self.rule(rest[0], bound, path)
+        elif kind == "value":
+            self.value(rest[0], bound)
+        else:
+            inner, condition = rest
+            within = bound if condition is None else bound | self.query(condition, bound)
+            self.symbol(inner, within, path)
+            if kind == "list":
+                for separator in _SEPARATORS:
+                    self.rule(separator, bound, path)
+
+    def rule(self, name: str, bound: frozenset[Placeholder], path: tuple[str, ...]) -> None:
+        if name in path:
+            raise Unsupported(f"the grammar's rule {name!r} calls itself")
+        productions = self.rules.get(name)
+        if not productions:
+            raise Unsupported(f"the grammar has no rule {name!r}")
+        if all(condition is not None for condition, _ in productions):
+            raise Unsupported(f"the grammar's rule {name!r} may have no production that applies")
+        if (name, bound) in self.seen:
+            return
+        self.seen.add((name, bound))
+        self.reading.rules.add(name)
+        for condition, symbols in productions:
+            if condition is not None:
+                self.query(condition, bound)
+            self.symbols(symbols, bound, (*path, name))
+
+    def value(self, alternatives: Sequence[Sequence[Any]], bound: frozenset[Placeholder]) -> None:
+        names = {name for name, _ in bound}
+        for parts in alternatives:
+            for part in parts:
+                if not isinstance(part, str):
+                    if part[0] not in names:
+                        raise Unsupported(f"the grammar prints {part[0]!r} where nothing is bound to it")
+                    self.reading.variables.add(part[0])
+
+    def query(self, query: Sequence[Any], bound: frozenset[Placeholder]) -> frozenset[Placeholder]:
+        """Record the query; the placeholders that a solution binds."""
+        for predicate, placeholders, signatures in query:
+            named = [(name, kind) for name, kind in placeholders]
+            self.reading.predicates.add(predicate)
+            self.reading.atoms.append((predicate, named, signatures, bound))
+            bound |= frozenset(named)
+        return bound

@@ -1,0 +1,106 @@
+"""The file that holds a compiled game: no pickle, checked by digest, decoded in parts as a play needs them.
+
+One line of JSON (the header), then compressed JSON documents one after the other: the tables, then each section's
+operators, a line for every key.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from prm_gym.envs.engine.compiler import Compiled
+
+FORMAT = 1
+TRANSLATORS = ("alfworld", "textworld", "fast-downward-textworld")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A compiled game as it lies on disk. `unsupported` says why the exact engine refuses the game, if it does."""
+
+    digest: str
+    unsupported: str
+    tables: bytes
+    sections: dict[int, bytes]
+
+    def meta(self) -> dict[str, Any]:
+        """The tables, see `graph.Tables`."""
+        meta: dict[str, Any] = json.loads(zlib.decompress(self.tables))
+        return meta
+
+
+def section(packed: bytes) -> tuple[list[int], dict[int, bytes]]:
+    """The variables that a section depends on, and by key its operators (a JSON document each)."""
+    reads, *lines = zlib.decompress(packed).split(b"\n")
+    keyed = (line.split(b" ", 1) for line in lines)
+    return json.loads(reads), {int(key): operators for key, operators in keyed}
+
+
+def encode(digest: str, compiled: Compiled | None, unsupported: str = "") -> bytes:
+    """The file for a compiled game, or for one that is unsupported."""
+    parts, places = [], []
+    if compiled is not None:
+        parts.append(_pack(_json(compiled.meta)))
+        for place, reads, keys in compiled.sections:
+            lines = [_json(reads), *(f"{key} ".encode() + _json(operators) for key, operators in keys)]
+            parts.append(_pack(b"\n".join(lines)))
+            places.append(place)
+    body = b"".join(parts)
+    header = {
+        "prm_gym": FORMAT,
+        "game": digest,
+        "translators": versions(),
+        "unsupported": unsupported,
+        "places": places,
+        "lengths": [len(part) for part in parts],
+        "body": blake2b(body, digest_size=16).hexdigest(),
+    }
+    return _json(header) + b"\n" + body
+
+
+def decode(content: bytes, digest: str) -> Stored:
+    """Read a file. Raises ValueError when it is damaged, of another game, or made by other versions than those here.
+
+    Versions of packages that are not installed here do not matter: a compiled game needs none of them.
+    """
+    head, _, body = content.partition(b"\n")
+    header = json.loads(head)
+    if not isinstance(header, dict) or header.get("prm_gym") != FORMAT or header.get("game") != digest:
+        raise ValueError("another format or game")
+    made_by = header["translators"]
+    if any(name in made_by and made_by[name] != here for name, here in versions().items()):
+        raise ValueError("made by other versions")
+    if blake2b(body, digest_size=16).hexdigest() != header["body"]:
+        raise ValueError("damaged")
+    parts, start = [], 0
+    for length in header["lengths"]:
+        parts.append(body[start : start + length])
+        start += length
+    tables, *sections = parts or [b""]
+    return Stored(digest, header["unsupported"], tables, dict(zip(header["places"], sections, strict=True)))
+
+
+@lru_cache(maxsize=1)
+def versions() -> dict[str, str]:
+    """The installed versions of what takes part in compiling; those not installed are left out."""
+    found = {}
+    for name in TRANSLATORS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _json(data: Any) -> bytes:
+    return json.dumps(data, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def _pack(content: bytes) -> bytes:
+    return zlib.compress(content, 6)
