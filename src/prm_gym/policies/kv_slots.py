@@ -214,7 +214,7 @@ class KVSlots(Cache):  # type: ignore[misc]
     @property
     def spare_column(self) -> int:
         """A column that no sequence uses, for the keys of padding."""
-        return self._tokens.shape[1] - 1
+        return int(self._tokens.shape[1]) - 1
 
     def point_at(self, slots: slice | torch.Tensor, columns: torch.Tensor, width: int) -> None:
         """The next forward pass writes to `slots` at `columns` [rows, T], and then reads them up to column `width`.

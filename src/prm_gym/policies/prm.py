@@ -1,0 +1,125 @@
+"""Q(s, a) of a process reward model in this process: sigmoid of the one logit of a sequence classifier.
+
+The model reads the ids it was trained on: the chat template applied to the prompt's messages and the response as the
+assistant's, without a generation prompt. The logit is read at the last token, which is where transformers'
+`...ForSequenceClassification` finds it (the last that is not padding) since the pad token is none of the chat's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from threading import Lock
+from typing import TypeVar
+
+import numpy as np
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from prm_gym import prompts
+from prm_gym.errors import UserError
+from prm_gym.policies.batching import Batcher
+from prm_gym.policies.checkpoint import encode_chat, load_checkpoint
+from prm_gym.policies.kv_slots import Tokens
+from prm_gym.policies.slot_model import SlotModel
+from prm_gym.types import Message, PromptTooLong, Response, State
+
+Item = TypeVar("Item")
+
+_CACHE_BYTES = 2 << 30
+_BLOCK = 2  # batches of neighbours whose shared beginnings are kept at once
+
+
+class PRMScorer:
+    """Scores responses with the one-logit classifier in the folder `model`.
+
+    `prompt` must be the template of the policy's data. `max_batch` sequences are scored together; what they share
+    with each other or with earlier ones is computed once. `device`, `dtype` and `cache_bytes` are as for
+    `TransformersPolicy`. Raises `UserError` for a model of another kind, or without a pad token of its own.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        prompt: str | prompts.Prompt,
+        max_batch: int = 64,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        cache_bytes: int = _CACHE_BYTES,
+    ) -> None:
+        self._prompt = prompts.load(prompt) if isinstance(prompt, str) else prompt
+        classifier, self._tokenizer = load_checkpoint(AutoModelForSequenceClassification, model, device, dtype)
+        config = classifier.config.get_text_config()
+        if classifier.config.num_labels != 1 or not hasattr(classifier, "score"):
+            problem = f"is not a one-logit classifier of a causal model ({classifier.config.num_labels} labels)"
+            raise UserError(model, problem, "train it with num_labels=1", field="num_labels")
+        if config.pad_token_id != self._tokenizer.pad_token_id:
+            problem = f"is {config.pad_token_id}, the tokenizer's is {self._tokenizer.pad_token_id}"
+            raise UserError(model, problem, "set both to the same id", field="pad_token_id")
+        self._max_length = config.max_position_embeddings
+        self._max_batch = max_batch
+        self._model = SlotModel(
+            classifier,
+            lambda **inputs: classifier.score(classifier.base_model(**inputs).last_hidden_state[:, -1]),
+            max_rows=max_batch,
+            max_length=self._max_length,
+            memory_bytes=cache_bytes,
+        )
+        self._turn = Lock()  # the model serves `score`'s thread and `score_messages`' caller
+        self._batcher: Batcher[Tokens, float] = Batcher(self._score_ids, max_batch=_BLOCK * max_batch, name="prm")
+
+    async def score(self, pairs: Sequence[tuple[State, Response]]) -> list[float]:
+        """Q(s, a) in [0, 1] of each pair. Calls under way at once are batched. Raises `PromptTooLong` if a pair is
+        over the model's context."""
+        texts = [self._encode([*self._prompt.messages(s), _assistant(a.text)]) for s, a in pairs]
+        return list(await asyncio.gather(*map(self._batcher.submit, texts)))
+
+    def score_messages(self, chats: Sequence[Sequence[Message]]) -> list[float]:
+        """Q in [0, 1] of each chat that ends with the assistant's message, in order. Raises `PromptTooLong`."""
+        return self._score_ids([self._encode(chat) for chat in chats])
+
+    async def close(self) -> None:
+        """Wait for what is under way and end the worker thread."""
+        await self._batcher.close()
+
+    def _encode(self, chat: Sequence[Message]) -> Tokens:
+        ids = encode_chat(self._tokenizer, chat, add_generation_prompt=False)
+        if len(ids) > self._max_length:
+            raise PromptTooLong(f"{len(ids)} tokens of prompt and response, context {self._max_length}")
+        return ids
+
+    def _score_ids(self, texts: Sequence[Tokens]) -> list[float]:
+        """Texts with a common beginning are neighbours in lexical order: what neighbours share is computed first."""
+        scores = np.zeros(len(texts))
+        lexical = sorted(range(len(texts)), key=lambda i: texts[i].astype(">i4").tobytes())
+        with self._turn:
+            for block in _chunks(lexical, _BLOCK * self._max_batch):
+                for stems in _chunks(_stems([texts[i] for i in block]), self._max_batch):
+                    self._model.outputs(stems)
+                for rows in _chunks(sorted(block, key=lambda i: len(texts[i])), self._max_batch):
+                    logits = self._model.outputs([texts[i] for i in rows])
+                    scores[rows] = torch.sigmoid(logits.float()).squeeze(1).cpu().numpy()
+        return [float(score) for score in scores]
+
+
+def _assistant(text: str) -> Message:
+    return {"role": "assistant", "content": text}
+
+
+def _stems(texts: Sequence[Tokens]) -> list[Tokens]:
+    """The distinct beginnings, shortest first, that neighbours share if they are over half of the second."""
+    stems: dict[bytes, Tokens] = {}
+    for one, other in pairwise(texts):
+        length = min(len(one), len(other))
+        differing = np.flatnonzero(one[:length] != other[:length])
+        shared = other[: differing[0] if len(differing) else length]
+        if len(other) < 2 * len(shared) and len(shared) < len(other):
+            stems[shared.tobytes()] = shared
+    return sorted(stems.values(), key=len)
+
+
+def _chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    return (items[first : first + size] for first in range(0, len(items), size))
