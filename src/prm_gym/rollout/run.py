@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from prm_gym.envs.alfworld import ALFWorldEnv
 from prm_gym.envs.games import Game
 from prm_gym.errors import UserError
 from prm_gym.rollout.play import Environment, Failed, Plan, play
@@ -143,16 +144,10 @@ def run_and_close(work: Coroutine[Any, Any, T], policy: Policy) -> T:
 
 
 def alfworld(games: Sequence[Game], max_episode_steps: int) -> Callable[[], Environment]:
-    """Makes environments `prm_gym/ALFWorld-v0` that know `games`."""
-    import gymnasium
-
-    import prm_gym  # noqa: F401  (registers the environment)
-
-    files = [str(game.path) for game in games]
+    """Makes environments that play `games` on the exact engine."""
 
     def make_env() -> Environment:
-        env = gymnasium.make("prm_gym/ALFWorld-v0", game_files=files, max_episode_steps=max_episode_steps)
-        return cast(Environment, env)
+        return cast(Environment, ALFWorldEnv(games, max_episode_steps=max_episode_steps))
 
     return make_env
 
