@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -130,12 +129,11 @@ def _some_receptacles(
 
 def _distractors(
     tables: Catalog, plan: FloorPlan, places: tuple[Receptacle, ...], target: str, copies: int, rng: random.Random
-) -> Iterator[str]:
-    """Types of further objects in random order: each type once, then again for those of which there are more."""
+) -> list[str]:
+    """Types of further objects in random order, each type `copies` times."""
     holdable: frozenset[str] = frozenset().union(*(tables.can_contain.get(place.kind, ()) for place in places))
-    kinds = sorted((tables.portable & plan.kinds & holdable) - {target})
-    for _ in range(copies):
-        yield from rng.sample(kinds, len(kinds))
+    kinds = sorted((tables.portable & plan.kinds & holdable) - {target}) * copies
+    return rng.sample(kinds, len(kinds))
 
 
 class _Furnisher:
