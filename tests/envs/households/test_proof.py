@@ -8,8 +8,8 @@ import pytest
 
 from prm_gym.envs.households.catalog import TASK_TYPES, catalog
 from prm_gym.envs.households.game import Game
-from prm_gym.envs.households.writer import games
 from prm_gym.envs.households.proof import NotSolvableError, check, walkthrough
+from prm_gym.envs.households.writer import games
 
 
 @pytest.fixture(scope="module")

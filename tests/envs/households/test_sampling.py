@@ -8,8 +8,8 @@ import pytest
 
 from prm_gym.envs.households.catalog import APPLIANCES, TASK_TYPES, catalog
 from prm_gym.envs.households.game import Game
-from prm_gym.envs.households.writer import games
 from prm_gym.envs.households.splits import SPLITS
+from prm_gym.envs.households.writer import games
 
 COUNTS = {"small": 240, "full": 60}
 

@@ -48,7 +48,7 @@ def test_games_lie_where_alfworld_looks(folder: Path) -> None:
     found = sorted(path.relative_to(folder) for path in folder.rglob("game.tw-pddl"))
     assert Counter(path.parts[0] for path in found) == SPLITS
     for path in found:
-        split, task, trial, _ = path.parts
+        _split, task, trial, _file = path.parts
         task_type, target, vessel, goal, scene = task.split("-")
         game = json.loads((folder / path).read_text())
         traj = json.loads((folder / path.parent / "traj_data.json").read_text())
