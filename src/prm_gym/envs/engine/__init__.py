@@ -17,8 +17,11 @@ from __future__ import annotations
 
 from os import PathLike
 
+from prm_gym.envs.engine.batch import Compilation, compile_games
 from prm_gym.envs.engine.resident import Residents
 from prm_gym.envs.play import PlayableGame
+
+__all__ = ["Compilation", "compile_games", "load", "set_limits"]
 
 _residents = Residents(games=4096, states=20_000)
 

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from warnings import warn
 
-from prm_gym.envs.engine.compiler import compile_game
+from prm_gym.envs.engine.compiler import Compiled, compile_game
 from prm_gym.envs.engine.storage import Stored, decode, encode
 from prm_gym.envs.engine.unsupported import Unsupported
 from prm_gym.envs.games import digest, parse_game
@@ -42,10 +42,12 @@ def stored_game(path: str | os.PathLike[str], cache: str | os.PathLike[str] | No
         except (OSError, ValueError, KeyError, TypeError):
             continue
     source = parse_game(path, content)
+    compiled: Compiled | Unsupported
     try:
-        made = encode(key, compile_game(source))
+        compiled = compile_game(source)
     except Unsupported as reason:
-        made = encode(key, None, str(reason))
+        compiled = reason
+    made = encode(key, compiled)
     _write(places, made)
     return decode(made, key)
 

@@ -41,7 +41,8 @@ class Compiled:
 
 
 def compile_game(source: Source) -> Compiled:
-    """Translate and check a game. Raises `Unsupported` or `UserError` (see `translate`)."""
+    """Translate and check a game. Raises `Unsafe`, `Unsupported` or `UserError` (see `translate`)."""
+    grammars.check_safe(source.grammar)
     return _Compiler(source, translate(source)).compile()
 
 

@@ -15,6 +15,8 @@ from prm_gym.envs.engine.bits import mask, numbers
 ALWAYS, STATE, HISTORY = range(3)
 NEGATION = "not_"
 Indexed = tuple[str, tuple[int, ...]]  # predicate and the numbers of its arguments
+Binding = Mapping[tuple[str, str], int]  # from placeholder (name, type) to the number of an entity
+_Known = tuple[int, int, tuple[int, ...]]  # kind, variable, arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +48,18 @@ class Atom:
 class Candidates:
     """The facts that can match an atom, in stock's order: (kind, variable, arguments); and the bits they depend on."""
 
-    facts: tuple[tuple[int, int, tuple[int, ...]], ...]
+    facts: tuple[_Known, ...]
     state_mask: int
     history_mask: int
     any_always: bool
 
 
 class FactIndex:
-    """All facts of a game that can ever hold. Entities are numbered by their ids in order, so arguments sort alike."""
+    """All facts of a game that can ever hold. Entities are numbered by their ids in order, so arguments sort alike.
+
+    `always` has the facts that never change, `variables` those of the state by their number, `history` the numbers
+    whose negation the texts may ask for.
+    """
 
     def __init__(
         self,
@@ -63,37 +69,27 @@ class FactIndex:
         history: Sequence[int],
     ) -> None:
         self.entities = entities
-        known: dict[tuple[str, tuple[str, ...]], list[tuple[int, int, tuple[int, ...]]]] = {}
-
-        def add(kind: int, number: int, predicate: str, arguments: tuple[int, ...]) -> None:
-            types = tuple(entities[argument].type for argument in arguments)
-            known.setdefault((predicate, types), []).append((kind, number, arguments))
-
+        # By predicate and signature; then, as they are asked for, by one argument.
+        self._known: dict[tuple[str, tuple[str, ...]], list[_Known]] = {}
+        self._by_argument: dict[tuple[str, tuple[str, ...], int], dict[int, list[_Known]]] = {}
+        self._candidates: dict[tuple[Atom, tuple[int | None, ...]], Candidates] = {}
         for predicate, arguments in always:
-            add(ALWAYS, 0, predicate, arguments)
+            self._add(predicate, (ALWAYS, 0, arguments))
         for number, (predicate, arguments) in variables.items():
-            add(STATE, number, predicate, arguments)
+            self._add(predicate, (STATE, number, arguments))
         for number in history:
             predicate, arguments = variables[number]
-            add(HISTORY, number, NEGATION + predicate, arguments)
-        for facts in known.values():
+            self._add(NEGATION + predicate, (HISTORY, number, arguments))
+        for facts in self._known.values():
             facts.sort(key=lambda fact: fact[2])
-        self._known = known
-        self._candidates: dict[tuple[Atom, tuple[int | None, ...]], Candidates] = {}
 
     def candidates(self, atom: Atom, values: tuple[int | None, ...]) -> Candidates:
         """The facts that match `atom` with these arguments; None where the argument is free."""
-        key = (atom, values)
-        found = self._candidates.get(key)
+        found = self._candidates.get((atom, values))
         if found is None:
-            facts = tuple(
-                fact
-                for signature in atom.signatures
-                for fact in self._known.get((atom.predicate, signature), ())
-                if all(value is None or value == is_ for value, is_ in zip(values, fact[2], strict=True))
-            )
-            found = self._candidates[key] = Candidates(
-                facts,
+            facts = [fact for signature in atom.signatures for fact in self._matching(atom, signature, values)]
+            found = self._candidates[atom, values] = Candidates(
+                tuple(facts),
                 mask(number for kind, number, _ in facts if kind == STATE),
                 mask(number for kind, number, _ in facts if kind == HISTORY),
                 any(kind == ALWAYS for kind, _, _ in facts),
@@ -108,6 +104,24 @@ class FactIndex:
                 for types, kind in zip(found, signature, strict=True):
                     types.add(kind)
         return found
+
+    def _add(self, predicate: str, fact: _Known) -> None:
+        types = tuple(self.entities[argument].type for argument in fact[2])
+        self._known.setdefault((predicate, types), []).append(fact)
+
+    def _matching(self, atom: Atom, signature: tuple[str, ...], values: tuple[int | None, ...]) -> Sequence[_Known]:
+        facts = self._known.get((atom.predicate, signature), [])
+        bound = [(place, value) for place, value in enumerate(values) if value is not None]
+        if not facts or not bound:
+            return facts
+        place, wanted = bound.pop()
+        by_value = self._by_argument.get((atom.predicate, signature, place))
+        if by_value is None:
+            by_value = {}
+            for fact in facts:
+                by_value.setdefault(fact[2][place], []).append(fact)
+            self._by_argument[atom.predicate, signature, place] = by_value
+        return [fact for fact in by_value.get(wanted, ()) if all(fact[2][at] == value for at, value in bound)]
 
 
 class View:
@@ -132,6 +146,3 @@ class View:
             return ()
         true = (), set(numbers(state)), set(numbers(history))
         return [args for kind, number, args in found.facts if kind == ALWAYS or number in true[kind]]
-
-
-Binding = Mapping[tuple[str, str], int]  # from placeholder (name, type) to the number of an entity

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from prm_gym.envs.engine.unsupported import Unsupported
+from prm_gym.envs.engine.unsupported import Unsafe, Unsupported
 from prm_gym.envs.planner import exclusive
 
 Symbol = Any  # the lists described above
@@ -36,6 +36,7 @@ _TAKEN = ("self", "context", "value")
 _TOKEN = re.compile(r"\s*(?:(?P<name>[A-Za-z_]\w*)(?:\.(?P<attribute>\w+))?|(?P<plus>\+)|'(?P<text>[^'\\]*)')")
 _PLAIN_TASK = re.compile(r"Your task is to: ([A-Za-z0-9 ,'-]+)\.\"")
 _TASK_MARK = "QtaskQ"
+_PROBLEM = "its grammar has the expression {{{}}}"
 
 
 @dataclass(frozen=True)
@@ -53,16 +54,24 @@ class Grammar:
     feedback: dict[str, list[Symbol]]
 
 
+def check_safe(text: str) -> None:
+    """Raise `Unsafe` if the grammar has an expression that stock would evaluate and `expression` does not know."""
+    actions, rules = _parsed(_without_task(text)[0])
+    pending: list[Any] = [production.rhs for productions in rules.values() for production in productions]
+    pending += [_symbols(text) for texts in actions.values() for text in texts]
+    while pending:
+        symbol = pending.pop()
+        if isinstance(symbol, list):
+            pending += symbol
+        elif type(symbol).__name__ == "EvalSymbol":
+            expression(symbol.expression)
+        else:
+            pending += [inner for inner in vars(symbol).values() if hasattr(inner, "derive")]
+
+
 def parse(text: str, types: tuple[tuple[str, tuple[str, ...]], ...]) -> Grammar:
     """Read a grammar over the given type hierarchy. Raises `Unsupported` for what `texts` cannot compile."""
-    # Games differ only by the task's sentence; parsing takes long, so that the sentence is left out and put back.
-    found = _PLAIN_TASK.search(text)
-    if found is None or _TASK_MARK in text:
-        return _parse(text, types, "")
-    return _parse(text[: found.start(1)] + _TASK_MARK + text[found.end(1) :], types, found[1])
-
-
-def _parse(text: str, types: tuple[tuple[str, tuple[str, ...]], ...], task: str) -> Grammar:
+    text, task = _without_task(text)
     actions, rules = _parsed(text)
     reader = _Reader(types, task)
     try:
@@ -73,6 +82,17 @@ def _parse(text: str, types: tuple[tuple[str, tuple[str, ...]], ...], task: str)
         )
     except KeyError as error:
         raise Unsupported(f"the grammar names a type {error} that the domain lacks") from error
+
+
+def _without_task(text: str) -> tuple[str, str]:
+    """The grammar with a mark in place of the task's sentence, and the sentence.
+
+    Games differ by it alone and parsing takes long; so it is left out, and put back into what was parsed.
+    """
+    found = _PLAIN_TASK.search(text)
+    if found is None or _TASK_MARK in text:
+        return text, ""
+    return text[: found.start(1)] + _TASK_MARK + text[found.end(1) :], found[1]
 
 
 @lru_cache(maxsize=32)
@@ -153,12 +173,12 @@ class _Reader:
 def expression(text: str) -> list[list[Any]]:
     """The alternatives of `{r.name}`, `{o.indefinite + ' ' + o.name}`, `{r.name or r.id}`, `{o}` and their like.
 
-    Raises `Unsupported` for every other expression.
+    Raises `Unsafe` for every other expression.
     """
     alternatives = [_sum(part, text) for part in re.split(r"\bor\b", text)]
     if any(part[1] is None for parts in alternatives for part in parts if isinstance(part, list)):
         if len(alternatives) > 1 or len(alternatives[0]) > 1:
-            raise Unsupported(f"the grammar computes {{{text}}}")
+            raise Unsafe(_PROBLEM.format(text))
         alternatives[0][0][1] = "name"  # a bare entity prints its name
     return alternatives
 
@@ -170,16 +190,16 @@ def _sum(text: str, whole: str) -> list[Any]:
     while text:
         token = _TOKEN.match(text)
         if token is None or operand == (token["plus"] is not None):
-            raise Unsupported(f"the grammar computes {{{whole}}}")
+            raise Unsafe(_PROBLEM.format(whole))
         name, attribute = token["name"], token["attribute"]
         if name is not None:
             if keyword.iskeyword(name) or name in _TAKEN or attribute not in (None, *ATTRIBUTES):
-                raise Unsupported(f"the grammar computes {{{whole}}}")
+                raise Unsafe(_PROBLEM.format(whole))
             parts.append([name, attribute])
         elif token["text"] is not None:
             parts.append(token["text"])
         operand = not operand
         text = text[token.end() :].lstrip()
     if operand:
-        raise Unsupported(f"the grammar computes {{{whole}}}")
+        raise Unsafe(_PROBLEM.format(whole))
     return parts

@@ -11,30 +11,35 @@ thing twice gives equal results.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
 from prm_gym.envs.engine.axioms import Axioms
-from prm_gym.envs.engine.bits import mask
+from prm_gym.envs.engine.bits import mask, numbers
 from prm_gym.envs.engine.facts import Entity, FactIndex, View
 from prm_gym.envs.engine.storage import Stored, section
 from prm_gym.envs.engine.texts import Writer
 
 Topic = tuple[int, ...]  # what a text is about: an action and its arguments, as numbers
+Row = list[Any]  # an operator as it is stored: see `compiler`
 
 
 class Operator:
-    """What a command does: bits taken and added, the same for the history, and effects with a condition."""
+    """What a command does: bits added and taken, the same for the history, and effects with a condition."""
 
     __slots__ = ("added", "conditional", "history_added", "history_taken", "taken", "topic")
 
-    def __init__(self, topic: Topic, added: int, taken: int, history: int, conditional: tuple[Any, ...]) -> None:
-        self.topic = topic
-        self.added = added
-        self.taken = taken
-        self.history_added = taken & history
-        self.history_taken = added & history
-        self.conditional = conditional
+    def __init__(self, row: Sequence[Any], history: int) -> None:
+        _, action, shown, _, _, added, taken, conditional = row
+        self.topic: Topic = (action, *shown)
+        self.added = mask(added)
+        self.taken = mask(taken)
+        self.history_added = self.taken & history
+        self.history_taken = self.added & history
+        self.conditional = [
+            (mask(yes) | mask(no), mask(yes), 1 << variable, bool(true)) for yes, no, variable, true in conditional
+        ]
 
     def apply(self, state: int) -> int:
         """The state after the operator; derived facts are left as they were."""
@@ -46,13 +51,13 @@ class Operator:
 
 
 class Choices:
-    """The commands of a state, sorted, and what each does. Shared by all states that agree where it matters."""
+    """The commands of a state, sorted, and the row of each. Shared by all states that agree where it matters."""
 
-    __slots__ = ("commands", "operators")
+    __slots__ = ("commands", "rows")
 
-    def __init__(self, operators: dict[str, Operator]) -> None:
-        self.commands = tuple(sorted(operators))
-        self.operators = operators
+    def __init__(self, rows: dict[str, Row]) -> None:
+        self.commands = tuple(sorted(rows))
+        self.rows = rows
 
 
 class Node:
@@ -68,39 +73,31 @@ class Node:
 
 
 class Section:
-    """The operators at one place: read from the file when the place is first visited, built when first applicable."""
+    """The operators at one place: read when the place is first visited, unpacked when their key first holds."""
 
-    def __init__(self, packed: bytes, history: int) -> None:
+    def __init__(self, packed: bytes) -> None:
         reads, self._packed = section(packed)
         self.reads = mask(reads)
-        self.keys = mask(key for key in self._packed if key >= 0)
-        self._history = history
-        self._operators: dict[int, list[tuple[str, int, int, Operator]]] = {}
+        self._keys = mask(key for key in self._packed if key >= 0)
+        self._rows: dict[int, list[tuple[int, int, Row]]] = {}
 
-    def applicable(self, state: int) -> list[tuple[str, Operator]]:
-        """The commands that `state` allows here, with their operators."""
-        found = []
-        keys, true = [-1] if -1 in self._packed else [], state & self.keys
-        while true:
-            lowest = true & -true
-            keys.append(lowest.bit_length() - 1)
-            true ^= lowest
+    def applicable(self, state: int) -> Iterator[Row]:
+        """The rows that `state` allows here."""
+        keys = [*numbers(state & self._keys)]
+        if -1 in self._packed:
+            keys.append(-1)
         for key in keys:
-            for command, wanted, value, operator in self._operators.get(key) or self._unpack(key):
+            for wanted, value, row in self._rows.get(key) or self._unpack(key):
                 if state & wanted == value:
-                    found.append((command, operator))
-        return found
+                    yield row
 
-    def _unpack(self, key: int) -> list[tuple[str, int, int, Operator]]:
-        operators = []
-        for command, action, shown, required, forbidden, added, taken, sometimes in json.loads(self._packed[key]):
-            conditional = tuple(
-                (mask(yes) | mask(no), mask(yes), 1 << variable, bool(true)) for yes, no, variable, true in sometimes
-            )
-            operator = Operator((action, *shown), mask(added), mask(taken), self._history, conditional)
-            operators.append((command, mask(required) | mask(forbidden), mask(required), operator))
-        self._operators[key] = operators
-        return operators
+    def _unpack(self, key: int) -> list[tuple[int, int, Row]]:
+        unpacked = []
+        for row in json.loads(self._packed[key]):
+            required, forbidden = row[3], row[4]
+            unpacked.append((mask(required) | mask(forbidden), mask(required), row))
+        self._rows[key] = unpacked
+        return unpacked
 
 
 class TextMemory:
@@ -174,9 +171,10 @@ class Graph:
 
     def edge(self, node: Node, command: str, history: int) -> tuple[str | None, Node, Operator] | None:
         """Take a command from a node for the first time; None if it is not admissible. `history` is that before it."""
-        operator = node.choices.operators.get(command)
-        if operator is None:
+        row = node.choices.rows.get(command)
+        if row is None:
             return None
+        operator = Operator(row, self.history)
         reached = self.node(operator.apply(node.state))
         history = history & ~operator.history_taken | operator.history_added
         text, depends = self.text(operator.topic, reached.state, history)
@@ -221,17 +219,15 @@ class Graph:
         key = place, state & reads
         choices = self._choices.get(key)
         if choices is None:
-            operators: dict[str, Operator] = {}
-            for part in (anywhere, here if place >= 0 else None):
-                if part is not None:
-                    operators.update(part.applicable(state))
-            choices = self._choices.setdefault(key, Choices(operators))
+            parts = {place: here, -1: anywhere}.values()
+            rows = {row[0]: row for part in parts if part is not None for row in part.applicable(state)}
+            choices = self._choices.setdefault(key, Choices(rows))
         return choices
 
     def _section(self, place: int) -> Section | None:
         found = self._sections.get(place)
         if found is None and place in self._packed:
-            found = self._sections.setdefault(place, Section(self._packed[place], self.history))
+            found = self._sections.setdefault(place, Section(self._packed[place]))
         return found
 
 

@@ -34,7 +34,10 @@ class Residents:
         self._lock = threading.Lock()
 
     def load(self, path: str | os.PathLike[str], cache: str | os.PathLike[str] | None) -> PlayableGame:
-        """The game at `path`, held already or loaded now. A file that has changed on disk is another game."""
+        """The game at `path`, held already or loaded now. A file that has changed on disk is another game.
+
+        Raises `UserError` as `cache.stored_game` does, and for a game that neither engine may play.
+        """
         try:
             told = os.stat(path)
         except OSError as error:
@@ -56,5 +59,8 @@ class Residents:
         stored = stored_game(path, cache)
         if not stored.unsupported:
             return ExactGame(stored, self.states)
+        if stored.unsafe:
+            remedy = "play it with engine='stock' only if you trust the file: stock evaluates it as Python"
+            raise UserError(path, stored.unsupported, remedy, field="grammar")
         warn(f"{path} is played by stock alfworld, a thousand times slower: {stored.unsupported}", stacklevel=4)
         return StockGame(path)

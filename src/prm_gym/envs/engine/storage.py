@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from prm_gym.envs.engine.compiler import Compiled
+from prm_gym.envs.engine.unsupported import Unsafe, Unsupported
 
 FORMAT = 1
 TRANSLATORS = ("alfworld", "textworld", "fast-downward-textworld")
@@ -22,10 +23,14 @@ TRANSLATORS = ("alfworld", "textworld", "fast-downward-textworld")
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A compiled game as it lies on disk. `unsupported` says why the exact engine refuses the game, if it does."""
+    """A compiled game as it lies on disk. `unsupported` says why the exact engine refuses the game, if it does.
+
+    `unsafe` that stock must not play it either, see `unsupported.Unsafe`.
+    """
 
     digest: str
     unsupported: str
+    unsafe: bool
     tables: bytes
     sections: dict[int, bytes]
 
@@ -42,10 +47,10 @@ def section(packed: bytes) -> tuple[list[int], dict[int, bytes]]:
     return json.loads(reads), {int(key): operators for key, operators in keyed}
 
 
-def encode(digest: str, compiled: Compiled | None, unsupported: str = "") -> bytes:
+def encode(digest: str, compiled: Compiled | Unsupported) -> bytes:
     """The file for a compiled game, or for one that is unsupported."""
     parts, places = [], []
-    if compiled is not None:
+    if isinstance(compiled, Compiled):
         parts.append(_pack(_json(compiled.meta)))
         for place, reads, keys in compiled.sections:
             lines = [_json(reads), *(f"{key} ".encode() + _json(operators) for key, operators in keys)]
@@ -56,7 +61,8 @@ def encode(digest: str, compiled: Compiled | None, unsupported: str = "") -> byt
         "prm_gym": FORMAT,
         "game": digest,
         "translators": versions(),
-        "unsupported": unsupported,
+        "unsupported": str(compiled) if isinstance(compiled, Unsupported) else "",
+        "unsafe": isinstance(compiled, Unsafe),
         "places": places,
         "lengths": [len(part) for part in parts],
         "body": blake2b(body, digest_size=16).hexdigest(),
@@ -83,7 +89,8 @@ def decode(content: bytes, digest: str) -> Stored:
         parts.append(body[start : start + length])
         start += length
     tables, *sections = parts or [b""]
-    return Stored(digest, header["unsupported"], tables, dict(zip(header["places"], sections, strict=True)))
+    by_place = dict(zip(header["places"], sections, strict=True))
+    return Stored(digest, header["unsupported"], header["unsafe"], tables, by_place)
 
 
 @lru_cache(maxsize=1)
