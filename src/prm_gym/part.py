@@ -77,7 +77,7 @@ def scan(file: Path) -> Iterator[Episode]:
     """The runs of rows with one episode_id, as they lie in a part, unchecked but for readable types."""
     episode: Episode | None = None
     try:
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=2048):
+        for batch in pq.ParquetFile(file, page_checksum_verification=True).iter_batches(batch_size=2048):
             names = set(batch.schema.names)
             values = {
                 field.name: batch[field.name].cast(field.type).to_pylist()

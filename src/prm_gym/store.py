@@ -235,7 +235,8 @@ def _write_part(folder: Path, table: pa.Table, replaces: Sequence[Path]) -> None
     metadata = dict(SCHEMA.metadata)
     if replaces:
         metadata[REPLACES_KEY] = json.dumps([part.name for part in replaces]).encode()
-    pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd", row_group_size=_ROW_GROUP)
+    table = table.replace_schema_metadata(metadata)
+    pq.write_table(table, temporary, compression="zstd", row_group_size=_ROW_GROUP, write_page_checksum=True)
     _sync(temporary)
     temporary.rename(final)
     _sync(folder)

@@ -113,9 +113,9 @@ def write(folder: Path, episodes: Iterable[Episode]) -> Path:
 def rows(out: Path, split: str | None = None) -> list[dict[str, Any]]:
     """The rows of a dataset, both splits together unless one is named."""
     found = []
-    for name in (split,) if split else ("train", "test"):
-        for row in pq.read_table(out / "data" / f"{name}.parquet").to_pylist():
-            found.append({**row, "split": name})
+    for file in sorted((out / "data").glob("*.parquet"), reverse=True):  # train, test
+        if split in (None, file.stem):
+            found += [{**row, "split": file.stem} for row in pq.read_table(file).to_pylist()]
     return found
 
 

@@ -29,8 +29,7 @@ def oracle(episodes: list[Episode], gamma: float, delta: float) -> dict[tuple[st
     return pairs
 
 
-@pytest.mark.parametrize("gamma", [0.5, 0.95, 1.0])
-@pytest.mark.parametrize("delta", [0.001, 0.3])
+@pytest.mark.parametrize(("gamma", "delta"), [(0.5, 0.001), (0.95, 0.3), (1.0, 0.001)])
 def test_pairs_are_all_those_with_the_margin(tmp_path: Path, gamma: float, delta: float) -> None:
     episodes = tree()
     report = preferences.label(

@@ -12,8 +12,6 @@ from prm_gym.errors import UserError
 from prm_gym.labels import monte_carlo, shaping, value
 from prm_gym.types import Episode, Message
 
-GAMMAS = [0.5, 0.95, 1.0]
-
 
 def mean(numbers: list[float]) -> float:
     return sum(numbers) / len(numbers)
@@ -48,7 +46,7 @@ def shaped(episodes: list[Episode], values: dict[str, float], gamma: float, alph
     }
 
 
-@pytest.mark.parametrize("gamma", GAMMAS)
+@pytest.mark.parametrize("gamma", [0.5, 0.95, 1.0])
 def test_state_values_are_mean_returns_of_what_the_policy_chose(tmp_path: Path, gamma: float) -> None:
     episodes = tree()
     value.label([write(tmp_path / "in", episodes)], tmp_path / "out", gamma=gamma, prompt=template(tmp_path))
@@ -58,8 +56,7 @@ def test_state_values_are_mean_returns_of_what_the_policy_chose(tmp_path: Path, 
     assert {state: v for state, (_, v) in found.items()} == pytest.approx({s: mean(g) for s, g in expected.items()})
 
 
-@pytest.mark.parametrize("gamma", GAMMAS)
-@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(("gamma", "alpha"), [(0.5, 0.5), (0.95, 0.5), (1.0, 1.0)])
 def test_shaped_targets_with_a_value_dataset(tmp_path: Path, gamma: float, alpha: float) -> None:
     ours, theirs = tree(policy="pi_0"), tree(300, policy="mu_7")
     options = {"gamma": gamma, "prompt": template(tmp_path)}
@@ -79,8 +76,9 @@ def test_shaped_targets_with_a_value_dataset(tmp_path: Path, gamma: float, alpha
     assert report.skipped["rows of unknown value"] == sum(everything.rows.values()) - len(expected) > 0
 
 
-@pytest.mark.parametrize("gamma", GAMMAS)
-def test_shaped_targets_with_a_value_function(tmp_path: Path, gamma: float) -> None:
+def test_shaped_targets_with_a_value_function(tmp_path: Path) -> None:
+    gamma = 0.95
+
     def value_of(prompt: str) -> float:
         return (len(prompt) * 37 % 101) / 101
 

@@ -1,7 +1,8 @@
 """What a label writes: Parquet for `train` and `test`, a dataset card, and a report of what went into it.
 
-`datasets.load_dataset(OUT)` reads it. Rows are streamed, so memory does not grow with the dataset, and the folder
-appears under its name whole or not at all. A former dataset of the same kind is replaced; nothing else ever is.
+`datasets.load_dataset(OUT)` reads it; a split without rows (one game has no other side) is not there. Rows are
+streamed, so memory does not grow with the dataset, and the folder appears under its name whole or not at all. A
+former dataset of the same kind is replaced; nothing else ever is.
 """
 
 from __future__ import annotations
@@ -118,6 +119,8 @@ class Dataset:
         for split, writer in self._writers.items():
             self._write(split)
             writer.close()
+            if not self._rows[split]:  # `datasets` does not load a split without rows
+                (self.work / "data" / f"{split}.parquet").unlink()
         games = {split: len(found) for split, found in self._games.items()}
         skipped = {**source.skipped(), **{name: n for name, n in (left_out or {}).items() if n}}
         report = LabelReport(self.kind, self.out, self._rows, games, source.counts(), skipped, statistics)
@@ -160,14 +163,12 @@ def _mark(kind: str) -> str:
 def _card(report: LabelReport, settings: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in ("prm-gym", "duckdb", "pyarrow"))
     facts = "\n".join(f"- {line}" for line in report.lines())
+    files = "\n".join(f"  - split: {split}\n    path: data/{split}.parquet" for split, n in report.rows.items() if n)
     return f"""---
 configs:
 - config_name: default
   data_files:
-  - split: train
-    path: data/train.parquet
-  - split: test
-    path: data/test.parquet
+{files}
 ---
 {_mark(report.kind)}
 

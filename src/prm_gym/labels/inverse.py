@@ -63,7 +63,8 @@ WHERE place <= CASE WHEN expert THEN k * $policies ELSE k END
 _ROWS = """
 SELECT t.episode, t.turn, t.state_key, t.terminated, t.expert, a.reason, a.action, a.response
 FROM (
-    SELECT *, row_number() OVER (PARTITION BY next_key, terminated ORDER BY expert, episode, turn) AS sample FROM transitions
+    SELECT *, row_number() OVER (PARTITION BY next_key, terminated ORDER BY expert, episode, turn) AS sample
+    FROM transitions
 ) t LEFT JOIN next_actions a ON a.next_key = t.next_key AND a.sample = t.sample AND NOT t.terminated
 """
 

@@ -151,12 +151,8 @@ class Rollouts:
             self.db.execute(_EPISODES, {"seed": seed, "task_types": list(task_types or [])})
             self._divide_games(seed, train_share)
             self.db.execute(_TURNS)
-        except duckdb.IOException as error:
-            self.db.close()
-            problem = str(error).splitlines()[0]
-            raise UserError(self._files[0].parent, problem, "run again when nothing writes there") from None
-        except BaseException:
-            self.db.close()
+        except BaseException as error:
+            self._close(error)
             raise
 
     def _open_rows(self, weights: Sequence[float]) -> None:
@@ -233,7 +229,14 @@ class Rollouts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._close(error)
+
+    def _close(self, error: BaseException | None) -> None:
         self.db.close()
+        ours = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException)
+        if isinstance(error, duckdb.Error) and not isinstance(error, ours):
+            problem = f"cannot be read ({str(error).splitlines()[0]})"
+            raise UserError(self._files[0].parent, problem, "check the disk; run again when nothing writes there")
 
 
 def divide(games: Sequence[str], seed: int, train_share: float) -> dict[str, str]:

@@ -91,7 +91,8 @@ def _runs(file: Path) -> Iterator[tuple[int, Texts]]:
     texts = Texts("", "")
     episode_id: str | None = None
     first_row = row = 0
-    for batch in pq.ParquetFile(file).iter_batches(batch_size=2048, columns=_COLUMNS):
+    # All columns are decoded, so that their checksums also vouch for what the query engine has read unchecked.
+    for batch in pq.ParquetFile(file, page_checksum_verification=True).iter_batches(batch_size=2048):
         ids, games, tasks, observations, responses, reasons, actions = (
             batch[name].to_pylist() for name in _COLUMNS if name != "admissible_commands"
         )

@@ -1,0 +1,76 @@
+"""Datasets as their readers see them: `datasets`, TRL, and a person with the card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import datasets
+import pytest
+from label_worlds import play, rows, template, tree, write
+
+from prm_gym.errors import UserError
+from prm_gym.labels import monte_carlo, preferences, prompts, sft, value
+
+COLUMNS = {
+    monte_carlo: ["prompt", "completion", "target", "count"],
+    preferences: ["prompt", "chosen", "rejected", "margin"],
+    value: ["prompt", "target", "count"],
+    prompts: ["prompt", "exploration_prompt", "source"],
+    sft: ["prompt", "completion"],
+}
+PROVENANCE = ["game_id", "turn", "iteration", "policy_id", "state_key"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write(tmp_path / "in", tree(80))
+
+
+@pytest.mark.parametrize("kind", COLUMNS, ids=lambda kind: kind.__name__.rpartition(".")[2])
+def test_load_dataset_reads_every_output(tmp_path: Path, folder: Path, kind: object) -> None:
+    report = kind.label([folder], tmp_path / "out", prompt=template(tmp_path))  # type: ignore[attr-defined]
+    loaded = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    assert {split: len(loaded[split]) for split in loaded} == report.rows
+    assert loaded["train"].column_names == [*COLUMNS[kind], *PROVENANCE]  # type: ignore[index]
+    assert not set(loaded["train"]["game_id"]) & set(loaded["test"]["game_id"])
+    assert set(loaded["train"][0]["prompt"][0]) == {"role", "content"}
+    assert len(loaded["train"][0]["state_key"]) == 16
+
+
+def test_one_game_has_no_test_split(tmp_path: Path) -> None:
+    report = value.label([write(tmp_path / "in", [play(3)])], tmp_path / "out", prompt=template(tmp_path))
+    loaded = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    assert list(loaded) == ["train"]
+    assert report.rows == {"train": len(loaded["train"]), "test": 0}
+
+
+def test_trl_takes_the_columns_as_conversations(tmp_path: Path, folder: Path) -> None:
+    trl = pytest.importorskip("trl.data_utils")
+    for kind in (sft, preferences, prompts):
+        out = tmp_path / kind.__name__
+        kind.label([folder], out, prompt="compact")
+        row = datasets.load_dataset(str(out), cache_dir=str(tmp_path / "cache"))["train"][0]
+        assert trl.is_conversational(row)
+
+
+def test_the_card_says_how_it_was_made(tmp_path: Path, folder: Path) -> None:
+    report = monte_carlo.label([folder], tmp_path / "out", prompt=template(tmp_path), task_types=["type-1", "type-2"])
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"prm-gym label monte_carlo --rollouts {folder} --out {tmp_path / 'out'}" in card
+    assert "--task-types type-1 type-2" in card
+    assert "duckdb" in card
+    assert all(line in card for line in report.lines())
+    assert sum(report.rows.values()) == len(rows(tmp_path / "out"))
+    assert report.lines()[0].startswith("rows: train ")
+
+
+def test_a_former_dataset_is_replaced_and_nothing_else(tmp_path: Path, folder: Path) -> None:
+    plain = template(tmp_path)
+    value.label([folder], tmp_path / "out", prompt=plain)
+    value.label([folder], tmp_path / "out", prompt=plain, gamma=0.5)
+    assert "--gamma 0.5" in (tmp_path / "out" / "README.md").read_text()
+    with pytest.raises(UserError, match="is no monte_carlo dataset"):
+        monte_carlo.label([folder], tmp_path / "out", prompt=plain)
+    with pytest.raises(UserError, match="is there"):
+        value.label([folder], folder, prompt=plain)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out", "plain.jinja"]
