@@ -1,0 +1,234 @@
+"""JSON requests to one or several HTTP servers that serve the same model: balanced, retried, never unbounded.
+
+Each request goes to the least busy server in service. A server that refuses connections, breaks them, times out or
+answers 502-504 is taken out for a while (1 s, doubled each time up to 30 s) and tried again with the next request after
+that. Whatever may pass (those, 408, 429, other 5xx) is tried again with exponential back-off and jitter, and no sooner
+than a Retry-After says. What cannot pass is raised: a wrong key, path or model as `UserError`, a prompt over the
+context as `PromptTooLong`, all else as `RequestFailed`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from prm_gym.errors import UserError
+from prm_gym.types import PromptTooLong
+
+if TYPE_CHECKING:
+    import httpx
+
+_LONGEST_WAIT = 30.0  # seconds, between tries and out of service
+_LONGEST_RETRY_AFTER = 120.0
+_MAY_PASS = {408, 409, 425, 429}
+_OUT_OF_SERVICE = {502, 503, 504}
+_NEVER_PASSES = {401: "the key is missing or wrong", 403: "access is refused", 404: "no such path or model"}
+# vLLM, SGLang, OpenAI, llama.cpp and text-generation-inference each say it in words of their own.
+_TOO_LONG = re.compile(
+    r"context_length_exceeded|maximum (context|model) length|max_model_len|context length|context size"
+    r"|longer than the (maximum|model)|exceeds the (maximum|available)|prompt is too long"
+    r"|inputs.*tokens.*must have less",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+class RequestFailed(Exception):
+    """A request failed for good: every try failed, or the server refused it for a reason of its own."""
+
+
+@dataclass(slots=True)
+class _Endpoint:
+    url: str
+    busy: int = 0
+    served: int = 0
+    failures: int = 0  # in a row
+    out_until: float = 0.0  # time.monotonic()
+
+
+class Endpoints:
+    """The servers at `base_urls`.
+
+    Parameters
+    ----------
+    base_urls: one or more, such as "http://localhost:8000/v1".
+    concurrency: requests under way at once, over all servers.
+    timeout: seconds until a server that does not answer is given up.
+    retries: how often a request is tried again.
+    backoff: seconds before the first retry; doubled for each further one, shortened at random by up to a half.
+    api_key_env: name of the environment variable that holds the key; the key itself is kept nowhere else.
+
+    Raises `UserError` for no or malformed URLs, an unset variable, or when httpx is not installed.
+    """
+
+    def __init__(
+        self,
+        base_urls: str | Sequence[str],
+        *,
+        concurrency: int = 256,
+        timeout: float = 300.0,
+        retries: int = 6,
+        backoff: float = 0.5,
+        api_key_env: str | None = None,
+    ) -> None:
+        if find_spec("httpx") is None:
+            raise UserError("httpx", "is not installed", 'pip install "prm-gym[server]"')
+        urls = [base_urls] if isinstance(base_urls, str) else list(base_urls)
+        for url in urls:
+            if not url.startswith(("http://", "https://")):
+                raise UserError("base_url", f"{url!r} is not an HTTP address", "say e.g. http://localhost:8000/v1")
+        if not urls:
+            raise UserError("base_url", "there is none", "say e.g. http://localhost:8000/v1")
+        if api_key_env is not None and not os.environ.get(api_key_env):
+            raise UserError("api_key_env", f"the variable {api_key_env} is not set", "export it with the key")
+        if concurrency < 1:
+            raise UserError("concurrency", f"{concurrency} is not a positive number", "say 1 or more")
+        self._endpoints = [_Endpoint(url.rstrip("/")) for url in urls]
+        self._concurrency, self._timeout = concurrency, timeout
+        self._retries, self._backoff = retries, backoff
+        self._api_key_env = api_key_env
+        self._client: httpx.AsyncClient | None = None  # belongs to an event loop, so made in it
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The JSON object that a server answers. Raises as the module says."""
+        client = self._open()
+        async with self._slots:
+            for attempt in range(self._retries + 1):
+                endpoint = await self._choose()
+                problem, wait = await self._try(client, endpoint, path, body)
+                if isinstance(problem, dict):
+                    return problem
+                if attempt < self._retries:
+                    delay = min(self._backoff * 2**attempt, _LONGEST_WAIT) * random.uniform(0.5, 1)
+                    await asyncio.sleep(max(delay, wait))
+        raise RequestFailed(f"{problem}, after {self._retries + 1} tries")
+
+    async def check(self, model: str) -> None:
+        """Raise `UserError` unless some server answers and, where it lists its models, serves `model`."""
+        import httpx
+
+        client = self._open()
+        problems = []
+        for endpoint in self._endpoints:
+            try:
+                reply = await client.get(f"{endpoint.url}/models", timeout=min(self._timeout, 10.0))
+            except httpx.HTTPError as error:
+                self._take_out(endpoint)
+                problems.append(f"{endpoint.url} ({_name(error)})")
+                continue
+            served = _listed_models(reply)
+            if served and model not in served:
+                known = ", ".join(sorted(served)[:5])
+                raise UserError(endpoint.url, f"serves no model {model!r}", f"name one of: {known}", field="model")
+        if len(problems) == len(self._endpoints):
+            raise UserError(
+                "base_url", f"no server answers at {', '.join(problems)}", "start it, or correct the address"
+            )
+
+    async def close(self) -> None:
+        """Close the connections; a later request opens new ones."""
+        if self._client is not None:
+            client, self._client = self._client, None
+            await client.aclose()
+
+    def _open(self) -> httpx.AsyncClient:
+        import httpx
+
+        if self._client is None:
+            key = os.environ.get(self._api_key_env or "")
+            self._client = httpx.AsyncClient(
+                headers={"Authorization": f"Bearer {key}"} if self._api_key_env and key else {},
+                timeout=httpx.Timeout(self._timeout, connect=min(self._timeout, 10.0), pool=None),
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=self._concurrency),
+            )
+            self._slots = asyncio.Semaphore(self._concurrency)
+        return self._client
+
+    async def _choose(self) -> _Endpoint:
+        while True:
+            now = time.monotonic()
+            in_service = [endpoint for endpoint in self._endpoints if endpoint.out_until <= now]
+            if in_service:
+                return min(in_service, key=lambda endpoint: (endpoint.busy, endpoint.served))
+            await asyncio.sleep(min(endpoint.out_until for endpoint in self._endpoints) - now)
+
+    async def _try(
+        self, client: httpx.AsyncClient, endpoint: _Endpoint, path: str, body: Mapping[str, Any]
+    ) -> tuple[dict[str, Any] | str, float]:
+        """The answer, or what went wrong and how many seconds the server wants to be left alone."""
+        import httpx
+
+        url = endpoint.url + path
+        endpoint.busy += 1
+        endpoint.served += 1
+        try:
+            reply = await client.post(url, json=body)
+        except httpx.TransportError as error:
+            self._take_out(endpoint)
+            return f"{url}: {_name(error)}", 0.0
+        finally:
+            endpoint.busy -= 1
+        status = reply.status_code
+        if status in _OUT_OF_SERVICE:
+            self._take_out(endpoint)
+            return f"{url}: status {status}", self._retry_after(reply)
+        endpoint.failures = 0
+        if reply.is_success:
+            return _object(url, reply), 0.0
+        said = " ".join(reply.text[:500].split())
+        if status in _MAY_PASS or status >= 500:
+            return f"{url}: status {status} ({said})", self._retry_after(reply)
+        if status in _NEVER_PASSES:
+            raise UserError(url, f"{_NEVER_PASSES[status]} (status {status}: {said})", "correct it and run again")
+        if _TOO_LONG.search(reply.text):
+            raise PromptTooLong(said)
+        raise RequestFailed(f"{url}: status {status} ({said})")
+
+    def _take_out(self, endpoint: _Endpoint) -> None:
+        """Out of service for twice as long as the last time; at most once for all requests that fail together."""
+        now = time.monotonic()
+        if endpoint.out_until <= now:
+            endpoint.failures += 1
+            endpoint.out_until = now + min(2 * self._backoff * 2 ** (endpoint.failures - 1), _LONGEST_WAIT)
+
+    def _retry_after(self, reply: httpx.Response) -> float:
+        """Seconds that the header asks for: a number or a date (RFC 9110, section 10.2.3)."""
+        said = reply.headers.get("retry-after", "")
+        try:
+            seconds = float(said)
+        except ValueError:
+            try:
+                seconds = (parsedate_to_datetime(said) - datetime.now(timezone.utc)).total_seconds()
+            except (TypeError, ValueError):
+                return 0.0
+        return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER)
+
+
+def _object(url: str, reply: httpx.Response) -> dict[str, Any]:
+    try:
+        answer = reply.json()
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise RequestFailed(f"{url}: the answer is not a JSON object ({reply.text[:100]!r})")
+    return answer
+
+
+def _listed_models(reply: httpx.Response) -> set[str]:
+    """The ids that GET /models lists; empty where the server has no such list."""
+    try:
+        return {str(entry["id"]) for entry in reply.json()["data"]} if reply.is_success else set()
+    except (ValueError, KeyError, TypeError):
+        return set()
+
+
+def _name(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,0 +1,95 @@
+"""Q(s, a) of a process reward model that is served as a one-logit classifier (vLLM's /classify).
+
+The text is made into ids here, as `policies.prm` does: the chat of the state and the response, without a generation
+prompt. The logit is asked for and its sigmoid taken here, because what servers do by default with one logit differs,
+and a softmax over one class is 1 for every input: a server that insists on that is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from os import PathLike
+
+from prm_gym import prompts
+from prm_gym.errors import UserError
+from prm_gym.policies.endpoints import Endpoints, RequestFailed
+from prm_gym.policies.server import Tokenizer, chat_ids, load_tokenizer
+from prm_gym.types import Message, Response, State
+
+
+class ServedPRMScorer:
+    """Scores responses with the classifier `model` at the servers `base_urls` (with or without a final /v1).
+
+    `tokenizer` is the model's own, or its folder; `prompt` the template of its training data; the other options are
+    those of `Endpoints`.
+    """
+
+    def __init__(
+        self,
+        base_urls: str | Sequence[str],
+        model: str,
+        *,
+        prompt: str | prompts.Prompt,
+        tokenizer: Tokenizer | str | PathLike[str],
+        concurrency: int = 64,
+        timeout: float = 300.0,
+        retries: int = 6,
+        backoff: float = 0.5,
+        api_key_env: str | None = None,
+    ) -> None:
+        urls = [base_urls] if isinstance(base_urls, str) else base_urls
+        self._endpoints = Endpoints(
+            [url.rstrip("/").removesuffix("/v1") for url in urls],
+            concurrency=concurrency,
+            timeout=timeout,
+            retries=retries,
+            backoff=backoff,
+            api_key_env=api_key_env,
+        )
+        self._model = model
+        self._prompt = prompts.load(prompt) if isinstance(prompt, str) else prompt
+        self._tokenizer = load_tokenizer(tokenizer) if isinstance(tokenizer, str | PathLike) else tokenizer
+        self._trusted = False
+
+    async def score(self, pairs: Sequence[tuple[State, Response]]) -> list[float]:
+        """Q(s, a) in [0, 1] of each pair. Raises as `Endpoints.post`."""
+        texts = []
+        for state, response in pairs:
+            answer: Message = {"role": "assistant", "content": response.text}
+            chat = [*self._prompt.messages(state), answer]
+            texts.append(chat_ids(self._tokenizer, chat, add_generation_prompt=False))
+        if not self._trusted:
+            await self._refuse_softmax(texts[0])
+        return [_sigmoid(logit) for logit in await self._logits(texts, activate=False)]
+
+    async def close(self) -> None:
+        await self._endpoints.close()
+
+    async def _refuse_softmax(self, text: list[int]) -> None:
+        """Ask with and without the activation: a server that says 1 both times applies a softmax whatever is asked."""
+        both = await asyncio.gather(*(self._logits([text], activate=activate) for activate in (False, True)))
+        if both == [[1.0], [1.0]]:
+            raise UserError(
+                self._model,
+                "is served with a softmax over its one class, which is 1 for every input",
+                "serve it with a pooler that gives logits (vLLM: --pooler-config '{\"use_activation\": false}')",
+            )
+        self._trusted = True
+
+    async def _logits(self, texts: list[list[int]], *, activate: bool) -> list[float]:
+        body = {"model": self._model, "input": texts, "use_activation": activate}
+        answer = await self._endpoints.post("/classify", body)
+        try:
+            rows = sorted(answer["data"], key=lambda row: int(row["index"]))
+            logits = [float(logit) for row in rows for logit in row["probs"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise RequestFailed(f"/classify answered without scores ({type(error).__name__}: {error})") from error
+        if len(logits) != len(texts):
+            raise UserError(self._model, f"gave {len(logits)} scores for {len(texts)} texts", "serve a one-logit model")
+        return logits
+
+
+def _sigmoid(logit: float) -> float:
+    return 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))

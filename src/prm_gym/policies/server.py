@@ -1,0 +1,165 @@
+"""A policy behind an OpenAI-compatible server: vLLM, SGLang, or a provider's API.
+
+With a `tokenizer` the prompt is made into token ids here and sent as such to /completions, so that nothing is
+tokenised twice and the server adds no second BOS; the ids sampled come back where the server can give them (vLLM:
+`return_token_ids`). A server that reads more or fewer prompt tokens than were sent is refused.
+Without a tokenizer the messages go to /chat/completions, with nothing but standard fields: API models.
+
+Left out: streaming, tools, log-probabilities.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Any, Protocol
+
+from prm_gym import prompts
+from prm_gym.errors import UserError
+from prm_gym.policies.endpoints import Endpoints, RequestFailed
+from prm_gym.types import Message, Response, State
+
+
+class Tokenizer(Protocol):
+    """The part of a transformers tokenizer that is used here."""
+
+    def apply_chat_template(self, conversation: list[Message], **options: Any) -> Any: ...
+
+
+class ServerPolicy:
+    """Samples responses of `model` at the servers `base_urls`.
+
+    Parameters
+    ----------
+    base_urls: one or more, such as "http://localhost:8000/v1"; requests go to the least busy.
+    model: the name under which the servers know it; `policy_id` is the same unless given.
+    prompt: the name or path of a prompt template, or a loaded one.
+    tokenizer: the model's own, or its folder; None for API models.
+    temperature, max_tokens, stop: as the API means them; `max_tokens` of one response.
+    extra_body: further fields of the request; None removes a field, such as {"max_tokens": None,
+        "max_completion_tokens": 256} for a provider that renamed it.
+    concurrency, timeout, retries, backoff, api_key_env: see `Endpoints`.
+
+    Raises `UserError` as `Endpoints`, and for a tokenizer without a chat template.
+    """
+
+    def __init__(
+        self,
+        base_urls: str | Sequence[str],
+        model: str,
+        *,
+        prompt: str | prompts.Prompt,
+        tokenizer: Tokenizer | str | PathLike[str] | None = None,
+        temperature: float = 0.3,
+        max_tokens: int = 256,
+        stop: Sequence[str] = (),
+        extra_body: Mapping[str, Any] | None = None,
+        policy_id: str | None = None,
+        concurrency: int = 256,
+        timeout: float = 300.0,
+        retries: int = 6,
+        backoff: float = 0.5,
+        api_key_env: str | None = None,
+    ) -> None:
+        self.policy_id = model if policy_id is None else policy_id
+        self._prompt = prompts.load(prompt) if isinstance(prompt, str) else prompt
+        self._tokenizer = load_tokenizer(tokenizer) if isinstance(tokenizer, str | PathLike) else tokenizer
+        self._endpoints = Endpoints(
+            base_urls,
+            concurrency=concurrency,
+            timeout=timeout,
+            retries=retries,
+            backoff=backoff,
+            api_key_env=api_key_env,
+        )
+        fields = {"model": model, "temperature": temperature, "max_tokens": max_tokens, "stop": list(stop) or None}
+        if self._tokenizer is not None:
+            fields["return_token_ids"] = True
+        self._fields = {**fields, **(extra_body or {})}
+        self._model = model
+        self._checked: asyncio.Task[None] | None = None
+
+    async def act(self, state: State, *, n: int = 1, seed: int = 0) -> list[Response]:
+        """Sample `n` responses at `state`; a server that gives fewer at once is asked again, with other seeds.
+
+        Raises `PromptTooLong`, `RequestFailed` after the retries, and `UserError` for what no retry can mend.
+        """
+        if self._checked is None:
+            self._checked = asyncio.ensure_future(self._endpoints.check(self._model))
+        await asyncio.shield(self._checked)
+        messages = self._prompt.messages(state)
+        responses: list[Response] = []
+        while len(responses) < n:
+            body = {**self._fields, "n": n - len(responses), "seed": seed + len(responses)}
+            responses += await self._sample(messages, body)
+        return responses[:n]
+
+    async def close(self) -> None:
+        """Close the connections; `act` opens new ones."""
+        self._checked = None
+        await self._endpoints.close()
+
+    async def _sample(self, messages: list[Message], fields: dict[str, Any]) -> list[Response]:
+        body = {name: value for name, value in fields.items() if value is not None}
+        ids: list[int] | None = None
+        if self._tokenizer is None:
+            answer = await self._endpoints.post("/chat/completions", {**body, "messages": messages})
+        else:
+            ids = chat_ids(self._tokenizer, messages, add_generation_prompt=True)
+            answer = await self._endpoints.post("/completions", {**body, "prompt": ids})
+        usage = answer.get("usage") or {}
+        read = usage.get("prompt_tokens")
+        if ids is not None and read is not None and read != len(ids):
+            raise UserError(
+                "server",
+                f"read {read} prompt tokens where {len(ids)} were sent",
+                "serve without adding special tokens and without truncating prompts",
+            )
+        try:
+            choices = list(answer["choices"])
+            share = (usage.get("completion_tokens") or 0) // len(choices)
+            return [_response(choice, read or len(ids or ()), share) for choice in choices]
+        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+            raise RequestFailed(f"the answer has no usable choices ({type(error).__name__}: {error})") from error
+
+
+def load_tokenizer(folder: str | PathLike[str]) -> Tokenizer:
+    """The tokenizer in `folder`. Raises `UserError` if it cannot be read or has no chat template."""
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise UserError("transformers", "is not installed", "pip install transformers") from error
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        problem = str(error).strip().splitlines()[0]
+        raise UserError(folder, f"no tokenizer can be read ({problem})", "name the model's folder") from error
+    if tokenizer.chat_template is None:
+        raise UserError(folder, "the tokenizer has no chat template", "add one, or leave the tokenizer out")
+    loaded: Tokenizer = tokenizer
+    return loaded
+
+
+def chat_ids(tokenizer: Tokenizer, messages: list[Message], *, add_generation_prompt: bool) -> list[int]:
+    """The token ids of a chat by the tokenizer's own template, which alone decides about special tokens."""
+    ids = tokenizer.apply_chat_template(
+        messages, add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=False
+    )
+    return [int(token) for token in ids]
+
+
+def _response(choice: dict[str, Any], prompt_tokens: int, share: int) -> Response:
+    """One choice of either endpoint. `share`: an even part of the response tokens, where no ids tell their number."""
+    text = choice["text"] if "text" in choice else choice["message"]["content"] or ""
+    token_ids = choice.get("token_ids")
+    reason, action = prompts.parse(text)
+    return Response(
+        text=text,
+        reason=reason,
+        action=action,
+        prompt_tokens=prompt_tokens,
+        response_tokens=share if token_ids is None else len(token_ids),
+        token_ids=None if token_ids is None else tuple(token_ids),
+        finished=choice.get("finish_reason") == "stop",
+    )
