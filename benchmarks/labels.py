@@ -1,0 +1,196 @@
+"""What labels cost: targets by SQL against a plain Python dictionary, at the size of the paper's largest collection.
+
+    python benchmarks/labels.py --episodes 70000      # about 1 GB of disk in a temporary folder
+    python benchmarks/labels.py --episodes 7000       # a tenth: a minute or two
+
+Episodes of 30 turns with texts of ALFWorld's size are generated into a store, 20 to a game, so that early states
+repeat. Then, each in a process of its own, on the same files:
+
+- targets: open the store, Eq. 1 for every (s, a), the statistics; no text is read or written.
+- the same on a tenth of the episodes, which shows how time and memory grow.
+- a Python dictionary from hashed (s, a) to the returns through it, as the paper describes it, reading only the columns
+  it needs.
+- emission: the whole `monte_carlo` dataset of some episodes, rendered by each prompt and written.
+
+The last lines are ratios. Memory is the peak of the process (resident set), the imports in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import random
+import resource
+import shutil
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from prm_gym.labels import monte_carlo
+from prm_gym.labels.rollouts import Rollouts
+from prm_gym.labels.statistics import of_states, of_targets
+from prm_gym.store import EpisodeWriter, parts
+from prm_gym.types import Episode, StopReason, Turn, extend_key, state_key
+
+TURNS = 30
+ROLLOUTS_PER_GAME = 20
+GAMMA = 0.95
+
+
+def generate(folder: Path, episodes: int) -> None:
+    """Random walks whose observations are a function of the state: equal histories are equal states."""
+    draw = random.Random(0)
+    letters = "".join(draw.choices("eeeettaaooinnsshrdlu    ", k=1 << 20))
+    objects = [
+        f"{name} {n}" for name in ("mug", "apple", "drawer", "countertop", "cabinet", "shelf") for n in range(20)
+    ]
+    verbs = ("go to", "open", "examine", "take")
+    menus = [sorted(f"{draw.choice(verbs)} {draw.choice(objects)}" for _ in range(40)) for _ in range(500)]
+    sights = [f"You arrive at {draw.choice(objects)}. On it, you see {_list(draw, objects, 6)}." for _ in range(5000)]
+    rooms = [f"You are in a room. Looking around you, you see {_list(draw, objects, 31)}." for _ in range(3553)]
+    with EpisodeWriter(folder, flush_episodes=1000) as writer:
+        for number in range(episodes):
+            game = number // ROLLOUTS_PER_GAME
+            key = state_key(f"game-{game}", [rooms[game % len(rooms)]], [])
+            observation, turns = rooms[game % len(rooms)], []
+            won = draw.random() < 0.6
+            for turn in range(TURNS):
+                place = int.from_bytes(key[:4], "little")
+                menu = menus[place % len(menus)]
+                action = menu[min(int(draw.expovariate(0.8)), 39)]
+                start = draw.randrange(1 << 19)
+                reason = letters[start : start + 180]
+                last = won and turn == TURNS - 1
+                turns.append(
+                    Turn(
+                        turn=turn,
+                        observation=observation,
+                        admissible_commands=menu,
+                        response=f"REASON: {reason}\nACTION: {action}",
+                        reason=reason,
+                        action=action,
+                        action_valid=True,
+                        reward=float(last),
+                        terminated=last,
+                        state_key=key,
+                        prompt_tokens=900,
+                        response_tokens=60,
+                    )
+                )
+                observation = sights[(place + len(action)) % len(sights)]
+                key = extend_key(key, action, observation)
+            turns.append(Turn(turn=TURNS, observation=observation, admissible_commands=menus[0], state_key=key))
+            stop = StopReason.WON if won else StopReason.STEP_LIMIT
+            task = f"put some {objects[game % len(objects)]} in cabinet"
+            writer.add(Episode(f"e{number:07d}", f"game-{game}", "train", task, "pick", "pi_0", 1, number, stop, turns))
+
+
+def targets(folder: Path) -> dict[str, float]:
+    with tempfile.TemporaryDirectory(dir=folder.parent) as work, Rollouts([folder], Path(work)) as source:
+        monte_carlo.action_values(source, GAMMA)
+        found = {**of_targets(source, "action_values"), **of_states(source, "action_values")}
+        (rows, checksum) = source.one("SELECT count(*), sum(target * count) FROM action_values")
+    return {"rows": rows, "sum": checksum, "visits": found["visits"]}
+
+
+def dictionary(folder: Path) -> dict[str, float]:
+    """G(s, a) as a dictionary of lists, filled episode by episode."""
+    returns: dict[tuple[bytes, str], list[float]] = defaultdict(list)
+    columns = ["episode_id", "turn", "state_key", "action", "reward"]
+    for part in parts(folder):
+        for batch in pq.ParquetFile(part).iter_batches(columns=columns):
+            rows = list(zip(*(batch[name].to_pylist() for name in columns), strict=True))
+            waiting: list[tuple[bytes, str, float]] = []
+            for _, _, key, action, reward in rows:
+                if reward is not None:
+                    waiting.append((key, action, reward))
+                    continue
+                g = 0.0
+                while waiting:
+                    key, action, reward = waiting.pop()
+                    g = reward + GAMMA * g
+                    returns[key, action].append(g)
+    q = {pair: (sum(found) / len(found), len(found)) for pair, found in returns.items()}
+    return {"rows": len(q), "sum": sum(target * n for target, n in q.values()), "visits": sum(n for _, n in q.values())}
+
+
+def emission(folder: Path, prompt: str) -> dict[str, float]:
+    out = folder.parent / f"out-{prompt}"
+    report = monte_carlo.label([folder], out, prompt=prompt)
+    size = sum(file.stat().st_size for file in out.rglob("*.parquet"))
+    shutil.rmtree(out)
+    return {"rows": sum(report.rows.values()), "megabytes": size / 1e6}
+
+
+def measure(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float, float]:
+    """Result, seconds and peak gigabytes of a call in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=_measured, args=(queue, work, arguments))
+    process.start()
+    answer = queue.get()
+    process.join()
+    result, seconds, gigabytes = answer
+    return result, seconds, gigabytes
+
+
+def _measured(queue: Any, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    start = time.perf_counter()
+    result = work(*arguments)
+    seconds = time.perf_counter() - start
+    queue.put((result, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6))
+
+
+def _list(draw: random.Random, objects: list[str], most: int) -> str:
+    return ", ".join(f"a {name}" for name in draw.sample(objects, draw.randint(most // 2, most)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--episodes", type=int, default=70_000)
+    parser.add_argument("--emit", type=int, default=2_000, help="episodes whose dataset is rendered and written")
+    parser.add_argument("--folder", type=Path, help="where to work; a temporary folder by default")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        sizes = {"whole": options.episodes, "tenth": options.episodes // 10, "emit": options.emit}
+        for label, episodes in sizes.items():
+            _, seconds, peak = measure(generate, Path(name) / label, episodes)
+            size = sum(part.stat().st_size for part in parts(Path(name) / label)) / 1e6
+            print(f"generated {episodes:,} episodes: {seconds:.1f} s, {size:.0f} MB, peak {peak:.2f} GB", flush=True)
+        results = {}
+        for what, work, label in (
+            ("targets of a tenth", targets, "tenth"),
+            ("targets", targets, "whole"),
+            ("dictionary", dictionary, "whole"),
+        ):
+            result, seconds, peak = measure(work, Path(name) / label)
+            results[what] = result, seconds, peak
+            turns = sizes[label] * TURNS
+            print(
+                f"{what}: {seconds:.1f} s, peak {peak:.2f} GB, {turns / seconds:,.0f} turns/s, "
+                f"{result['rows']:,} rows from {result['visits']:,} visits",
+                flush=True,
+            )
+        for prompt in ("full", "compact"):
+            result, seconds, peak = measure(emission, Path(name) / "emit", prompt)
+            rate = result["rows"] / seconds
+            print(
+                f"emission, {prompt}: {seconds:.1f} s, peak {peak:.2f} GB, {rate:,.0f} rows/s, "
+                f"{result['rows']:,} rows, {result['megabytes']:.0f} MB",
+                flush=True,
+            )
+    (whole, seconds, peak), (_, small_seconds, small_peak) = results["targets"], results["targets of a tenth"]
+    plain, plain_seconds, plain_peak = results["dictionary"]
+    assert plain["rows"] == whole["rows"]
+    assert abs(plain["sum"] - whole["sum"]) < 1e-6 * whole["sum"]
+    print(f"targets, whole / tenth: time x{seconds / small_seconds:.1f}, memory x{peak / small_peak:.1f}")
+    print(f"dictionary / targets: time x{plain_seconds / seconds:.1f}, memory x{plain_peak / peak:.1f}")
+
+
+if __name__ == "__main__":
+    main()
