@@ -74,6 +74,12 @@ def test_the_later_look_counts() -> None:
     assert memory.home == {"vase 1": "shelf 1"}
 
 
+def test_what_was_taken_is_no_longer_there() -> None:
+    look = "You arrive at shelf 1. On the shelf 1, you see a mug 2, and a mug 1."
+    memory = memory_of(look, "You pick up the mug 1 from the shelf 1.")
+    assert memory.where("mug") == [("mug 2", "shelf 1")]
+
+
 def test_a_closed_receptacle_is_not_seen_until_it_is_opened() -> None:
     closed = "You arrive at drawer 1. The drawer 1 is closed."
     assert "drawer 1" not in memory_of(closed).seen

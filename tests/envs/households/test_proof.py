@@ -15,7 +15,7 @@ from prm_gym.envs.households.writer import games
 @pytest.fixture(scope="module")
 def drawn() -> list[Game]:
     """One small game of each task type."""
-    return list(games("small", "train", len(TASK_TYPES), 5))
+    return [game for _, game in games("small", {"train": len(TASK_TYPES)}, 5)]
 
 
 def test_every_command_of_a_plan_is_needed(drawn: list[Game]) -> None:

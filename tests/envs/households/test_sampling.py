@@ -6,10 +6,12 @@ from collections import Counter
 
 import pytest
 
+from prm_gym.envs.households import writer
 from prm_gym.envs.households.catalog import APPLIANCES, TASK_TYPES, catalog
 from prm_gym.envs.households.game import Game
 from prm_gym.envs.households.splits import SPLITS
 from prm_gym.envs.households.writer import games
+from prm_gym.errors import UserError
 
 COUNTS = {"small": 240, "full": 60}
 
@@ -17,7 +19,11 @@ COUNTS = {"small": 240, "full": 60}
 @pytest.fixture(scope="module", params=sorted(COUNTS))
 def drawn(request: pytest.FixtureRequest) -> dict[str, list[Game]]:
     preset = request.param
-    return {split: list(games(preset, split, COUNTS[preset], 1)) for split in SPLITS} | {"preset": preset}
+    return {split: draw(preset, split, COUNTS[preset], seed=1) for split in SPLITS} | {"preset": preset}
+
+
+def draw(preset: str, split: str, count: int, *, seed: int) -> list[Game]:
+    return [game for _, game in games(preset, {split: count}, seed)]
 
 
 def every(drawn: dict[str, list[Game]]) -> list[Game]:
@@ -91,6 +97,21 @@ def test_no_two_games_of_a_split_are_alike(drawn: dict[str, list[Game]]) -> None
         assert len({game.folder for game in drawn[split]}) == len(drawn[split])
 
 
+def test_a_game_like_an_earlier_one_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also across splits, and not for ever."""
+
+    def alike(preset: str, split: str, index: int, seed: int, attempt: int) -> Game:
+        return draw_one(preset, "train", index if attempt else 0, seed, attempt)
+
+    draw_one = writer._draw
+    monkeypatch.setattr(writer, "_draw", alike)
+    keys = [game.text_key for _, game in games("small", {"train": 6, "valid_seen": 6}, 1)]
+    assert len(set(keys)) == 12
+    monkeypatch.setattr(writer, "_draw", lambda *where: draw_one("small", "train", 0, 1, 0))
+    with pytest.raises(UserError, match="--split: train: preset small has only 1 different games; ask for fewer"):
+        list(games("small", {"train": 2}, 1))
+
+
 def test_unseen_games_share_no_layout_and_no_pair_with_train(drawn: dict[str, list[Game]]) -> None:
     train, unseen = drawn["train"], drawn["valid_unseen"]
     assert not {game.floor_plan for game in train} & {game.floor_plan for game in unseen}
@@ -105,15 +126,15 @@ def test_seen_games_are_other_tasks_in_the_layouts_of_train(drawn: dict[str, lis
 
 
 def test_a_task_stays_in_its_split_whatever_the_seed() -> None:
-    train = {(game.floor_plan, game.task) for seed in (1, 2, 3) for game in games("small", "train", 120, seed)}
-    held_out = {(game.floor_plan, game.task) for game in games("small", "valid_seen", 240, 4)}
+    train = {(game.floor_plan, game.task) for seed in (1, 2, 3) for game in draw("small", "train", 120, seed=seed)}
+    held_out = {(game.floor_plan, game.task) for game in draw("small", "valid_seen", 240, seed=4)}
     assert not train & held_out
 
 
 def test_full_rooms_are_like_alfworlds() -> None:
     """Receptacles that share a location, closed ones, and several objects of a type, in every room."""
     tables = catalog()
-    for game in games("full", "train", 60, 2):
+    for game in draw("full", "train", 60, seed=2):
         assert max(Counter(place.location for place in game.receptacles).values()) >= 2
         assert any(place.kind in tables.openable for place in game.receptacles)
         assert max(Counter(thing.kind for thing in game.things if thing.home).values()) >= 2

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
 
 from prm_gym.envs.households.catalog import LAMP
 from prm_gym.envs.households.floorplans import Location, Receptacle
@@ -83,14 +84,11 @@ class Game:
         return names
 
     @property
-    def text_key(self) -> tuple[object, ...]:
-        """Equal for two games that no player could tell apart by what is where."""
-        home = {place.id: self.names[place.id] for place in self.receptacles}
-        return (
-            self.sentence,
-            tuple(sorted(home.values())),
-            tuple(sorted((self.names[thing.id], home.get(thing.home, "")) for thing in self.things)),
-        )
+    def text_key(self) -> bytes:
+        """Equal for two games with the same task and the same things in the same places, by the names players read."""
+        places = sorted(self.names[place.id] for place in self.receptacles)
+        things = sorted((self.names[thing.id], self.names.get(thing.home, "")) for thing in self.things)
+        return blake2b(repr((self.sentence, places, things)).encode(), digest_size=16).digest()
 
 
 _SPELLING = {"-": "_minus_", "#": "-", "|": "_bar_", "+": "_plus_", ".": "_dot_", ",": "_comma_"}

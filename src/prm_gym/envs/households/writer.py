@@ -12,7 +12,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from hashlib import blake2b
 from itertools import islice
@@ -54,10 +54,9 @@ def generate(
     try:
         if _prepare(out, parameters):
             return counts
-        jobs = _unwritten(out, parameters)
-        total = sum(counts.values())
-        written = _write_all(out, jobs, workers)
-        for _ in track(written, "games", total=total, console=Console(stderr=True), disable=not progress):
+        written = _write_all(out, games(preset, counts, seed), workers)
+        console = Console(stderr=True)
+        for _ in track(written, "games", sum(counts.values()), console=console, disable=not progress):
             pass
         shutil.rmtree(out / _PARTIAL, ignore_errors=True)
         _write_json(out / MANIFEST, {**parameters, "complete": True})
@@ -69,20 +68,22 @@ def generate(
     return counts
 
 
-def games(preset: str, split: str, count: int, seed: int) -> Iterator[Game]:
-    """The games of a split as values, in order, no two alike to a player."""
-    known: set[tuple[object, ...]] = set()
-    for index in range(count):
-        for attempt in range(_ATTEMPTS):
-            game = _draw(preset, split, index, seed, attempt)
-            if game.text_key not in known:
-                break
-        else:
-            raise UserError(
-                "--split", f"there are no {count} different games of preset {preset}", "ask for fewer", field=split
-            )
-        known.add(game.text_key)
-        yield game
+def games(preset: str, splits: Mapping[str, int], seed: int) -> Iterator[tuple[str, Game]]:
+    """(split, game) for all games in order, no two of them alike to a player."""
+    known: set[bytes] = set()
+    for split, count in splits.items():
+        for index in range(count):
+            game = _draw_new(known, preset, split, index, seed)
+            known.add(game.text_key)
+            yield split, game
+
+
+def _draw_new(known: set[bytes], preset: str, split: str, index: int, seed: int) -> Game:
+    for attempt in range(_ATTEMPTS):
+        game = _draw(preset, split, index, seed, attempt)
+        if game.text_key not in known:
+            return game
+    raise UserError("--split", f"preset {preset} has only {index} different games", "ask for fewer", field=split)
 
 
 def _draw(preset: str, split: str, index: int, seed: int, attempt: int) -> Game:
@@ -138,33 +139,26 @@ def _prepare(out: Path, parameters: dict[str, Any]) -> bool:
     return found.get("complete") is True
 
 
-def _unwritten(out: Path, parameters: dict[str, Any]) -> Iterator[tuple[str, Game | None]]:
-    """(split, game) for every game in order; None in place of a game that is on disk already."""
-    for split, count in parameters["splits"].items():
-        for game in games(parameters["preset"], split, count, parameters["seed"]):
-            yield split, None if (out / split / game.folder).is_dir() else game
-
-
-def _write_all(out: Path, jobs: Iterator[tuple[str, Game | None]], workers: int) -> Iterator[None]:
+def _write_all(out: Path, jobs: Iterator[tuple[str, Game]], workers: int) -> Iterator[None]:
     """Write the games, yielding once for each. Only a bounded number is handed out ahead of what has been written."""
     if workers == 1:
-        for split, game in jobs:
-            _write_chunk(out, [(split, game)])
+        for job in jobs:
+            _write_games(out, [job])
             yield
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         while wave := list(islice(jobs, _CHUNK * workers * 4)):
             chunks = [wave[start : start + _CHUNK] for start in range(0, len(wave), _CHUNK)]
-            for size in pool.map(_write_chunk, [out] * len(chunks), chunks):
+            for size in pool.map(_write_games, [out] * len(chunks), chunks):
                 yield from [None] * size
 
 
-def _write_chunk(out: Path, chunk: Iterable[tuple[str, Game | None]]) -> int:
-    chunk = list(chunk)
-    for split, game in chunk:
-        if game is not None:
+def _write_games(out: Path, jobs: list[tuple[str, Game]]) -> int:
+    """Write those games that are not on disk yet; how many were asked for."""
+    for split, game in jobs:
+        if not (out / split / game.folder).is_dir():
             _write_game(out, split, game)
-    return len(chunk)
+    return len(jobs)
 
 
 def _write_game(out: Path, split: str, game: Game) -> None:
