@@ -200,7 +200,7 @@ class KVSlots(Cache):  # type: ignore[misc]
         keep = np.argsort(-self._used, kind="stable")[:slots]
         keep.sort()
         for i, store in enumerate(self._stores):
-            grown = store.new_empty(slots, store.shape[1], columns, self._head_dim)
+            grown = _zeros((slots, store.shape[1], columns, self._head_dim), store)
             grown[: len(keep), :, :old] = store[torch.from_numpy(keep).to(store.device)]
             self._stores[i] = grown
         tokens = np.zeros((slots, columns), np.int32)
@@ -237,3 +237,12 @@ class KVSlots(Cache):  # type: ignore[misc]
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Always 0: positions and masks are given to the model explicitly."""
         return 0
+
+
+def _zeros(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+    """Zeros, because a masked column still takes part with weight 0, which does not hide a NaN. On a CPU they are
+    numpy's: those take no memory until written."""
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
+    count = int(np.prod(shape)) * like.dtype.itemsize
+    return torch.from_numpy(np.zeros(count, np.uint8)).view(like.dtype).view(shape)

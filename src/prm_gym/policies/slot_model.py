@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
 from prm_gym.errors import UserError
 from prm_gym.policies.kv_slots import Index, KVSlots, Placement, Tokens
@@ -39,14 +40,11 @@ class SlotModel:
         memory_bytes: int,
     ) -> None:
         config = model.config.get_text_config()
-        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-        if kinds != {"full_attention"}:
-            raise UserError(
-                model.name_or_path,
-                f"has layers other than full attention ({', '.join(sorted(kinds))})",
-                "serve it and use the server policy",
-                field="layer_types",
-            )
+        kinds = {type(layer) for layer in DynamicCache(config=config).layers}
+        if kinds - {DynamicLayer}:
+            names = ", ".join(sorted(kind.__name__ for kind in kinds))
+            problem = f"has layers whose state cannot be cut to a prefix ({names})"
+            raise UserError(model.name_or_path, problem, "serve it and use the server policy")
         self._forward = forward
         self._device = model.device
         self._masked = torch.finfo(model.dtype).min
