@@ -26,7 +26,6 @@ _OPPOSITE = {"heat": "cool", "cool": "heat"}
 
 _LISTED = re.compile(r"\ban? (\w+ \d+)")
 _VIEW = re.compile(r"(?:On the|The) (\w+ \d+)(?: is open\. In it)?, you see (.*?)\.", re.DOTALL)
-_CLOSED = re.compile(r"(?:The|You close the) (\w+ \d+)(?: is closed)?\.")
 _TAKEN = re.compile(r"You pick up the (\w+ \d+) from the (\w+ \d+)\.")
 _PLACED = re.compile(r"You (?:move|put) the (\w+ \d+) (?:to|in/on) the (\w+ \d+)\.")
 _TREATED = re.compile(r"You (clean|heat|cool) the (\w+ \d+) using")
@@ -54,7 +53,6 @@ class Memory:
     receptacles: list[str]  # in the order of the first observation
     contents: dict[str, set[str]] = field(default_factory=dict)  # of the receptacles looked into
     seen: dict[str, int] = field(default_factory=dict)  # receptacle -> turn of the last look
-    closed: set[str] = field(default_factory=set)  # known to be closed
     home: dict[str, str] = field(default_factory=dict)  # object -> receptacle it was last taken from
     treated: set[tuple[str, str]] = field(default_factory=set)  # (treatment, object)
     held: str = ""
@@ -100,9 +98,6 @@ def _remember(memory: Memory, observation: str, turn: int) -> None:
         place, listed = match.groups()
         memory.contents[place] = set(_LISTED.findall(listed))
         memory.seen[place] = turn
-        memory.closed.discard(place)
-    elif match := _CLOSED.search(observation):
-        memory.closed.add(match[1])
     elif match := _TAKEN.search(observation):
         thing, place = match.groups()
         memory.held, memory.home[thing] = thing, place

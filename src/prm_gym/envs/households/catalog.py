@@ -68,7 +68,7 @@ def catalog() -> Catalog:
         return _read(folder)
     except (OSError, AttributeError, KeyError) as error:
         raise UserError(
-            folder, f"has not the tables expected of alfworld 0.4 ({error!r})", "run: pip install 'alfworld>=0.4.2'"
+            folder, f"lacks the tables expected of alfworld 0.4 ({error!r})", "run: pip install 'alfworld>=0.4.2'"
         ) from error
 
 

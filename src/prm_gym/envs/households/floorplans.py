@@ -21,7 +21,7 @@ from prm_gym.errors import UserError
 
 Location = tuple[int, int, int, int]  # x and z in quarter metres, rotation in quarter turns, horizon in degrees
 
-FEWEST, MOST = 16, 35  # receptacles in a full room
+_FEWEST, _MOST = 16, 35  # receptacles in a room
 _STEP = 0.25  # metres to a grid cell
 _PADDING = {
     "Kitchen": ("Drawer", "Cabinet"),
@@ -101,19 +101,19 @@ def _receptacle(name: str, position: list[float]) -> Receptacle:
 
 def _trim(places: list[Receptacle]) -> list[Receptacle]:
     """Drop drawers and cabinets, of which some kitchens have over forty, and leave room for what is added."""
-    surplus = len(places) - (MOST - 8)
+    surplus = max(0, len(places) - (_MOST - 8))
     storage = [place for place in places if place.kind in ("Cabinet", "Drawer")]
-    dropped = set(storage[len(storage) - surplus :]) if surplus > 0 else set()
+    dropped = storage[len(storage) - surplus :]
     return [place for place in places if place not in dropped]
 
 
 def _missing(tables: Catalog, room: str, kinds: Iterable[str], places: list[Receptacle]) -> list[str]:
-    """The types of the receptacles to add: those the room lists without a position, then storage up to FEWEST."""
+    """The types of the receptacles to add: those the room lists without a position, then storage up to _FEWEST."""
     present = {place.kind for place in places}
     added: list[str] = []
     for kind in sorted(set(kinds) & tables.receptacles - present):
         added += [kind] * (4 if kind == "StoveBurner" else 1)
-    while len(places) + len(added) < FEWEST or len(added) < 2:
+    while len(places) + len(added) < _FEWEST or len(added) < 2:
         added.append(_PADDING[room][len(added) // 2 % 2])
     return added
 

@@ -40,54 +40,46 @@ PRESETS = {
 def tasks(number: int, task_type: str) -> tuple[Task, ...]:
     """All tasks of a type that a floor plan can host, in a fixed order; empty where there is none."""
     tables, plan = catalog(), floor_plan(number)
+    present = {place.kind for place in plan.receptacles}
+    targets, goals = tables.portable & plan.kinds, set(present)
     if plan.room not in tables.rooms[task_type]:
         return ()
-    present = {place.kind for place in plan.receptacles}
-    targets = tables.portable & plan.kinds
-    excluded = {LAMP}
     if task_type in APPLIANCES:
         appliance, ability = APPLIANCES[task_type]
-        targets &= tables.abilities[ability]
-        excluded.add(appliance)
         if appliance not in present:
             return ()
+        targets &= tables.abilities[ability]
+        goals -= {appliance}
     if task_type == "look_at_obj_in_light":
-        goals = [LAMP] if LAMP in plan.kinds and present & _LAMP_STANDS else []
-    else:
-        goals = sorted(present - excluded)
+        goals = {LAMP} if LAMP in plan.kinds and present & _LAMP_STANDS else set()
     return tuple(
-        task
+        Task(task_type, target, goal)
         for target in sorted(targets)
-        for goal in goals
+        for goal in sorted(goals)
         if goal == LAMP or target in tables.can_contain.get(goal, ())
         if len(_homes(tables, plan.receptacles, target, goal)) >= 2
-        for task in [Task(task_type, target, goal)]
     )
 
 
 def draw_game(preset: Preset, number: int, task: Task, trial: str, rng: random.Random) -> Game:
     """A game of `task` in floor plan `number`; everything about it comes from `rng`."""
     tables, plan = catalog(), floor_plan(number)
-    lamp_stand = ""
     places = plan.receptacles
     if preset.receptacles is not None:
         places = _some_receptacles(tables, plan, task, rng.randint(*preset.receptacles), rng)
+    room = _Furnisher(tables, plan, places, rng)
     if task.toggle:
-        lamp_stand = rng.choice([place.id for place in places if place.kind in _LAMP_STANDS])
-    things = _Furnisher(tables, plan, places, rng)
-    if lamp_stand:
-        things.put(LAMP, lamp_stand)
-    low, high = preset.objects
-    size = rng.randint(low, high)
+        room.put(LAMP, rng.choice([place.id for place in places if place.kind in _LAMP_STANDS]))
+    size = rng.randint(*preset.objects)
     for _ in range(max(task.copies, rng.randint(1, preset.copies))):
-        things.put_somewhere(task.target, avoid=task.goal)
+        room.put_somewhere(task.target, avoid=task.goal)
     if preset.fixtures:
         for kind in sorted(plan.kinds - tables.portable - {LAMP}):
-            things.fix(kind)
+            room.fix(kind)
     for kind in _distractors(tables, plan, places, task.target, preset.copies, rng):
-        if len(things.made) >= size:
+        if len(room.things) >= size:
             break
-        things.put_somewhere(kind)
+        room.put_somewhere(kind)
     return Game(
         trial=trial,
         floor_plan=number,
@@ -95,7 +87,7 @@ def draw_game(preset: Preset, number: int, task: Task, trial: str, rng: random.R
         sentence=task.fill(rng.choice(tables.sentences[task.type]), lower=True),
         start=rng.choice(plan.free),
         receptacles=places,
-        things=tuple(sorted(things.made, key=lambda thing: thing.id)),
+        things=tuple(sorted(room.things, key=lambda thing: thing.id)),
     )
 
 
@@ -140,7 +132,7 @@ class _Furnisher:
     """Puts objects into a room, no two at the same position."""
 
     def __init__(self, tables: Catalog, plan: FloorPlan, places: tuple[Receptacle, ...], rng: random.Random) -> None:
-        self.made: list[Thing] = []
+        self.things: list[Thing] = []
         self._tables, self._plan = tables, plan
         self._places = {place.id: place for place in places}
         self._rng = rng
@@ -150,7 +142,7 @@ class _Furnisher:
         """Put an object into the receptacle with the id `home`."""
         place = self._places[home]
         x, y, z = (float(part) for part in home.split("|")[1:4])
-        self.made.append(Thing(self._id(kind, x, y, z), kind, place.location, home))
+        self.things.append(Thing(self._id(kind, x, y, z), kind, place.location, home))
 
     def put_somewhere(self, kind: str, *, avoid: str = "") -> None:
         """Put an object where it can lie; the receptacle's type is drawn first, or twenty cabinets would hold all."""
@@ -165,7 +157,7 @@ class _Furnisher:
     def fix(self, kind: str) -> None:
         """Put up a fixture, which lies in no receptacle and cannot be taken."""
         spot = self._rng.choice(self._plan.free)
-        self.made.append(Thing(self._id(kind, spot[0] / 4, 1.0, spot[1] / 4), kind, spot, ""))
+        self.things.append(Thing(self._id(kind, spot[0] / 4, 1.0, spot[1] / 4), kind, spot, ""))
 
     def _id(self, kind: str, x: float, y: float, z: float) -> str:
         while True:
