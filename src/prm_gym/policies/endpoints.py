@@ -1,10 +1,10 @@
 """JSON requests to one or several HTTP servers that serve the same model: balanced, retried, never unbounded.
 
-Each request goes to the least busy server in service. A server that refuses connections, breaks them, times out or
-answers 502-504 is taken out for a while (1 s, doubled each time up to 30 s) and tried again with the next request after
-that. Whatever may pass (those, 408, 429, other 5xx) is tried again with exponential back-off and jitter, and no sooner
-than a Retry-After says. What cannot pass is raised: a wrong key, path or model as `UserError`, a prompt over the
-context as `PromptTooLong`, all else as `RequestFailed`.
+Each request goes to the least busy server in service. A server that refuses connections, times out or answers 502-504
+is taken out for a while (twice `backoff`, doubled each time up to 30 s) and asked again by the next request after that.
+Whatever may pass (those, broken connections, 408, 429, other 5xx) is tried again with exponential back-off and jitter,
+and no sooner than a Retry-After says. What cannot pass is raised: a wrong key, path or model as `UserError`, a prompt
+over the context as `PromptTooLong`, all else as `RequestFailed`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import asyncio
 import os
 import random
 import re
+import ssl
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from importlib.util import find_spec
@@ -52,6 +53,7 @@ class _Endpoint:
     served: int = 0
     failures: int = 0  # in a row
     out_until: float = 0.0  # time.monotonic()
+    idle: list[httpx.AsyncClient] = field(default_factory=list)
 
 
 class Endpoints:
@@ -95,15 +97,16 @@ class Endpoints:
         self._concurrency, self._timeout = concurrency, timeout
         self._retries, self._backoff = retries, backoff
         self._api_key_env = api_key_env
-        self._client: httpx.AsyncClient | None = None  # belongs to an event loop, so made in it
+        self._ssl: ssl.SSLContext | None = None
+        self._slots: asyncio.Semaphore | None = None  # belongs to an event loop, so made in it
 
     async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON object that a server answers. Raises as the module says."""
-        client = self._open()
+        self._slots = self._slots or asyncio.Semaphore(self._concurrency)
         async with self._slots:
             for attempt in range(self._retries + 1):
                 endpoint = await self._choose()
-                problem, wait = await self._try(client, endpoint, path, body)
+                problem, wait = await self._try(endpoint, path, body)
                 if isinstance(problem, dict):
                     return problem
                 if attempt < self._retries:
@@ -115,11 +118,10 @@ class Endpoints:
         """Raise `UserError` unless some server answers and, where it lists its models, serves `model`."""
         import httpx
 
-        client = self._open()
         problems = []
         for endpoint in self._endpoints:
             try:
-                reply = await client.get(f"{endpoint.url}/models", timeout=min(self._timeout, 10.0))
+                reply = await self._request(endpoint, "GET", "/models", timeout=min(self._timeout, 10.0))
             except httpx.HTTPError as error:
                 self._take_out(endpoint)
                 problems.append(f"{endpoint.url} ({_name(error)})")
@@ -135,22 +137,35 @@ class Endpoints:
 
     async def close(self) -> None:
         """Close the connections; a later request opens new ones."""
-        if self._client is not None:
-            client, self._client = self._client, None
-            await client.aclose()
+        self._slots = None
+        for endpoint in self._endpoints:
+            clients, endpoint.idle = endpoint.idle, []
+            for client in clients:
+                await client.aclose()
 
-    def _open(self) -> httpx.AsyncClient:
+    async def _request(self, endpoint: _Endpoint, method: str, path: str, **options: Any) -> httpx.Response:
+        """One request on a connection that nobody else uses: the pool inside an httpx client searches all of its
+        connections several times for each request, which with 128 of them costs more than the request itself.
+        """
+        client = endpoint.idle.pop() if endpoint.idle else self._new_client(endpoint.url)
+        try:
+            return await client.request(method, endpoint.url + path, **options)
+        finally:
+            endpoint.idle.append(client)
+
+    def _new_client(self, url: str) -> httpx.AsyncClient:
         import httpx
 
-        if self._client is None:
-            key = os.environ.get(self._api_key_env or "")
-            self._client = httpx.AsyncClient(
-                headers={"Authorization": f"Bearer {key}"} if self._api_key_env and key else {},
-                timeout=httpx.Timeout(self._timeout, connect=min(self._timeout, 10.0), pool=None),
-                limits=httpx.Limits(max_connections=None, max_keepalive_connections=self._concurrency),
-            )
-            self._slots = asyncio.Semaphore(self._concurrency)
-        return self._client
+        if self._ssl is None and url.startswith("https://"):
+            self._ssl = httpx.create_ssl_context()  # slow to make, so shared
+        key = os.environ.get(self._api_key_env or "")
+        return httpx.AsyncClient(
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=httpx.Timeout(self._timeout, connect=min(self._timeout, 10.0)),
+            # Servers drop idle connections after 5 s (uvicorn): let go before they do.
+            limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=3.0),
+            verify=self._ssl or False,
+        )
 
     async def _choose(self) -> _Endpoint:
         while True:
@@ -160,9 +175,7 @@ class Endpoints:
                 return min(in_service, key=lambda endpoint: (endpoint.busy, endpoint.served))
             await asyncio.sleep(min(endpoint.out_until for endpoint in self._endpoints) - now)
 
-    async def _try(
-        self, client: httpx.AsyncClient, endpoint: _Endpoint, path: str, body: Mapping[str, Any]
-    ) -> tuple[dict[str, Any] | str, float]:
+    async def _try(self, endpoint: _Endpoint, path: str, body: Mapping[str, Any]) -> tuple[dict[str, Any] | str, float]:
         """The answer, or what went wrong and how many seconds the server wants to be left alone."""
         import httpx
 
@@ -170,9 +183,10 @@ class Endpoints:
         endpoint.busy += 1
         endpoint.served += 1
         try:
-            reply = await client.post(url, json=body)
+            reply = await self._request(endpoint, "POST", path, json=body)
         except httpx.TransportError as error:
-            self._take_out(endpoint)
+            if isinstance(error, httpx.ConnectError | httpx.TimeoutException):
+                self._take_out(endpoint)
             return f"{url}: {_name(error)}", 0.0
         finally:
             endpoint.busy -= 1
