@@ -23,21 +23,28 @@ from prm_gym.errors import UserError
 
 STAGES = ("sft", "reward_modeling", "online_dpo")
 
+_ACCELERATE = ("accelerate_config", Optional[str], None)  # noqa: UP045 - a file for `accelerate launch`
+
 # Fields that we add, and fields of the host whose default does not fit; (name, type, default).
 OWN_FIELDS: dict[str, list[tuple[str, Any, Any]]] = {
     "sft": [
+        _ACCELERATE,
         ("torch_dtype", str, "bfloat16"),
         ("push_to_hub", bool, False),
         ("try_launch_beaker_eval_jobs", bool, False),
     ],
     "reward_modeling": [
+        _ACCELERATE,
         ("loss", Literal["soft_bce", "bradley_terry", "inverse", "value"], "soft_bce"),
         ("gamma", float, 0.95),  # of the inverse loss
         ("push_to_hub", bool, False),
     ],
     "online_dpo": [
+        _ACCELERATE,
         ("exploration_probability", float, 0.0),  # of sampling from a row's exploration_prompt
-        ("vllm_server", Optional[str], None),  # noqa: UP045 - read by transformers' parser
+        ("vllm_command", Optional[str], None),  # noqa: UP045 - "vllm serve", to be started and stopped with the run
+        ("vllm_server", Optional[str], None),  # noqa: UP045 - or the address of one that is there
+        ("vllm_devices", Optional[str], None),  # noqa: UP045 - CUDA_VISIBLE_DEVICES of vllm_command
         ("vllm_weights_dir", str, "/dev/shm"),  # where the server reads new weights; both must see it
         ("checkpoint_every", int, 0),  # training steps; 0 keeps none
         ("push_to_hub", bool, False),

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import traceback
 from collections.abc import Callable
 from queue import Empty, Full, Queue
 from typing import Any
 
+from prm_gym.errors import UserError
 from prm_gym.hosts.open_instruct.generators import Generator
 
 Prompts = list[list[int]]
@@ -77,8 +79,11 @@ class Exchange:
                 if sample_evaluation_prompt_token_ids and (step - 1) % eval_freq == 0:
                     _replace(evaluation_Q, generator.generate(sample_evaluation_prompt_token_ids, self._seed))
             generator.close()
-        except BaseException:
-            traceback.print_exc()
+        except BaseException as error:
+            if isinstance(error, UserError):
+                print(f"error: {error}", file=sys.stderr, flush=True)
+            else:
+                traceback.print_exc()
             os._exit(1)
         self._ended.set()
 

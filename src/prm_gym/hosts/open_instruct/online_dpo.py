@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from prm_gym.errors import UserError
-from prm_gym.hosts.open_instruct import arguments, checkpoints, checks, data, generators, output
+from prm_gym.hosts.open_instruct import arguments, checkpoints, checks, data, generators, output, vllm_server
 from prm_gym.hosts.open_instruct.exchange import Exchange
 from prm_gym.hosts.open_instruct.pairs import PairCounter
 from prm_gym.hosts.open_instruct.steering import Steering
@@ -171,10 +171,11 @@ def make_generator(
         import torch
         from accelerate import PartialState
 
-        if args.vllm_server:
+        if args.vllm_command or args.vllm_server:
             context = dataset_config.max_prompt_token_length + args.response_length
-            return generators.VLLMServer(
-                args.vllm_server, path, weights_dir=args.vllm_weights_dir, max_model_len=context, **sampling
+            url = args.vllm_server or vllm_server.start(args.vllm_command, args.vllm_devices, path, context)
+            return vllm_server.VLLMServer(
+                url, path, weights_dir=args.vllm_weights_dir, max_model_len=context, **sampling
             )
         dtype = getattr(torch, model_config.torch_dtype or "bfloat16")
         return generators.TransformersGenerator(path, dtype=dtype, device=PartialState().device, **sampling)

@@ -78,10 +78,8 @@ def run(recipe: Path, overrides: dict[str, Any]) -> None:
 
 def prepare(args: Any, tc: Any, model_config: Any, output_dir: Path, recipe: Path) -> Any:
     """Check the recipe against its model and data, point `args` at data the host can read; returns the tokenizer."""
-    path, revision = (
-        checkpoints.for_host(model_config.model_name_or_path, output_dir / "data"),
-        model_config.model_revision,
-    )
+    revision = model_config.model_revision
+    path = checkpoints.for_host(model_config.model_name_or_path, output_dir / "data")
     if path is None:
         raise UserError(recipe, "missing", "name the checkpoint that Q starts from", field="model_name_or_path")
     tokenizer = checks.load_tokenizer(path, revision, "model_name_or_path")
