@@ -22,8 +22,10 @@ def shared(one, other):
 @given(st.lists(TEXT, max_size=6), TEXT, st.integers(0, 80))
 def test_longest_prefix_is_the_longest(texts, text, common):
     config = LlamaConfig(num_hidden_layers=1, num_attention_heads=1, hidden_size=2)
-    slots = KVSlots(config, max_rows=8, max_length=200, memory_bytes=1, device=torch.device("cpu"), dtype=torch.float32)
-    slots._reserve(180)
+    slots = KVSlots(
+        config, max_slots=8, max_length=200, memory_bytes=1 << 20, device=torch.device("cpu"), dtype=torch.float32
+    )
+    slots.reserve(180)
     texts = [text[:common] + other for other in texts]
     for slot, cached in enumerate(texts):
         slots.commit(slot, np.array(cached, np.int32))

@@ -33,11 +33,11 @@ class Letters:
         return [1, *map(ord, text + ("<assistant>" if add_generation_prompt else ""))]
 
 
-def act(handler, *, n=1, seed=7, state=STATE, models=None, **options):
+def act(handler, *, n=1, seed=7, state=STATE, models=None, context=0, **options):
     """The responses to one `act`, and what the server was sent."""
 
     async def main():
-        async with FakeServer(handler, models=models) as server:
+        async with FakeServer(handler, models=models, context=context) as server:
             policy = ServerPolicy(server.url, "tiny", prompt="compact", **{"backoff": 0.01, **options})
             try:
                 return await policy.act(state, n=n, seed=seed), server.requests
@@ -168,6 +168,15 @@ def test_a_prompt_over_the_context_is_told_apart():
 
     with pytest.raises(PromptTooLong):
         act(refuse)
+
+
+@pytest.mark.parametrize("tokenizer", [Letters(), None])
+def test_a_prompt_that_leaves_too_little_room_is_refused_though_the_server_would_shorten_the_response(tokenizer):
+    _, [request] = act(answer, tokenizer=tokenizer)
+    length = len(request.body.get("prompt", range(7)))
+    act(answer, tokenizer=tokenizer, max_tokens=10, context=length + 10)
+    with pytest.raises(PromptTooLong, match=f"{length} prompt and 11 response tokens, context {length + 10}"):
+        act(answer, tokenizer=tokenizer, max_tokens=11, context=length + 10)
 
 
 @pytest.mark.parametrize("body", [{}, {"choices": []}, {"choices": [{"index": 0}]}, {"choices": 3}])

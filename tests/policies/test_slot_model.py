@@ -128,10 +128,13 @@ def test_growing_columns_keep_what_was_cached(monkeypatch):
     assert shapes == [(1, 250)]
 
 
-def test_memory_bounds_the_slots():
-    model = slot_model(4, memory_bytes=1)
-    model.outputs([np.arange(5, dtype=np.int32)])
-    assert {len(store) for store in model._slots._stores} == {4}
+def test_memory_bounds_the_slots_and_splits_batches():
+    rng = np.random.default_rng(9)
+    model = slot_model(8, memory_bytes=1 << 19)
+    prompts = [text(rng, 10, 60) for _ in range(8)]
+    assert greedy(model, prompts) == [stock_greedy(prompt, NEW) for prompt in prompts]
+    assert len(model._slots._stores[0]) < 8
+    assert sum(store.nbytes for store in model._slots._stores) <= 1 << 19
 
 
 def test_a_failed_batch_leaves_nothing_half_written(monkeypatch):

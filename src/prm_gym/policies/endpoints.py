@@ -114,11 +114,14 @@ class Endpoints:
                     await asyncio.sleep(max(delay, wait))
         raise RequestFailed(f"{problem}, after {self._retries + 1} tries")
 
-    async def check(self, model: str) -> None:
-        """Raise `UserError` unless some server answers and, where it lists its models, serves `model`."""
+    async def check(self, model: str) -> int | None:
+        """The context length of `model` in tokens, where a server tells it.
+
+        Raises `UserError` unless some server answers and, where it lists its models, serves `model`.
+        """
         import httpx
 
-        problems = []
+        problems, lengths = [], []
         for endpoint in self._endpoints:
             try:
                 reply = await self._request(endpoint, "GET", "/models", timeout=min(self._timeout, 10.0))
@@ -130,10 +133,12 @@ class Endpoints:
             if served and model not in served:
                 known = ", ".join(sorted(served)[:5])
                 raise UserError(endpoint.url, f"serves no model {model!r}", f"name one of: {known}", field="model")
+            lengths += [served[model]] if served.get(model) else []
         if len(problems) == len(self._endpoints):
             raise UserError(
                 "base_url", f"no server answers at {', '.join(problems)}", "start it, or correct the address"
             )
+        return min(lengths, default=None)
 
     async def close(self) -> None:
         """Close the connections; a later request opens new ones."""
@@ -236,12 +241,13 @@ def _object(url: str, reply: httpx.Response) -> dict[str, Any]:
     return answer
 
 
-def _listed_models(reply: httpx.Response) -> set[str]:
-    """The ids that GET /models lists; empty where the server has no such list."""
+def _listed_models(reply: httpx.Response) -> dict[str, int]:
+    """The models that GET /models lists, with their context lengths or 0; empty where the server has no such list."""
     try:
-        return {str(entry["id"]) for entry in reply.json()["data"]} if reply.is_success else set()
-    except (ValueError, KeyError, TypeError):
-        return set()
+        entries = reply.json()["data"] if reply.is_success else []
+        return {str(entry["id"]): int(entry.get("max_model_len") or 0) for entry in entries}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def _name(error: Exception) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from prm_gym import prompts
 from prm_gym.errors import UserError
 from prm_gym.policies.endpoints import Endpoints, RequestFailed
-from prm_gym.types import Message, Response, State
+from prm_gym.types import Message, PromptTooLong, Response, State
 
 
 class Tokenizer(Protocol):
@@ -77,36 +77,38 @@ class ServerPolicy:
         if self._tokenizer is not None:
             fields["return_token_ids"] = True
         self._fields = {**fields, **(extra_body or {})}
-        self._model = model
-        self._checked: asyncio.Task[None] | None = None
+        self._model, self._max_tokens = model, max_tokens
+        self._context: asyncio.Task[int | None] | None = None
 
     async def act(self, state: State, *, n: int = 1, seed: int = 0) -> list[Response]:
         """Sample `n` responses at `state`; a server that gives fewer at once is asked again, with other seeds.
 
-        Raises `PromptTooLong`, `RequestFailed` after the retries, and `UserError` for what no retry can mend.
+        Raises `PromptTooLong` for a prompt that leaves no room for `max_tokens` (a server would shorten the response
+        in silence), `RequestFailed` after the retries, and `UserError` for what no retry can mend.
         """
-        if self._checked is None:
-            self._checked = asyncio.ensure_future(self._endpoints.check(self._model))
-        await asyncio.shield(self._checked)
+        if self._context is None:
+            self._context = asyncio.ensure_future(self._endpoints.check(self._model))
+        context = await asyncio.shield(self._context)
         messages = self._prompt.messages(state)
         responses: list[Response] = []
         while len(responses) < n:
             body = {**self._fields, "n": n - len(responses), "seed": seed + len(responses)}
-            responses += await self._sample(messages, body)
+            responses += await self._sample(messages, body, context)
         return responses[:n]
 
     async def close(self) -> None:
         """Close the connections; `act` opens new ones."""
-        self._checked = None
+        self._context = None
         await self._endpoints.close()
 
-    async def _sample(self, messages: list[Message], fields: dict[str, Any]) -> list[Response]:
+    async def _sample(self, messages: list[Message], fields: dict[str, Any], context: int | None) -> list[Response]:
         body = {name: value for name, value in fields.items() if value is not None}
         ids: list[int] | None = None
         if self._tokenizer is None:
             answer = await self._endpoints.post("/chat/completions", {**body, "messages": messages})
         else:
             ids = chat_ids(self._tokenizer, messages, add_generation_prompt=True)
+            self._refuse_too_long(len(ids), context)
             answer = await self._endpoints.post("/completions", {**body, "prompt": ids})
         usage = answer.get("usage") or {}
         read = usage.get("prompt_tokens")
@@ -116,12 +118,17 @@ class ServerPolicy:
                 f"read {read} prompt tokens where {len(ids)} were sent",
                 "serve without adding special tokens and without truncating prompts",
             )
+        self._refuse_too_long(read or 0, context)
         try:
             choices = list(answer["choices"])
             share = (usage.get("completion_tokens") or 0) // len(choices)
             return [_response(choice, read or len(ids or ()), share) for choice in choices]
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
             raise RequestFailed(f"the answer has no usable choices ({type(error).__name__}: {error})") from error
+
+    def _refuse_too_long(self, prompt_tokens: int, context: int | None) -> None:
+        if context is not None and prompt_tokens + self._max_tokens > context:
+            raise PromptTooLong(f"{prompt_tokens} prompt and {self._max_tokens} response tokens, context {context}")
 
 
 def load_tokenizer(folder: str | PathLike[str]) -> Tokenizer:
