@@ -24,8 +24,6 @@ from prm_gym.policies.kv_slots import Tokens
 from prm_gym.policies.slot_model import SlotModel
 from prm_gym.types import PromptTooLong, Response, State
 
-_CACHE_BYTES = 2 << 30
-
 
 class _Row(NamedTuple):
     prompt: Tokens
@@ -41,10 +39,11 @@ class TransformersPolicy:
     temperature : 0 takes the likeliest token.
     max_new_tokens : of one response, its end-of-turn token included. A prompt that leaves less room than that in the
         model's context raises `PromptTooLong`.
-    max_batch : samples generated together. The cache holds at least as many sequences; episodes in flight beyond
-        four times as many compute their prompts anew each turn.
+    max_batch : samples generated together. Twice as many sequences are cached; with more episodes in flight than
+        that, each turn computes its whole prompt.
     device, dtype : by default a GPU in bfloat16 if there is one, else the CPU in float32.
-    cache_bytes : of keys and values, as far as `max_batch` allows.
+    cache_bytes : of keys and values, by default 1 GiB or half of the GPU's free memory. What it does not hold
+        makes the batches smaller.
 
     The same state, seed and sample index give the same tokens whatever else is in the batch, up to near ties (see
     `slot_model`). `Response.token_ids` are the ids as sampled, with the end-of-turn token if it came.
@@ -57,11 +56,11 @@ class TransformersPolicy:
         prompt: str | prompts.Prompt,
         temperature: float,
         max_new_tokens: int,
-        max_batch: int = 64,
+        max_batch: int = 256,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
         policy_id: str | None = None,
-        cache_bytes: int = _CACHE_BYTES,
+        cache_bytes: int | None = None,
     ) -> None:
         self.policy_id = str(model) if policy_id is None else policy_id
         self._prompt = prompts.load(prompt) if isinstance(prompt, str) else prompt

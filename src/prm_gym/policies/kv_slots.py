@@ -50,25 +50,24 @@ class Placement:
 
 
 class KVSlots(Cache):  # type: ignore[misc]
-    """Room for batches of `max_rows` sequences of up to `max_length` tokens, and for as many sequences of the past.
+    """At most `max_slots` sequences of up to `max_length` tokens, in at most `memory_bytes` unless one alone is larger.
 
-    Columns are allotted for the longest sequence so far (doubling); the slots are as many as `memory_bytes` holds,
-    but at least `max_rows` and at most four times that. As a transformers `Cache` it writes and reads what the last
-    `point_at` named.
+    Columns are allotted for the longest sequence so far (doubling), and with them falls the number of slots that
+    fit. As a transformers `Cache` it writes and reads what the last `point_at` named.
     """
 
     def __init__(
         self,
         config: PretrainedConfig,
         *,
-        max_rows: int,
+        max_slots: int,
         max_length: int,
         memory_bytes: int,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
         super().__init__(layers=[])
-        self._max_rows = max_rows
+        self._max_slots = max_slots
         self._max_columns = max_length + 1  # the last column takes what padding writes
         self._memory_bytes = memory_bytes
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
@@ -84,13 +83,36 @@ class KVSlots(Cache):  # type: ignore[misc]
 
     # Which sequence lies where
 
-    def place(self, prompts: Sequence[Tokens], room: int) -> Placement:
-        """Give each of at most `max_rows` prompts a slot with `room` columns to spare.
+    def reserve(self, columns: int) -> int:
+        """Make room for sequences of `columns` tokens; how many of them can lie here at once, at least one.
+
+        If that leaves fewer slots than before, the oldest are forgotten.
+        """
+        old = int(self._tokens.shape[1])
+        if columns < old:
+            return len(self._length)
+        columns = min(self._max_columns, max(columns + 1, 2 * old, _FIRST_COLUMNS))
+        token_bytes = sum(store.shape[1] * self._head_dim * store.dtype.itemsize for store in self._stores)
+        slots: int = max(1, min(self._max_slots, self._memory_bytes // (columns * token_bytes)))
+        keep = np.argsort(-self._used, kind="stable")[:slots]
+        keep.sort()
+        for i, store in enumerate(self._stores):
+            grown = _zeros((slots, store.shape[1], columns, self._head_dim), store)
+            grown[: len(keep), :, :old] = store[torch.from_numpy(keep).to(store.device)]
+            self._stores[i] = grown
+        tokens = np.zeros((slots, columns), np.int32)
+        tokens[: len(keep), :old] = self._tokens[keep]
+        self._tokens = tokens
+        self._length = np.append(self._length[keep], np.zeros(slots - len(keep), np.int64))
+        self._used = np.append(self._used[keep], np.zeros(slots - len(keep), np.int64))
+        return slots
+
+    def place(self, prompts: Sequence[Tokens]) -> Placement:
+        """Give each prompt a slot; `reserve` has said that there are enough, with columns to go on in.
 
         Equal prompts have one leader. At least one token of a leader is left to compute. The slots count as empty
         until `commit`.
         """
-        self._reserve(max(map(len, prompts)) + room)
         self._clock += 1
         first_of: dict[bytes, int] = {}
         leader_of = [first_of.setdefault(prompt.tobytes(), i) for i, prompt in enumerate(prompts)]
@@ -187,27 +209,6 @@ class KVSlots(Cache):  # type: ignore[misc]
         write = torch.from_numpy(np.asarray(targets)).to(self._stores[0].device)
         for store in self._stores:
             store[write, :, :columns] = store[read, :, :columns]
-
-    def _reserve(self, columns: int) -> None:
-        """Make room for sequences of `columns` tokens. If that leaves fewer slots, the oldest are forgotten."""
-        old = self._tokens.shape[1]
-        if columns < old:
-            return
-        columns = min(self._max_columns, max(columns + 1, 2 * old, _FIRST_COLUMNS))
-        token_bytes = sum(store.shape[1] * self._head_dim * store.dtype.itemsize for store in self._stores)
-        fits = self._memory_bytes // (columns * token_bytes)
-        slots = max(self._max_rows, min(4 * self._max_rows, fits))
-        keep = np.argsort(-self._used, kind="stable")[:slots]
-        keep.sort()
-        for i, store in enumerate(self._stores):
-            grown = _zeros((slots, store.shape[1], columns, self._head_dim), store)
-            grown[: len(keep), :, :old] = store[torch.from_numpy(keep).to(store.device)]
-            self._stores[i] = grown
-        tokens = np.zeros((slots, columns), np.int32)
-        tokens[: len(keep), :old] = self._tokens[keep]
-        self._tokens = tokens
-        self._length = np.append(self._length[keep], np.zeros(slots - len(keep), np.int64))
-        self._used = np.append(self._used[keep], np.zeros(slots - len(keep), np.int64))
 
     # What the model sees
 

@@ -28,9 +28,6 @@ from prm_gym.types import Message, PromptTooLong, Response, State
 
 Item = TypeVar("Item")
 
-_CACHE_BYTES = 2 << 30
-_BLOCK = 2  # batches of neighbours whose shared beginnings are kept at once
-
 
 class PRMScorer:
     """Scores responses with the one-logit classifier in the folder `model`.
@@ -45,10 +42,10 @@ class PRMScorer:
         model: str | Path,
         *,
         prompt: str | prompts.Prompt,
-        max_batch: int = 64,
+        max_batch: int = 256,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
-        cache_bytes: int = _CACHE_BYTES,
+        cache_bytes: int | None = None,
     ) -> None:
         self._prompt = prompts.load(prompt) if isinstance(prompt, str) else prompt
         classifier, self._tokenizer = load_checkpoint(AutoModelForSequenceClassification, model, device, dtype)
@@ -69,7 +66,7 @@ class PRMScorer:
             memory_bytes=cache_bytes,
         )
         self._turn = Lock()  # the model serves `score`'s thread and `score_messages`' caller
-        self._batcher: Batcher[Tokens, float] = Batcher(self._score_ids, max_batch=_BLOCK * max_batch, name="prm")
+        self._batcher: Batcher[Tokens, float] = Batcher(self._score_ids, max_batch=max_batch, name="prm")
 
     async def score(self, pairs: Sequence[tuple[State, Response]]) -> list[float]:
         """Q(s, a) in [0, 1] of each pair. Calls under way at once are batched. Raises `PromptTooLong` if a pair is
@@ -96,12 +93,12 @@ class PRMScorer:
         scores = np.zeros(len(texts))
         lexical = sorted(range(len(texts)), key=lambda i: texts[i].astype(">i4").tobytes())
         with self._turn:
-            for block in _chunks(lexical, _BLOCK * self._max_batch):
-                for stems in _chunks(_stems([texts[i] for i in block]), self._max_batch):
+            for block in _chunks(lexical, self._max_batch):
+                if stems := _stems([texts[i] for i in block]):
                     self._model.outputs(stems)
-                for rows in _chunks(sorted(block, key=lambda i: len(texts[i])), self._max_batch):
-                    logits = self._model.outputs([texts[i] for i in rows])
-                    scores[rows] = torch.sigmoid(logits.float()).squeeze(1).cpu().numpy()
+                rows = sorted(block, key=lambda i: len(texts[i]))
+                logits = self._model.outputs([texts[i] for i in rows])
+                scores[rows] = torch.sigmoid(logits.float()).squeeze(1).cpu().numpy()
         return [float(score) for score in scores]
 
 

@@ -27,7 +27,9 @@ _LONG = 1.5  # times the third quartile of new tokens: such rows are brought lev
 class SlotModel:
     """`forward(**inputs)` calls the model and returns its output at the last position, [rows, outputs].
 
-    Not thread safe. Raises `UserError` for a model with layers whose state cannot be cut to a prefix.
+    Up to `max_rows` sequences run together, and twice as many are remembered, as far as `memory_bytes` holds them:
+    by default 1 GiB, or half of a GPU's free memory. Not thread safe.
+    Raises `UserError` for a model with layers whose state cannot be cut to a prefix.
     """
 
     def __init__(
@@ -37,7 +39,7 @@ class SlotModel:
         *,
         max_rows: int,
         max_length: int,
-        memory_bytes: int,
+        memory_bytes: int | None,
     ) -> None:
         config = model.config.get_text_config()
         kinds = {type(layer) for layer in DynamicCache(config=config).layers}
@@ -46,14 +48,15 @@ class SlotModel:
             problem = f"has layers whose state cannot be cut to a prefix ({names})"
             raise UserError(model.name_or_path, problem, "serve it and use the server policy")
         self._forward = forward
+        self._max_rows = max_rows
         self._device = model.device
         self._masked = torch.finfo(model.dtype).min
         self._dtype = model.dtype
         self._slots = KVSlots(
             config,
-            max_rows=max_rows,
+            max_slots=2 * max_rows,
             max_length=max_length,
-            memory_bytes=memory_bytes,
+            memory_bytes=_default_memory(model.device) if memory_bytes is None else memory_bytes,
             device=model.device,
             dtype=model.dtype,
         )
@@ -61,11 +64,7 @@ class SlotModel:
     @torch.inference_mode()
     def outputs(self, prompts: Sequence[Tokens]) -> torch.Tensor:
         """The output at the last token of each prompt, [len(prompts), outputs]; the prompts stay cached."""
-        place = self._slots.place(prompts, 0)
-        output = self._prefill(place, prompts)
-        for i in place.leaders:
-            self._slots.commit(place.start + place.row[i], prompts[i])
-        return output[self._tensor(place.source[place.row])]
+        return torch.cat([self._outputs(prompts[rows]) for rows in self._batches(prompts, 0)])
 
     @torch.inference_mode()
     def generate(
@@ -75,14 +74,36 @@ class SlotModel:
 
         `uniforms` [len(prompts), tokens] in [0, 1) decide the samples; temperature 0 takes the likeliest token.
         """
-        place = self._slots.place(prompts, uniforms.shape[1])
+        batches = self._batches(prompts, uniforms.shape[1])
+        return [
+            response
+            for rows in batches
+            for response in self._generate(prompts[rows], uniforms[rows], temperature, stop)
+        ]
+
+    def _batches(self, prompts: Sequence[Tokens], room: int) -> Iterator[slice]:
+        """Slices of as many prompts as run together, each with `room` tokens more."""
+        size = min(self._max_rows, self._slots.reserve(max(map(len, prompts)) + room))
+        return (slice(first, first + size) for first in range(0, len(prompts), size))
+
+    def _outputs(self, prompts: Sequence[Tokens]) -> torch.Tensor:
+        place = self._slots.place(prompts)
+        output = self._prefill(place, prompts)
+        for i in place.leaders:
+            self._slots.commit(place.start + place.row[i], prompts[i])
+        return output[self._tensor(place.source[place.row])]
+
+    def _generate(
+        self, prompts: Sequence[Tokens], uniforms: NDArray[np.float32], temperature: float, stop: frozenset[int]
+    ) -> list[list[int]]:
+        place = self._slots.place(prompts)
         output = self._prefill(place, prompts)[self._tensor(place.source)]
         lengths = np.array([len(prompt) for prompt in prompts])
         self._slots.copy_to(place.start + len(place.leaders), place.start + place.copied_from, lengths.max())
 
         responses: list[list[int]] = [[] for _ in prompts]
-        slot = place.start + place.row
-        item = np.argsort(place.row)  # the batch item of each row
+        slot = place.start + place.row  # of each item
+        item = np.argsort(place.row)  # in each row
         end = self._tensor(lengths[item])
         noise = self._tensor(uniforms[item])
         mask = self._causal_mask(end[:, None] - 1, int(lengths.max()) + uniforms.shape[1])
@@ -93,19 +114,18 @@ class SlotModel:
                 if running[row]:
                     responses[item[row]].append(token)
                     running[row] = token not in stop
-            rows = int(running.sum())
-            if not rows or step + 1 == uniforms.shape[1]:
+            if not running.any() or step + 1 == uniforms.shape[1]:
                 break
-            if 2 * rows <= len(running):  # finished rows leave: the others take the first places
-                order = self._close_ranks(place.start, running, int(lengths[item].max()) + step)
+            width = int(lengths[item].max()) + step + 1
+            if 2 * running.sum() <= len(running):  # finished rows leave: the others take the first places
+                order = self._close_ranks(place.start, running, width)
                 slot[item[order]] = place.start + np.arange(len(order))
-                order = order[:rows]
-                item, running = item[order], running[order]
-                kept = self._tensor(order)
-                end, noise, mask, tokens = end[kept], noise[kept], mask[kept], tokens[kept]
+                kept = order[: running.sum()]
+                item, running = item[kept], running[kept]
+                rows = self._tensor(kept)
+                end, noise, mask, tokens = end[rows], noise[rows], mask[rows], tokens[rows]
             column = (end + step)[:, None]
             mask.scatter_(-1, column[:, None, None], 0.0)
-            width = int(lengths[item].max()) + step + 1
             output = self._step(tokens[:, None], column, _slice(place.start, len(item)), mask[..., :width])
         for i, prompt in enumerate(prompts):  # the last token sampled was never fed
             self._slots.commit(slot[i], np.append(prompt, np.array(responses[i][:-1], prompt.dtype)))
@@ -178,6 +198,10 @@ class SlotModel:
 
     def _tensor(self, array: NDArray[np.generic]) -> torch.Tensor:
         return torch.from_numpy(array).to(self._device)
+
+
+def _default_memory(device: torch.device) -> int:
+    return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else 1 << 30
 
 
 def _slice(start: int, rows: int) -> slice:
