@@ -18,6 +18,7 @@ The last lines are ratios. Memory is the peak of the process (resident set), the
 from __future__ import annotations
 
 import argparse
+import contextlib
 import multiprocessing
 import random
 import resource
@@ -55,6 +56,9 @@ def generate(folder: Path, episodes: int) -> None:
     rooms = [f"You are in a room. Looking around you, you see {_list(draw, objects, 31)}." for _ in range(3553)]
     with EpisodeWriter(folder, flush_episodes=1000) as writer:
         for number in range(episodes):
+            if f"e{number:07d}" in writer.finished:
+                continue
+            draw = random.Random(number)
             game = number // ROLLOUTS_PER_GAME
             key = state_key(f"game-{game}", [rooms[game % len(rooms)]], [])
             observation, turns = rooms[game % len(rooms)], []
@@ -154,9 +158,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", type=int, default=70_000)
     parser.add_argument("--emit", type=int, default=2_000, help="episodes whose dataset is rendered and written")
-    parser.add_argument("--folder", type=Path, help="where to work; a temporary folder by default")
+    parser.add_argument("--folder", type=Path, help="keep the stores here, and go on with those that are there")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+    with contextlib.nullcontext(options.folder) if options.folder else tempfile.TemporaryDirectory() as name:
         sizes = {"whole": options.episodes, "tenth": options.episodes // 10, "emit": options.emit}
         for label, episodes in sizes.items():
             _, seconds, peak = measure(generate, Path(name) / label, episodes)

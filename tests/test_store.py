@@ -97,14 +97,15 @@ def test_an_added_episode_is_durable_soon_without_another_call(tmp_path: Path) -
         assert finished_ids(tmp_path) == {"episode-0001"}
 
 
-def test_many_flushes_leave_few_files(tmp_path: Path) -> None:
+def test_many_flushes_leave_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "_MOST_SMALL_PARTS", 8)
     with EpisodeWriter(tmp_path, flush_episodes=1) as writer:
-        for number in range(150):
+        for number in range(30):
             writer.add(episode(number))
-        assert len(list(tmp_path.glob("*.parquet"))) < 70
-        assert len(finished_ids(tmp_path)) == 150
+            assert len(list(tmp_path.glob("*.parquet"))) <= 9
+        assert len(finished_ids(tmp_path)) == 30
     assert len(list(tmp_path.glob("*.parquet"))) == 1
-    assert len(list(read_episodes(tmp_path))) == 150
+    assert len(list(read_episodes(tmp_path))) == 30
 
 
 def test_large_parts_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,9 +141,9 @@ def test_a_kill_during_a_merge_loses_and_doubles_nothing(
     assert len(list(tmp_path.glob("*.parquet*"))) == 1
 
 
-def _collect(folder: Path, first: int) -> None:
+def _collect(folder: Path) -> None:
     with EpisodeWriter(folder, flush_episodes=3, flush_seconds=0.01) as writer:
-        for number in range(first, 400):
+        for number in range(150):
             if f"episode-{number:04d}" not in writer.finished:
                 writer.add(episode(number))
 
@@ -150,17 +151,17 @@ def _collect(folder: Path, first: int) -> None:
 def test_kill_at_any_moment_and_start_again(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     draw = random.Random(5)
-    for _ in range(6):
-        process = context.Process(target=_collect, args=(tmp_path, 0))
+    for _ in range(4):
+        process = context.Process(target=_collect, args=(tmp_path,))
         process.start()
         time.sleep(draw.uniform(0.02, 0.4))
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         before = finished_ids(tmp_path)
-    _collect(tmp_path, 0)
+    _collect(tmp_path)
     assert before <= finished_ids(tmp_path)
-    assert content(tmp_path) == content(write(tmp_path / "whole", *[episode(n) for n in range(400)]))
+    assert content(tmp_path) == content(write(tmp_path / "whole", *[episode(n) for n in range(150)]))
 
 
 def test_second_writer_is_refused_in_this_process_and_in_another(tmp_path: Path) -> None:
@@ -196,6 +197,8 @@ def test_a_folder_being_written_gives_its_whole_parts(tmp_path: Path) -> None:
         assert [one.episode_id for one in read_episodes(tmp_path)] == ["episode-0001"]
     (tmp_path / "part-000010.parquet.tmp").write_bytes(b"left by a kill")
     assert finished_ids(tmp_path) == {"episode-0001", "episode-0002"}
+    EpisodeWriter(tmp_path).close()
+    assert not list(tmp_path.glob("*.tmp"))
 
 
 @pytest.mark.parametrize(

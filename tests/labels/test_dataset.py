@@ -9,7 +9,7 @@ import pytest
 from label_worlds import play, rows, template, tree, write
 
 from prm_gym.errors import UserError
-from prm_gym.labels import monte_carlo, preferences, prompts, sft, value
+from prm_gym.labels import monte_carlo, preferences, prompts, sft, shaping, value
 
 COLUMNS = {
     monte_carlo: ["prompt", "completion", "target", "count"],
@@ -74,3 +74,13 @@ def test_a_former_dataset_is_replaced_and_nothing_else(tmp_path: Path, folder: P
     with pytest.raises(UserError, match="is there"):
         value.label([folder], folder, prompt=plain)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out", "plain.jinja"]
+
+
+def test_a_folder_name_is_no_pattern_and_a_killed_label_leaves_nothing_behind(tmp_path: Path) -> None:
+    folder = write(tmp_path / "it's [a*b?]", tree(20))
+    (tmp_path / ".out.unfinished").mkdir()
+    (tmp_path / ".out.unfinished" / "work.duckdb").write_bytes(b"left by a kill")
+    value.label([folder], tmp_path / "out", prompt=template(tmp_path))
+    shaping.label([folder], tmp_path / "[shaped]", values=tmp_path / "out", prompt=template(tmp_path))
+    names = {"it's [a*b?]", "out", "[shaped]", "plain.jinja"}
+    assert {path.name for path in tmp_path.iterdir()} == names

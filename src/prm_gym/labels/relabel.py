@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from prm_gym.errors import UserError
-from prm_gym.labels.rollouts import Rollouts
+from prm_gym.labels.rollouts import Rollouts, file_list
 from prm_gym.labels.texts import visits
 from prm_gym.types import Policy, PromptTooLong, State
 
@@ -33,7 +33,7 @@ SELECT unhex(state) AS next_key, sample.unnest AS sample, samples[sample.unnest]
        samples[sample.unnest].action AS action, samples[sample.unnest].response AS response
 FROM (
     SELECT state, arg_max(samples, asked) AS samples
-    FROM read_json($journal, format = 'newline_delimited', columns = {
+    FROM read_json(JOURNAL, format = 'newline_delimited', columns = {
         state: 'VARCHAR', asked: 'BIGINT', samples: 'STRUCT(reason VARCHAR, action VARCHAR, response VARCHAR)[]'
     }) WHERE state IS NOT NULL GROUP BY state
 ), unnest(range(1, len(samples) + 1)) AS sample
@@ -55,7 +55,7 @@ def relabel(source: Rollouts, policy: Policy, journal: Path, *, seed: int, concu
     done = _open_journal(journal, head)
     with journal.open("a", encoding="utf-8") as lines:
         asyncio.run(_sample_all(source, policy, seed, concurrency, done, lines))
-    source.db.execute(_NEXT_ACTIONS, {"journal": str(journal)})
+    source.db.execute(_NEXT_ACTIONS.replace("JOURNAL", file_list([journal])))
 
 
 def _open_journal(journal: Path, head: dict[str, object]) -> dict[str, int]:

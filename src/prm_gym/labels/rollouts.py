@@ -17,7 +17,9 @@ Left out: text. The views hold what targets are computed from; `render` reads th
 
 from __future__ import annotations
 
+import glob
 import math
+import os
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -32,7 +34,7 @@ from prm_gym.errors import UserError
 from prm_gym.part import scan
 from prm_gym.store import being_written, parts
 
-MEMORY_LIMIT = "1GB"  # of DuckDB; beyond it spills to the work folder
+MEGABYTES, MEGABYTES_PER_THREAD = 1000, 100  # what DuckDB may hold; what is more spills to the work folder
 
 # One line per episode, `problem` says why it does not count. $seed, and `parts`, `rows` as made below.
 _EPISODES = """
@@ -144,8 +146,9 @@ class Rollouts:
         self._files = [file for file, _ in self.parts]
         self.db = duckdb.connect(str(work / "work.duckdb"))
         try:
-            self.db.execute(f"SET memory_limit = '{MEMORY_LIMIT}'; SET preserve_insertion_order = false")
-            self.db.execute(f"SET temp_directory = {_quote(work / 'spill')}")
+            memory = MEGABYTES + MEGABYTES_PER_THREAD * (os.cpu_count() or 1)
+            self.db.execute(f"SET memory_limit = '{memory}MB'; SET preserve_insertion_order = false")
+            self.db.execute("SET temp_directory = ?", [str(work / "spill")])
             weight_of = dict(zip([Path(folder) for folder in policy], shares, strict=True))
             self._open_rows([weight_of.get(file.parent, 1.0) for file in self._files])
             self.db.execute(_EPISODES, {"seed": seed, "task_types": list(task_types or [])})
@@ -170,11 +173,11 @@ class Rollouts:
         columns = ", ".join(
             f"CAST({name if name in there else 'NULL'} AS {kind}) AS {name}" for name, kind in _COLUMNS.items()
         )
-        files = ", ".join(_quote(file) for file in self._files)
         self.db.execute(
             f"""CREATE VIEW stored AS SELECT part, file_row_number AS row, {columns}
-            FROM read_parquet([{files}], filename = true, file_row_number = true, union_by_name = true) AS r
-            JOIN parts ON r.filename = parts.file"""
+            FROM read_parquet(
+                {file_list(self._files)}, filename = true, file_row_number = true, union_by_name = true
+            ) AS r JOIN parts ON r.filename = parts.file"""
         )
         keyless = [
             part
@@ -233,7 +236,12 @@ class Rollouts:
 
     def _close(self, error: BaseException | None) -> None:
         self.db.close()
-        ours = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException)
+        ours = (
+            duckdb.ParserException,
+            duckdb.BinderException,
+            duckdb.CatalogException,
+            duckdb.OutOfMemoryException,
+        )
         if isinstance(error, duckdb.Error) and not isinstance(error, ours):
             problem = f"cannot be read ({str(error).splitlines()[0]})"
             raise UserError(self._files[0].parent, problem, "check the disk; run again when nothing writes there")
@@ -281,5 +289,6 @@ def _list_parts(folders: Sequence[tuple[Path, str]]) -> list[tuple[Path, str]]:
     return found
 
 
-def _quote(path: Path) -> str:
-    return "'" + str(path).replace("'", "''") + "'"
+def file_list(files: Sequence[Path]) -> str:
+    """The files as a list in SQL, taken literally: no character of a name is a pattern."""
+    return "[" + ", ".join("'" + glob.escape(str(file)).replace("'", "''") + "'" for file in files) + "]"

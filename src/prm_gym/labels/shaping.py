@@ -17,11 +17,12 @@ from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from prm_gym.errors import UserError
 from prm_gym.labels.dataset import Dataset, LabelReport
 from prm_gym.labels.monte_carlo import COLUMNS, action_values
-from prm_gym.labels.rollouts import Rollouts, check_range
+from prm_gym.labels.rollouts import Rollouts, check_range, file_list
 from prm_gym.labels.statistics import of_states, of_targets
 from prm_gym.labels.texts import visits
 from prm_gym.prompts import Prompt, load
@@ -134,17 +135,15 @@ def label(
 
 
 def _read_values(source: Rollouts, folder: Path) -> None:
-    files = sorted(str(file) for file in folder.glob("data/*.parquet"))
+    files = sorted(folder.glob("data/*.parquet"))
     if not files:
         raise UserError(folder, "holds no value dataset", "name a folder that `prm-gym label value` wrote")
-    names = {column[0] for column in source.db.execute("DESCRIBE FROM read_parquet(?)", [files]).fetchall()}
     for column in ("state_key", "target"):
-        if column not in names:
+        if any(column not in pq.read_schema(file).names for file in files):
             raise UserError(folder, "no such column", "name a folder that `prm-gym label value` wrote", field=column)
     source.db.execute(
-        "CREATE TABLE reference AS SELECT state_key::BLOB AS state_key, any_value(target)::DOUBLE AS value "
-        "FROM read_parquet(?) GROUP BY ALL",
-        [files],
+        f"""CREATE TABLE reference AS
+        SELECT state_key::BLOB AS state_key, target::DOUBLE AS value FROM read_parquet({file_list(files)})"""
     )
     _check_values(source, folder)
 
