@@ -62,7 +62,7 @@ class EpisodeWriter:
     ...         writer.add(episode)
     """
 
-    def __init__(self, folder: str | Path, *, flush_episodes: int = 64, flush_seconds: float = 5.0) -> None:
+    def __init__(self, folder: str | Path, *, flush_episodes: int = 64, flush_seconds: float = 2.0) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._flush_episodes, self._flush_seconds = flush_episodes, flush_seconds

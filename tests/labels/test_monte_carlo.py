@@ -35,7 +35,11 @@ def test_targets_and_counts_are_those_of_equation_1(tmp_path: Path, gamma: float
         assert found[key]["count"] == len(returns)
         assert found[key]["target"] == pytest.approx(sum(returns) / len(returns), abs=1e-12)
     assert report.statistics["visits"] == sum(map(len, expected.values()))
-    assert report.statistics["rows with one visit"] == sum(len(returns) == 1 for returns in expected.values())
+    sizes = [len(returns) for returns in expected.values()]
+    by_visits = report.statistics["rows by visits"]
+    assert by_visits["1"] == sizes.count(1)
+    assert by_visits["4-7"] == sum(4 <= size <= 7 for size in sizes)
+    assert sum(by_visits.values()) == len(sizes)
     actions: dict[str, int] = defaultdict(int)
     for prompt, _ in expected:
         actions[prompt] += 1

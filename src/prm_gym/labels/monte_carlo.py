@@ -119,7 +119,7 @@ def returns(source: Rollouts, gamma: float) -> None:
     )
     if not 0 <= lowest <= highest <= 1:
         raise UserError(
-            source.parts[0][0].parent,
+            source.files[0].parent,
             f"rewards from {lowest:g}, episodes with up to {highest:g} in sum",
             "give rewards whose sum over an episode lies in [0, 1]",
             field="reward",

@@ -89,6 +89,8 @@ async def _sample_all(
         draw = int.from_bytes(blake2b(key + str(seed).encode(), digest_size=4).digest(), "big") >> 1
         try:
             responses = await policy.act(state, n=n, seed=draw)
+            if len(responses) != n:
+                raise RuntimeError(f"{policy.policy_id} gave {len(responses)} responses for {n}")
         except PromptTooLong:
             responses = []
         samples = [{"reason": r.reason, "action": r.action, "response": r.text} for r in responses]

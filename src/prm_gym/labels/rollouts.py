@@ -12,7 +12,7 @@
 - Every game is in `train` or in `test` by a seeded hash of its game_id: no state lies in both, and a game keeps its
   side when others are added.
 
-Left out: text. The views hold what targets are computed from; `render` reads the texts of the chosen turns.
+Left out: text. The views hold what targets are computed from; `texts` reads the texts of the chosen turns.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ WITH found AS (
            arg_max(stop_reason, turn) FILTER (stop_reason <> '') AS stop_reason,
            -- the rows lie together and in order, and the last alone has no reward
            min(turn) = 0 AND max(turn) = count(*) - 1 AND min(row - turn) = max(row - turn)
-               AND count(reward) = count(*) - 1
+               AND count(reward) = count(*) - 1 AND count(game_id) = count(*)
                AND coalesce(max(turn) FILTER (reward IS NOT NULL), -1) = max(turn) - 1 AS whole
     FROM rows GROUP BY part, episode_id
 ), numbered AS (
@@ -92,7 +92,6 @@ _COLUMNS = {
     "parent_id": "VARCHAR",
     "branch_turn": "INTEGER",
     "turn": "INTEGER",
-    "action": "VARCHAR",
     "action_valid": "BOOLEAN",
     "reward": "DOUBLE",
     "reason": "VARCHAR",
@@ -136,21 +135,23 @@ class Rollouts:
         train_share: float = 0.85,
     ) -> None:
         check_range("train_share", train_share, above=0, most=1)
-        folders = [(Path(folder), "policy") for folder in policy] + [(Path(folder), "expert") for folder in expert]
         shares = list(weights) if weights else [1.0] * len(policy)
         if len(shares) != len(policy):
             raise UserError("--weights", f"{len(shares)} weights for {len(policy)} folders", "give one for each folder")
         for share in shares:
             check_range("weights", share, above=0, most=1)
-        self.parts = _list_parts(folders)
-        self._files = [file for file, _ in self.parts]
+        roles = [(folder, "policy", share) for folder, share in zip(policy, shares, strict=True)]
+        parts_given = _list_parts([*roles, *((folder, "expert", 1.0) for folder in expert)])
+        self.files = [file for file, _, _ in parts_given]
         self.db = duckdb.connect(str(work / "work.duckdb"))
         try:
             memory = MEGABYTES + MEGABYTES_PER_THREAD * (os.cpu_count() or 1)
             self.db.execute(f"SET memory_limit = '{memory}MB'; SET preserve_insertion_order = false")
             self.db.execute("SET temp_directory = ?", [str(work / "spill")])
-            weight_of = dict(zip([Path(folder) for folder in policy], shares, strict=True))
-            self._open_rows([weight_of.get(file.parent, 1.0) for file in self._files])
+            self.db.execute("CREATE TABLE parts (part INTEGER, file VARCHAR, role VARCHAR, weight DOUBLE)")
+            for part, (file, role, weight) in enumerate(parts_given):
+                self.db.execute("INSERT INTO parts VALUES (?, ?, ?, ?)", [part, str(file), role, weight])
+            self._open_rows()
             self.db.execute(_EPISODES, {"seed": seed, "task_types": list(task_types or [])})
             self._divide_games(seed, train_share)
             self.db.execute(_TURNS)
@@ -158,38 +159,24 @@ class Rollouts:
             self._close(error)
             raise
 
-    def _open_rows(self, weights: Sequence[float]) -> None:
-        table = pa.table(
-            {
-                "part": pa.array(range(len(self.parts)), pa.int32()),
-                "file": [str(file) for file in self._files],
-                "role": [role for _, role in self.parts],
-                "weight": pa.array(weights, pa.float64()),
-            }
-        )
-        self.db.register("parts_given", table)
-        self.db.execute("CREATE TABLE parts AS FROM parts_given")
-        there: set[str] = set().union(*(pq.read_schema(file).names for file in self._files))
+    def _open_rows(self) -> None:
+        there: set[str] = set().union(*(pq.read_schema(file).names for file in self.files))
         columns = ", ".join(
             f"CAST({name if name in there else 'NULL'} AS {kind}) AS {name}" for name, kind in _COLUMNS.items()
         )
         self.db.execute(
-            f"""CREATE VIEW stored AS SELECT part, file_row_number AS row, {columns}
+            f"""CREATE VIEW stored AS SELECT part, file_row_number AS row, {columns}, coalesce(r.action, '') AS action
             FROM read_parquet(
-                {file_list(self._files)}, filename = true, file_row_number = true, union_by_name = true
+                {file_list(self.files)}, filename = true, file_row_number = true, union_by_name = true
             ) AS r JOIN parts ON r.filename = parts.file"""
         )
-        keyless = [
-            part
-            for part, file in enumerate(self._files)
-            if "state_key" not in pq.read_schema(file).names or pq.read_table(file, columns=["state_key"])[0].null_count
-        ]
+        keyless = self.db.execute("SELECT DISTINCT part FROM stored WHERE state_key IS NULL").fetchall()
         if not keyless:
             self.db.execute("CREATE VIEW rows AS FROM stored")
             return
         self.db.execute("CREATE TABLE computed (part INTEGER, row BIGINT, state_key BLOB)")
-        for part in keyless:
-            keys = [turn.state_key for episode in scan(self._files[part]) for turn in episode.turns]
+        for (part,) in keyless:
+            keys = [turn.state_key for episode in scan(self.files[part]) for turn in episode.turns]
             self.db.register("keys", pa.table({"row": range(len(keys)), "state_key": pa.array(keys, pa.binary())}))
             self.db.execute("INSERT INTO computed SELECT ?, row, state_key FROM keys", [part])
         self.db.execute(
@@ -200,9 +187,8 @@ class Rollouts:
     def _divide_games(self, seed: int, train_share: float) -> None:
         found = self.db.execute("SELECT DISTINCT game_id FROM episodes WHERE problem IS NULL").fetchall()
         if not found:
-            raise UserError(
-                self._files[0].parent, f"no episode to label ({self.skipped()})", "check the folders and filters"
-            )
+            reasons = ", ".join(f"{n} {problem}" for problem, n in self.skipped().items())
+            raise UserError(self.files[0].parent, f"no episode to label ({reasons})", "check folders and filters")
         sides = divide([game for (game,) in found], seed, train_share)
         self.db.register("sides", pa.table({"game_id": list(sides), "split": list(sides.values())}))
         self.db.execute("CREATE TABLE games AS FROM sides")
@@ -244,7 +230,7 @@ class Rollouts:
         )
         if isinstance(error, duckdb.Error) and not isinstance(error, ours):
             problem = f"cannot be read ({str(error).splitlines()[0]})"
-            raise UserError(self._files[0].parent, problem, "check the disk; run again when nothing writes there")
+            raise UserError(self.files[0].parent, problem, "check the disk; run again when nothing writes there")
 
 
 def divide(games: Sequence[str], seed: int, train_share: float) -> dict[str, str]:
@@ -274,18 +260,19 @@ def check_range(name: str, value: float, *, above: float = -math.inf, least: flo
         raise UserError(flag, f"{value:g} is out of range", f"give a number {lower} to {most:g}")
 
 
-def _list_parts(folders: Sequence[tuple[Path, str]]) -> list[tuple[Path, str]]:
-    if not any(role == "policy" for _, role in folders):
+def _list_parts(folders: Sequence[tuple[Path, str, float]]) -> list[tuple[Path, str, float]]:
+    if not any(role == "policy" for _, role, _ in folders):
         raise UserError("--rollouts", "no folder given", "name at least one folder that `prm-gym rollout` wrote")
     seen: set[Path] = set()
-    found: list[tuple[Path, str]] = []
-    for folder, role in folders:
-        if folder.resolve() in seen:
-            raise UserError(folder, "is given twice", "name each folder once")
-        seen.add(folder.resolve())
+    found: list[tuple[Path, str, float]] = []
+    for name, role, weight in folders:
+        folder = Path(name).resolve()
+        if folder in seen:
+            raise UserError(name, "is given twice", "name each folder once")
+        seen.add(folder)
         if being_written(folder):
-            raise UserError(folder, "is being written", "run again when its writer has finished")
-        found.extend((file, role) for file in parts(folder))
+            raise UserError(name, "is being written", "run again when its writer has finished")
+        found.extend((file, role, weight) for file in parts(folder))
     return found
 
 

@@ -8,19 +8,19 @@ from prm_gym.labels.rollouts import Rollouts
 
 
 def of_targets(source: Rollouts, table: str) -> dict[str, Any]:
-    """Of a table with `target` in [0, 1] and `count`: a histogram in ten bins, visits, rows that rest on one visit."""
-    bins = source.db.execute(
-        f"SELECT least(floor(target * 10), 9)::INT AS bin, count(*) FROM {table} GROUP BY 1 ORDER BY 1"
+    """Of a table with `target` in [0, 1] and `count`: targets in ten bins, and how many visits rows rest on."""
+    targets = source.db.execute(
+        f"SELECT least(floor(target * 10), 9)::INT AS bin, count(*) FROM {table} GROUP BY bin ORDER BY bin"
     ).fetchall()
-    mean, visits, most, once = source.one(
-        f"SELECT avg(target), sum(count)::BIGINT, max(count), count(*) FILTER (count = 1) FROM {table}"
-    )
+    visits = source.db.execute(
+        f"SELECT (1 << floor(log2(count))::INT) AS least, count(*) FROM {table} GROUP BY least ORDER BY least"
+    ).fetchall()
+    mean, total = source.one(f"SELECT avg(target), sum(count)::BIGINT FROM {table}")
     return {
-        "targets": {f"{low / 10:.1f}-{(low + 1) / 10:.1f}": n for low, n in bins},
+        "targets": {f"{low / 10:.1f}-{(low + 1) / 10:.1f}": n for low, n in targets},
         "mean target": mean,
-        "visits": visits,
-        "most visits of a row": most,
-        "rows with one visit": once,
+        "visits": total,
+        "rows by visits": {f"{low}-{2 * low - 1}" if low > 1 else "1": n for low, n in visits},
     }
 
 

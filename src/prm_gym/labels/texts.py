@@ -66,7 +66,7 @@ def visits(source: Rollouts, sql: str) -> Iterator[tuple[Texts, dict[str, Any]]]
     )
     texts: Texts | None = None
     place = (-1, -1)
-    stream = _stream([file for file, _ in source.parts])
+    stream = _stream(source.files)
     names = [column[0] for column in located.description or ()]
     while batch := located.fetchmany(4096):
         for values in batch:
