@@ -139,10 +139,12 @@ def test_uncertain_states_are_those_where_the_sampled_actions_are_most_mixed(par
     turns = defaultdict(set)
     for parent, t in by_point(content(tmp_path / "out")):
         turns[parent].add(t)
+    run(parents, tmp_path / "more", Moody(), where="uncertain", states_per_episode=99, samples=64)
+    more = set(by_point(content(tmp_path / "more")))
     for parent, episode in content(parents).items():
         if episode.actions > 4:
             assert turns[parent] == {1, 4}
-        assert 2 not in turns[parent], "no choice, no branch"
+        assert {t for p, t in more if p == parent} == set(range(episode.actions)) - {2}, "no choice, no branch"
     for line in (tmp_path / "out" / "branch_points.jsonl").read_text().splitlines():
         for point in json.loads(line)["points"]:
             assert point["entropy"] == pytest.approx(math.log(3), abs=0.1) or point["turn"] not in (1, 4)
