@@ -41,25 +41,37 @@ class Quality:
     ranking_ceiling: the same for one half of the rollouts against the other: what noise lets half the data agree on.
     gap_weighted_accuracy: as ranking_accuracy, each pair weighted by the difference of its mean returns.
     bins: (mean Q, mean return, visits) for each bin that has any.
+
+    A figure that the episodes do not determine (no win among them, no pair) is None.
     """
 
     visits: int
-    auc: float
+    auc: float | None
     calibration_error: float
-    correlation: float
+    correlation: float | None
     pairs: int
-    ranking_accuracy: float
+    ranking_accuracy: float | None
     ranking_ci95: tuple[float, float]
-    ranking_ceiling: float
-    gap_weighted_accuracy: float
+    ranking_ceiling: float | None
+    gap_weighted_accuracy: float | None
     bins: list[tuple[float, float, int]]
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def summary(self) -> str:
+        """One line for the terminal."""
+        low, high = self.ranking_ci95
+        return (
+            f"Q on {self.visits} visits of held-out games: AUC {_show(self.auc)}, calibration error "
+            f"{_show(self.calibration_error)}; ranks {self.pairs} pairs of actions at one state as their rollouts do: "
+            f"{_show(self.ranking_accuracy)} ({low:.3f}-{high:.3f}; half against half {_show(self.ranking_ceiling)}, "
+            f"weighted by the gap {_show(self.gap_weighted_accuracy)})"
+        )
 
-def auc(scores: Floats, positive: npt.NDArray[np.bool_]) -> float:
-    """Area under the ROC curve: the Mann-Whitney statistic, ties counting one half. NaN if one class is empty."""
+
+def auc(scores: Floats, positive: npt.NDArray[np.bool_]) -> float | None:
+    """Area under the ROC curve: the Mann-Whitney statistic, ties counting one half; None if one class is empty."""
     order = np.argsort(scores, kind="stable")
     _, inverse, counts = np.unique(scores[order], return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
@@ -68,7 +80,7 @@ def auc(scores: Floats, positive: npt.NDArray[np.bool_]) -> float:
     wins = int(positive.sum())
     losses = len(scores) - wins
     if not wins or not losses:
-        return float("nan")
+        return None
     return float((ranks[positive].sum() - wins * (wins + 1) / 2) / (wins * losses))
 
 
@@ -106,14 +118,22 @@ async def measure(episodes: Iterable[Episode], scorer: Scorer, *, gamma: float =
         visits=len(visits),
         auc=auc(scores, np.array([won for _, _, won in visits])),
         calibration_error=sum(abs(s - r) * n for s, r, n in bins) / len(visits),
-        correlation=float(np.corrcoef(scores, returns)[0, 1]) if scores.std() > 0 and returns.std() > 0 else float("nan"),
+        correlation=_correlation(scores, returns),
         pairs=len(agree),
-        ranking_accuracy=float(np.mean(agree)) if agree else float("nan"),
+        ranking_accuracy=float(np.mean(agree)) if agree else None,
         ranking_ci95=wilson(round(sum(agree)), len(agree)),
-        ranking_ceiling=float(np.mean(halves)) if halves else float("nan"),
-        gap_weighted_accuracy=float(np.average(agree, weights=gaps)) if agree else float("nan"),
+        ranking_ceiling=float(np.mean(halves)) if halves else None,
+        gap_weighted_accuracy=float(np.average(agree, weights=gaps)) if agree else None,
         bins=bins,
     )
+
+
+def _show(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _correlation(scores: Floats, returns: Floats) -> float | None:
+    return float(np.corrcoef(scores, returns)[0, 1]) if scores.std() > 0 and returns.std() > 0 else None
 
 
 def _bins(scores: Floats, returns: Floats) -> list[tuple[float, float, int]]:

@@ -1,0 +1,47 @@
+"""How a recipe reaches a host: the command that runs one of its stages on one filled-in YAML file."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from prm_gym.errors import UserError
+
+MODULES = {"trl": "prm_gym.hosts.trl", "open-instruct": "prm_gym.hosts.open_instruct"}
+STAGES = {
+    "trl": {"sft": "sft", "prm": "prm", "online_dpo": "online_dpo"},
+    "open-instruct": {"sft": "sft", "prm": "reward_modeling", "online_dpo": "online_dpo"},
+}
+
+
+def command(host: str, stage: str, config: Path) -> list[str]:
+    """The command line of `stage` (sft, prm or online_dpo) on `host`, in the interpreter that PRM_GYM_HOST_PYTHON names
+    if the host has an environment of its own.
+    """
+    python = os.environ.get("PRM_GYM_HOST_PYTHON", sys.executable) if host != "trl" else sys.executable
+    arguments = [str(config)] if host == "open-instruct" else ["--config", str(config)]
+    return [python, "-m", MODULES[host], STAGES[host][stage], *arguments]
+
+
+def launch(host: str, stage: str, config: Path, out: Path) -> None:
+    """Run `stage` to its end; it goes on from the last checkpoint in `out` if there is one.
+
+    Raises `UserError` naming the stage and its exit status if it fails. Ctrl-C reaches the stage as well.
+    """
+    arguments = command(host, stage, config)
+    checkpoints = sorted(out.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    if host == "trl" and checkpoints:
+        arguments += ["--resume_from_checkpoint", str(checkpoints[-1])]
+    process = subprocess.Popen(arguments)
+    try:
+        status = process.wait()
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        raise
+    if status:
+        problem = f"{stage} on {host} ended with exit status {status}"
+        raise UserError(config, problem, "see its output above; the same command goes on from the last checkpoint")

@@ -2,15 +2,15 @@
 
 It reads what any player reads (task, observations, actions, admissible commands) and decides afresh at every turn, so
 it recovers from whatever was done before, its own random actions included. It searches receptacles it has not looked
-into, those of rare types and those that stand open first, brings what it finds where the task wants it, and gives a
-one-sentence reason for every action. A share of random actions makes demonstrations of a chosen quality.
+into, brings what it finds where the task wants it, and gives a one-sentence reason for every action. A share of random
+actions and one of mistakes make demonstrations of a chosen quality.
 """
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from hashlib import blake2b
+from typing import Literal
 
 from prm_gym.errors import UserError
 from prm_gym.policies.reading import kind_of, read_history, read_task
@@ -18,6 +18,8 @@ from prm_gym.prompts import format_response
 from prm_gym.types import Response, State
 
 RANDOM_REASON = "I try something at random."
+MISTAKE_REASON = "I try something that may not work."
+Search = Literal["rare_first", "as_listed"]
 _USUALLY_CLOSED = ("cabinet", "drawer", "fridge", "microwave", "safe")
 
 
@@ -28,15 +30,23 @@ class ExpertPolicy:
     ----------
     random_actions: share of turns, in [0, 1], on which a uniformly random admissible command is taken instead; which
         turns and which commands depends on the seed, the game and the turn.
-    order_seed: settles in which order receptacles that are equally promising are searched.
+    mistakes: share of turns on which a command is tried that is not admissible, made of names that were read: what a
+        model imitates from such turns is how to go on after "Nothing happens."
+    search: receptacles in reach first; then `rare_first`, those of rare types and those that usually stand open, which
+        finds things soonest; or `as_listed`, in the order of the first observation, which is easiest to imitate.
     """
 
-    def __init__(self, random_actions: float = 0.0, *, order_seed: int = 0) -> None:
-        if not 0.0 <= random_actions <= 1.0:
-            raise UserError("expert policy", f"{random_actions} is no share", "give 0 to 1", field="random_actions")
+    def __init__(self, random_actions: float = 0.0, *, mistakes: float = 0.0, search: Search = "rare_first") -> None:
+        for field, share in (("random_actions", random_actions), ("mistakes", mistakes)):
+            if not 0.0 <= share <= 1.0:
+                raise UserError("expert policy", f"{share} is no share", "give 0 to 1", field=field)
+        if search not in ("rare_first", "as_listed"):
+            raise UserError("expert policy", f"no order {search!r}", "say rare_first or as_listed", field="search")
         self.random_actions = random_actions
-        self.order_seed = order_seed
-        self.policy_id = f"expert-random{random_actions:g}" if random_actions else "expert"
+        self.mistakes = mistakes
+        self.search = search
+        shares = {"random": random_actions, "mistakes": mistakes}
+        self.policy_id = "-".join(["expert", *(f"{name}{share:g}" for name, share in shares.items() if share)])
 
     async def act(self, state: State, *, n: int = 1, seed: int = 0) -> list[Response]:
         return [self.respond(state, seed=seed, sample=sample) for sample in range(n)]
@@ -47,21 +57,39 @@ class ExpertPolicy:
     def respond(self, state: State, *, seed: int = 0, sample: int = 0) -> Response:
         """One response at `state`; samples differ only in their random actions."""
         rng = random.Random(f"{seed} {state.game_id} {state.turn} {sample}")
-        if rng.random() < self.random_actions:
+        draw = rng.random()
+        if draw < self.random_actions:
             reason, action = RANDOM_REASON, rng.choice(state.admissible_commands)
+        elif draw < self.random_actions + self.mistakes:
+            reason, action = MISTAKE_REASON, _mistake(state, rng)
         else:
-            reason, action = _Decision(state, self.order_seed).make()
+            reason, action = _Decision(state, self.search).make()
         return Response(text=format_response(reason, action), reason=reason, action=action)
+
+
+def _mistake(state: State, rng: random.Random) -> str:
+    """A command of known names that is not admissible at `state`; `look` if ten draws find none."""
+    memory = read_history(state)
+    things = sorted({thing for inside in memory.contents.values() for thing in inside} | {memory.held} - {""})
+    for _ in range(10):
+        place = rng.choice(memory.receptacles or ["shelf 1"])
+        forms = [f"go to {place}", f"open {place}"]
+        if things:
+            thing = rng.choice(things)
+            forms += [f"take {thing} from {place}", f"move {thing} to {place}"]
+        if (command := rng.choice(forms)) not in state.admissible_commands:
+            return command
+    return "look"
 
 
 class _Decision:
     """What to do at one state. Methods return (reason, action)."""
 
-    def __init__(self, state: State, order_seed: int) -> None:
+    def __init__(self, state: State, search: Search) -> None:
         self.goal = read_task(state.task)
         self.memory = read_history(state)
         self.commands = set(state.admissible_commands)
-        self.order_seed = order_seed
+        self.search = search
 
     def make(self) -> tuple[str, str]:
         held = self.memory.held
@@ -123,11 +151,11 @@ class _Decision:
         """Look where nobody has looked yet, first within reach; once all was seen, where it was longest ago."""
         count = Counter(kind_of(place) for place in self.memory.receptacles)
 
-        def promise(place: str) -> tuple[int, bool, int, bool, bytes]:
-            tie = blake2b(f"{self.order_seed} {place}".encode(), digest_size=8).digest()
-            far = f"examine {place}" not in self.commands
-            name = kind_of(place)
-            return self.memory.seen.get(place, 0), far, count[name], name in _USUALLY_CLOSED, tie
+        def promise(place: str) -> tuple[int | bool, ...]:
+            seen, far = self.memory.seen.get(place, 0), f"examine {place}" not in self.commands
+            if self.search == "as_listed":
+                return seen, far
+            return seen, far, count[kind_of(place)], kind_of(place) in _USUALLY_CLOSED
 
         return self._reach(min(self.memory.receptacles, key=promise, default=""), f"I look for the {kind}")
 

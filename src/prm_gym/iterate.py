@@ -1,0 +1,312 @@
+"""One iteration of Algorithm 1: pi_{n-1} -> Q_{n-1} -> pi_n, as a list of stages over one run folder.
+
+<run>/games, demonstrations, sft_dataset, scratch     once
+<run>/pi_0                                            the start; pi_1, pi_2, ... are links to iter<n>/policy
+<run>/iter<n>/rollouts, branches                      Stage 1: episodes of pi_{n-1}
+<run>/iter<n>/dataset/{prm,prompts}                   Stage 1: labels
+<run>/iter<n>/prm                                     Stage 2: Q_{n-1}
+<run>/iter<n>/policy                                  Stage 3: pi_n
+<run>/iter<n>/eval                                    Q_{n-1} and pi_n on held-out games
+<run>/results.json                                    one entry a policy, mode, split and seed
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from prm_gym import evaluate, hosts, recipe, stage
+from prm_gym.errors import UserError
+from prm_gym.recipe import Branches, Recipe, label_function
+from prm_gym.stage import Stage
+
+if TYPE_CHECKING:
+    from prm_gym.envs.games import Game
+    from prm_gym.types import Policy
+
+
+class Run:
+    """A recipe in a run folder: its stages for one iteration n >= 1."""
+
+    def __init__(self, folder: Path, run: Path, iteration: int, host: str | None = None) -> None:
+        if iteration < 1:
+            raise UserError("ITER", f"{iteration} is no iteration", "iterations count from 1; ITER=1 makes pi_0 first")
+        self.folder, self.root, self.n = folder, run, iteration
+        self.recipe: Recipe = recipe.load(folder)
+        if host:
+            self.recipe = replace(self.recipe, host=host)
+        self.iter = run / f"iter{iteration}"
+
+    def stages(self) -> list[Stage]:
+        """The stages of this iteration in order, those of pi_0 before them if n is 1. Raises `UserError` if the
+        iteration before has not been made.
+        """
+        if self.n > 1 and not (self.policy(self.n - 1) / stage.MANIFEST).exists():
+            remedy = f"run ITER={self.n - 1} first"
+            raise UserError(self.policy(self.n - 1), f"pi_{self.n - 1} is not there", remedy)
+        return [
+            *([self._games()] if self.recipe.games.path is None else []),
+            *(self._start() if self.n == 1 else []),
+            *self._stage1(),
+            self._train("prm", "prm", self.recipe.stages.prm),
+            *self._quality(),
+            self._train("online_dpo", "policy", self.recipe.stages.online_dpo),
+            *self._evaluations(),
+        ]
+
+    def policy(self, n: int) -> Path:
+        """The checkpoint of pi_n."""
+        return self.root / f"pi_{n}"
+
+    def games(self, split: str, count: int | None = None) -> list[Game]:
+        from prm_gym.envs.games import find_games
+
+        games = find_games(self.recipe.games.path or self.root / "games", split)
+        if count is not None and count > len(games):
+            problem = f"{count} games of {split} wanted, {len(games)} there"
+            raise UserError(self.folder / "recipe.yaml", problem, "generate more or ask for fewer", field="games")
+        return games
+
+    # --- before the first iteration ---------------------------------------------------------------------------------
+
+    def _games(self) -> Stage:
+        settings = self.recipe.games
+
+        def make() -> dict[str, Any]:
+            from prm_gym.envs.engine import compile_games
+            from prm_gym.envs.games import find_games
+            from prm_gym.envs.households import generate
+
+            out = self.root / "games"
+            written = generate(out, preset=settings.preset, splits=settings.splits, seed=settings.seed, workers=2)
+            compile_games([game.path for game in find_games(out)], workers=2)
+            return {"games": written}
+
+        return Stage("games", self.root / "games", asdict(settings), make)
+
+    def _start(self) -> list[Stage]:
+        start, demonstrations = self.recipe.start, self.recipe.start.demonstrations
+        if start.model is not None:
+            model = start.model
+
+            def link() -> None:
+                _link(self.policy(0) / "model", Path(model))
+
+            return [Stage("pi_0", self.policy(0), {"model": model}, link)]
+        assert demonstrations is not None
+        assert start.sft is not None
+        collected, dataset, scratch = (self.root / name for name in ("demonstrations", "sft_dataset", "scratch"))
+
+        def demonstrate() -> dict[str, Any]:
+            from prm_gym.policies.expert import ExpertPolicy
+
+            return self._collect(
+                self.games("train", demonstrations.games),
+                ExpertPolicy(random_actions=demonstrations.random_actions),
+                collected,
+                rollouts_per_game=demonstrations.rollouts_per_game,
+                max_games=demonstrations.games,
+                seed=demonstrations.seed,
+            )
+
+        def label() -> None:
+            from prm_gym.labels import sft
+
+            sft.label([collected], dataset, prompt=self.recipe.prompt)
+
+        def make_scratch() -> None:
+            from prm_gym.hosts.tiny import make_tiny_model
+
+            make_tiny_model(scratch, _texts(dataset), **(start.scratch or {}))
+
+        stages = [
+            Stage("demonstrations", collected, asdict(demonstrations), demonstrate),
+            Stage("sft dataset", dataset, {"prompt": self.recipe.prompt}, label),
+        ]
+        if start.scratch is not None:
+            stages.append(Stage("model from scratch", scratch, dict(start.scratch), make_scratch))
+        return [*stages, self._host_stage("sft", self.policy(0), start.sft)]
+
+    # --- the three stages of the paper ------------------------------------------------------------------------------
+
+    def _stage1(self) -> list[Stage]:
+        r, wanted, branches = self.recipe, self.recipe.rollouts, self.recipe.branches
+        rollouts, branched = self.iter / "rollouts", self.iter / "branches"
+
+        def collect() -> dict[str, Any]:
+            with self._sampled(self.n - 1) as policy:
+                return self._collect(
+                    self.games("train", wanted.games),
+                    policy,
+                    rollouts,
+                    rollouts_per_game=wanted.per_game,
+                    max_games=wanted.games,
+                    iteration=self.n - 1,
+                    seed=wanted.seed + self.n,
+                )
+
+        def branch() -> dict[str, Any]:
+            assert branches is not None
+            with self._sampled(self.n - 1) as policy:
+                return self._branch(rollouts, "train", branches, policy, branched)
+
+        def label() -> None:
+            sources = [rollouts, branched] if branches else [rollouts]
+            out = self.iter / "dataset"
+            label_function(r.labels.kind)(sources, out / "prm", prompt=r.prompt, gamma=r.gamma, **r.labels.options)
+            label_function("prompts")(sources, out / "prompts", prompt=r.prompt, **r.labels.prompts)
+
+        shared = {"sampling": asdict(r.sampling), "max_episode_steps": r.max_episode_steps, "prompt": r.prompt}
+        stages = [Stage(f"rollouts of pi_{self.n - 1}", rollouts, {**asdict(wanted), **shared}, collect)]
+        if branches:
+            stages.append(Stage(f"branches of pi_{self.n - 1}", branched, {**asdict(branches), **shared}, branch))
+        settings = {"prompt": r.prompt, "gamma": r.gamma, **asdict(r.labels)}
+        return [*stages, Stage("labels", self.iter / "dataset", settings, label)]
+
+    def _train(self, name: str, folder: str, config: str) -> Stage:
+        made = self._host_stage(name, self.iter / folder, config)
+        if name != "online_dpo":
+            return made
+
+        def make() -> None:
+            made.make()
+            _link(self.policy(self.n), self.iter / folder)
+
+        return replace(made, make=make)
+
+    def _host_stage(self, name: str, out: Path, config: str) -> Stage:
+        source = self.folder / config
+        filled = recipe.fill(source.read_text("utf-8"), self.root, self.n, source)
+
+        def make() -> None:
+            file = recipe.fill_file(source, self.root, self.n, out / config)
+            hosts.launch(self.recipe.host, name, file, out)
+
+        title = {"sft": "pi_0 by SFT", "prm": f"Q_{self.n - 1}", "online_dpo": f"pi_{self.n} by online DPO"}[name]
+        return Stage(title, out, {"host": self.recipe.host, "config": filled}, make)
+
+    # --- on held-out games ------------------------------------------------------------------------------------------
+
+    def _quality(self) -> list[Stage]:
+        wanted = self.recipe.quality
+        if wanted is None:
+            return []
+        out = self.iter / "eval" / "prm"
+
+        def make() -> dict[str, Any]:
+            from prm_gym.policies.prm import PRMScorer
+            from prm_gym.prm_quality import measure
+            from prm_gym.store import read_episodes
+
+            games = self.games(wanted.split, wanted.games)
+            with self._sampled(self.n - 1) as policy:
+                self._collect(games, policy, out / "rollouts", max_games=wanted.games, iteration=self.n - 1, seed=1)
+                self._branch(out / "rollouts", wanted.split, wanted.branches, policy, out / "branches")
+            scorer = PRMScorer(self.iter / "prm", prompt=self.recipe.prompt)
+            episodes = read_episodes(out / "rollouts", out / "branches")
+            quality = asyncio.run(measure(episodes, scorer, gamma=self.recipe.gamma))
+            stage.write_json(out / "quality.json", quality.as_dict())
+            Console().print(quality.summary())
+            return {"quality": quality.as_dict()}
+
+        settings = {**asdict(wanted), "sampling": asdict(self.recipe.sampling), "prompt": self.recipe.prompt}
+        return [Stage(f"Q_{self.n - 1} on held-out games", out, settings, make)]
+
+    def _evaluations(self) -> list[Stage]:
+        e = self.recipe.evaluation
+        stages = [self._evaluation(n, None) for n in ([0, 1] if self.n == 1 else [self.n])]
+        return [*stages, self._evaluation(self.n, self.n - 1)] if e.best_of > 1 else stages
+
+    def _evaluation(self, n: int, prm: int | None) -> Stage:
+        e, r = self.recipe.evaluation, self.recipe
+        mode = "policy" if prm is None else f"best_of_{e.best_of}"
+        out = self.iter / "eval" / f"pi_{n}_{mode}"
+
+        def make() -> dict[str, Any]:
+            from prm_gym.policies.best_of_n import BestOfN
+            from prm_gym.policies.prm import PRMScorer
+            from prm_gym.store import read_episodes
+
+            temperature = e.temperature if prm is None else e.best_of_temperature
+            with self._sampled(n, temperature) as policy:
+                acting: Policy = policy
+                if prm is not None:
+                    scorer = PRMScorer(self.iter / "prm", prompt=r.prompt)
+                    acting = BestOfN(policy, scorer, e.best_of)
+                games = self.games(e.split, e.games)
+                self._collect(games, acting, out / "episodes", max_games=e.games, iteration=n, seed=e.seed)
+            episodes = read_episodes(out / "episodes")
+            q = None if prm is None else f"Q_{prm}"
+            result = evaluate.summarise(episodes, policy=f"pi_{n}", prm=q, mode=mode, split=e.split, seed=e.seed)
+            evaluate.add_result(self.root / "results.json", result)
+            return {"success": result["success"]}
+
+        settings = {**asdict(e), "prompt": r.prompt, "max_episode_steps": r.max_episode_steps}
+        title = f"evaluation of pi_{n}" if prm is None else f"evaluation of BoN(pi_{n}, Q_{prm})"
+        return Stage(title, out, settings, make)
+
+    # --- rollouts ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _sampled(self, n: int, temperature: float | None = None) -> Iterator[Policy]:
+        """pi_n as a policy, in process or on the recipe's servers; its resources are given back at the end."""
+        from prm_gym.policies.hf import TransformersPolicy
+
+        s = self.recipe.sampling
+        model = self.policy(n) / "model"
+        yield TransformersPolicy(
+            model if model.exists() else self.policy(n),
+            prompt=self.recipe.prompt,
+            temperature=s.temperature if temperature is None else temperature,
+            max_new_tokens=s.max_new_tokens,
+            max_batch=s.max_batch,
+            policy_id=f"pi_{n}",
+        )
+
+    def _collect(self, games: list[Game], policy: Policy, out: Path, **options: Any) -> dict[str, Any]:
+        from prm_gym.rollout import rollout
+
+        options = {"max_episode_steps": self.recipe.max_episode_steps, **options}
+        return rollout(games, policy, out, concurrency=2 * self.recipe.sampling.max_batch, **options).as_dict()
+
+    def _branch(self, parents: Path, split: str, b: Branches, policy: Policy, out: Path) -> dict[str, Any]:
+        from prm_gym.rollout import rollout_branches
+
+        summary = rollout_branches(
+            parents,
+            self.games(split),
+            policy,
+            out,
+            states_per_episode=b.states_per_episode,
+            actions_per_state=b.actions,
+            continuations=b.continuations,
+            max_episode_steps=self.recipe.max_episode_steps,
+            iteration=self.n - 1,
+            concurrency=2 * self.recipe.sampling.max_batch,
+        )
+        return summary.as_dict()
+
+
+def _link(link: Path, target: Path) -> None:
+    """Make `link` a relative link to `target`, so that a run folder can be moved."""
+    import os
+
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if link.is_symlink():
+        link.unlink()
+    link.symlink_to(os.path.relpath(target, link.parent))
+
+
+def _texts(dataset: Path) -> Iterator[str]:
+    """All that was said in the conversations of an `sft` dataset."""
+    from datasets import load_dataset
+
+    for row in load_dataset(str(dataset), split="train"):
+        for message in [*row["prompt"], *row["completion"]]:
+            yield message["content"]

@@ -1,0 +1,193 @@
+"""A recipe: one folder with `recipe.yaml` (Stage 1 and evaluation, this module) and the host's own YAML per stage.
+
+In `recipe.yaml` and in the host's files `{run}` stands for the run's folder, `{iter}` for the iteration and `{iter-1}`
+for the one before; nothing else of a host's file is touched. Every key is checked before work starts.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from prm_gym.config import build, check_keys, read_yaml
+from prm_gym.errors import UserError
+from prm_gym.labels import KINDS
+
+_PLACE = re.compile(r"\{(run|iter|iter-1)\}")
+
+
+@dataclass(frozen=True)
+class Games:
+    """Where the games come from: `path`, a folder in alfworld's format (ALFWORLD_DATA), or generated households."""
+
+    path: str | None = None
+    preset: str = "small"
+    seed: int = 0
+    splits: dict[str, int] = field(default_factory=dict)  # split -> number of games to generate
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a policy is sampled. `server`: base URLs of OpenAI-compatible servers; in process without them."""
+
+    temperature: float
+    max_new_tokens: int
+    max_batch: int = 64
+    server: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """Expert episodes for SFT: `games` of the train split, a share `random_actions` of the turns taken at random."""
+
+    games: int
+    rollouts_per_game: int = 1
+    random_actions: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Start:
+    """pi_0: an existing checkpoint (`model`), or SFT on demonstrations, from scratch if `scratch` gives the sizes."""
+
+    model: str | None = None
+    demonstrations: Demonstrations | None = None
+    scratch: dict[str, int] | None = None
+    sft: str | None = None  # the host's YAML
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Stage 1: `games` of the train split, `per_game` independent rollouts of each."""
+
+    games: int
+    per_game: int
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Stage 1, states visited again: at `states_per_episode` states of each collected episode `actions` different
+    actions, each followed by `continuations` rollouts.
+    """
+
+    states_per_episode: int
+    actions: int
+    continuations: int
+
+
+@dataclass(frozen=True)
+class Labels:
+    """`kind` and its options, as for `prm-gym label KIND`; `prompts` are those of `prm-gym label prompts`."""
+
+    kind: str = "monte_carlo"
+    options: dict[str, Any] = field(default_factory=dict)
+    prompts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Held-out games on which Q is measured: AUC, calibration, ranking of actions at one state."""
+
+    games: int
+    branches: Branches
+    split: str = "valid_seen"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Success of pi_{n-1}, pi_n and, with `best_of` > 1, BoN(pi_n, Q_{n-1}) on `games` of `split`."""
+
+    games: int
+    split: str = "valid_unseen"
+    temperature: float = 0.3
+    best_of: int = 1
+    best_of_temperature: float = 0.7
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The host's YAML for Stage 2 and Stage 3, beside recipe.yaml."""
+
+    prm: str
+    online_dpo: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All of recipe.yaml. `gamma` is the discount of Eq. 1, `prompt` a name or path for `prm_gym.prompts.load`."""
+
+    host: str
+    prompt: str
+    games: Games
+    start: Start
+    sampling: Sampling
+    rollouts: Rollouts
+    stages: Stages
+    evaluation: Evaluation
+    gamma: float = 0.95
+    max_episode_steps: int = 30
+    branches: Branches | None = None
+    labels: Labels = field(default_factory=Labels)
+    quality: Quality | None = None
+
+
+def load(folder: str | PathLike[str]) -> Recipe:
+    """The recipe in `folder`. Raises `UserError` for the first key, value or file that is wrong."""
+    path = Path(folder) / "recipe.yaml"
+    recipe = build(Recipe, read_yaml(path), path)
+    if recipe.host not in ("trl", "open-instruct"):
+        raise UserError(path, f"unknown host '{recipe.host}'", "say trl or open-instruct", field="host")
+    if not 0 < recipe.gamma <= 1:
+        raise UserError(path, f"{recipe.gamma} is no discount", "choose 0 < gamma <= 1", field="gamma")
+    if recipe.start.model is None and (recipe.start.demonstrations is None or recipe.start.sft is None):
+        problem = "neither a model nor demonstrations with an sft file"
+        raise UserError(path, problem, "give `model`, or `demonstrations` and `sft`", field="start")
+    for name, kind, options in (
+        ("labels.options", recipe.labels.kind, recipe.labels.options),
+        ("labels.prompts", "prompts", recipe.labels.prompts),
+    ):
+        if kind not in KINDS:
+            raise UserError(path, f"no label '{kind}'", f"choose one of {', '.join(KINDS)}", field="labels.kind")
+        valid = [
+            p.name for p in inspect.signature(label_function(kind)).parameters.values() if p.kind is p.KEYWORD_ONLY
+        ]
+        check_keys(options, [key for key in valid if key not in ("prompt", "gamma")], path, f"{name}.")
+    named = {
+        "start.sft": recipe.start.sft,
+        "stages.prm": recipe.stages.prm,
+        "stages.online_dpo": recipe.stages.online_dpo,
+    }
+    for name, file in named.items():
+        if file is not None and not (Path(folder) / file).is_file():
+            raise UserError(path, f"no file '{file}' beside it", "add it or correct the name", field=name)
+    return recipe
+
+
+def label_function(kind: str) -> Callable[..., Any]:
+    """`prm_gym.labels.<kind>.label`."""
+    label: Callable[..., Any] = import_module(f"prm_gym.labels.{kind}").label
+    return label
+
+
+def fill(text: str, run: str | PathLike[str], iteration: int, where: str | PathLike[str]) -> str:
+    """`text` with `{run}`, `{iter}` and `{iter-1}` filled in."""
+    values = {"run": str(run), "iter": str(iteration), "iter-1": str(iteration - 1)}
+    filled = _PLACE.sub(lambda match: values[match[1]], text)
+    if left := re.search(r"\{[a-z][a-z0-9_+-]*\}", filled):
+        raise UserError(where, f"unknown placeholder {left[0]}", "use {run}, {iter} or {iter-1}")
+    return filled
+
+
+def fill_file(source: Path, run: Path, iteration: int, out: Path) -> Path:
+    """Write the host's YAML `source`, filled in, to `out`; the host's launcher gets nothing else."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(fill(source.read_text("utf-8"), run, iteration, source), "utf-8")
+    return out

@@ -1,0 +1,78 @@
+"""A stage of a run: what it makes, from which settings, and the manifest that says it is complete.
+
+The manifest is written last. A stage whose manifest is there is skipped; one without is run, and goes on where it was
+as far as what it calls can (episode stores and training checkpoints do). Settings that differ from those of a complete
+stage are an error, never a silent mixture.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+import prm_gym
+from prm_gym.errors import UserError
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`make` fills the folder `out` and may return facts for the manifest. `settings` is all that `out` depends on."""
+
+    name: str
+    out: Path
+    settings: dict[str, Any]
+    make: Callable[[], dict[str, Any] | None]
+
+
+def is_complete(stage: Stage) -> bool:
+    """Whether the manifest says so. Raises `UserError` if it is unreadable or was made with other settings."""
+    path = stage.out / MANIFEST
+    if not path.exists():
+        return False
+    remedy = f"choose another run folder, or remove {stage.out} and what was made from it"
+    try:
+        made_with = json.loads(path.read_text("utf-8"))["settings"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(path, f"not a manifest ({error})", remedy) from None
+    wanted = json.loads(json.dumps(stage.settings))
+    for key in sorted({*made_with, *wanted}):
+        if made_with.get(key) != wanted.get(key):
+            raise UserError(path, f"made with {made_with.get(key)!r}, not {wanted.get(key)!r}", remedy, field=key)
+    return True
+
+
+def run(stages: list[Stage], console: Console) -> None:
+    """Make what is not complete, in order."""
+    for number, stage in enumerate(stages, 1):
+        label = f"[bold]\\[{number}/{len(stages)}] {stage.name}[/bold]"
+        if is_complete(stage):
+            console.print(f"{label} [dim]complete[/dim]")
+            continue
+        console.print(f"{label} -> {stage.out}")
+        started = time.monotonic()
+        try:
+            stage.out.mkdir(parents=True, exist_ok=True)
+            facts = stage.make() or {}
+            seconds = round(time.monotonic() - started, 1)
+            manifest = {"stage": stage.name, "settings": stage.settings, "seconds": seconds, **facts}
+            write_json(stage.out / MANIFEST, {**manifest, "prm_gym": prm_gym.__version__})
+        except OSError as error:
+            remedy = "free space or make the folder writable, then run the same command again"
+            raise UserError(error.filename or stage.out, error.strerror or str(error), remedy) from error
+        console.print(f"{label} [green]done[/green] in {seconds:.0f} s")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
+    os.replace(partial, path)

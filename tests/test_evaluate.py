@@ -1,0 +1,69 @@
+"""Success rates against a brute-force interval, and what results.json holds."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from prm_gym.errors import UserError
+from prm_gym.evaluate import add_result, read_results, summarise, table, wilson
+from prm_gym.types import Episode, Turn
+
+
+def episode(number: int, won: bool, actions: int, task_type: str = "pick_and_place_simple") -> Episode:
+    turns = [Turn(t, "o", ["look"], action="look", reward=0.0) for t in range(actions)] + [Turn(actions, "o", [])]
+    stop = "won" if won else "step_limit"
+    return Episode(f"e{number}", f"g{number}", "valid_unseen", "t", task_type, "pi_1", 1, 0, stop, turns)
+
+
+@pytest.mark.parametrize(("wins", "n"), [(0, 10), (3, 10), (134, 200), (200, 200)])
+def test_wilson_inverts_the_score_test(wins: int, n: int) -> None:
+    """Both ends p solve (wins/n - p)^2 = z^2 p (1 - p) / n, the definition of the interval."""
+    for p in wilson(wins, n):
+        assert (wins / n - p) ** 2 == pytest.approx(1.959963984540054**2 * p * (1 - p) / n, abs=1e-12)
+
+
+def test_wilson_of_nothing_says_nothing() -> None:
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_summary_counts_by_task_type() -> None:
+    episodes = [episode(0, True, 4), episode(1, False, 30), episode(2, True, 8, "look_at_obj_in_light")]
+    result = summarise(episodes, policy="pi_1", prm=None, mode="policy", split="valid_unseen", seed=0)
+    assert result["games"] == 3
+    assert math.isclose(result["success"], 2 / 3)
+    assert result["actions"] == 14
+    assert result["by_task_type"] == {
+        "look_at_obj_in_light": {"games": 1, "success": 1.0},
+        "pick_and_place_simple": {"games": 2, "success": 0.5},
+    }
+
+
+def test_summary_of_nothing_is_an_error() -> None:
+    with pytest.raises(UserError, match="no episode"):
+        summarise([], policy="pi_1", prm=None, mode="policy", split="valid_unseen", seed=0)
+
+
+def test_a_result_replaces_the_one_of_the_same_kind(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    for won, seed in [(False, 0), (False, 1), (True, 0)]:
+        add_result(path, summarise([episode(0, won, 3)], policy="pi_1", prm=None, mode="policy", split="s", seed=seed))
+    assert [(entry["seed"], entry["success"]) for entry in read_results(path)] == [(1, 0.0), (0, 1.0)]
+
+
+def test_a_damaged_results_file_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([{"policy": "pi_0"}]))
+    with pytest.raises(UserError, match="not a results file"):
+        read_results(path)
+
+
+def test_table_shows_success_and_best_of_n() -> None:
+    result = summarise([episode(0, True, 3)], policy="pi_1", prm="Q_0", mode="best_of_16", split="valid_unseen", seed=0)
+    console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(table([result]))
+    text = console.export_text()
+    assert "Bo16(pi_1, Q_0)" in text
+    assert "100.0" in text
