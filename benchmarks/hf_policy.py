@@ -5,7 +5,7 @@ flight at once. Plain generation batches them turn by turn, pads the full prompt
 `model.generate`, to which sampling, end tokens and limits are given alike. The model has random weights, so an eighth
 of its vocabulary counts as end of turn: responses then have about six tokens. Left out: environments.
 
-    python benchmarks/hf_policy.py [--episodes 64] [--turns 16] [--threads 1] [--kv-heads 4]
+    python benchmarks/hf_policy.py [--episodes 64] [--turns 16] [--stagger 0] [--threads 1] [--kv-heads 4]
 """
 
 from __future__ import annotations
@@ -31,9 +31,13 @@ PLACES = ["cabinet", "countertop", "drawer", "shelf", "sinkbasin", "fridge", "mi
 OBJECTS = ["mug", "plate", "apple", "knife", "egg", "tomato", "bowl", "fork", "kettle", "potato"]
 
 
-def scripted_states(episodes: int, turns: int) -> list[list[State]]:
-    """For every episode its states s_0..s_{turns-1}."""
-    return [_script(random.Random(episode), f"game-{episode}", turns) for episode in range(episodes)]
+def scripted_states(episodes: int, turns: int, stagger: int) -> list[list[State]]:
+    """For every episode its states at `turns` consecutive turns, from a turn between 0 and `stagger` on."""
+    begins = [random.Random(-episode - 1).randint(0, stagger) for episode in range(episodes)]
+    return [
+        _script(random.Random(episode), f"game-{episode}", begin + turns)[begin:]
+        for episode, begin in enumerate(begins)
+    ]
 
 
 def _script(rng: random.Random, game_id: str, turns: int) -> list[State]:
@@ -112,6 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", type=int, default=64)
     parser.add_argument("--turns", type=int, default=16)
+    parser.add_argument("--stagger", type=int, default=0, help="episodes begin at turns 0 to this")
     parser.add_argument("--max-batch", type=int, default=256)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--kv-heads", type=int, default=4)
@@ -119,7 +124,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
-    scripts = scripted_states(arguments.episodes, arguments.turns)
+    scripts = scripted_states(arguments.episodes, arguments.turns, arguments.stagger)
     turns = arguments.episodes * arguments.turns
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
