@@ -12,7 +12,8 @@ repeat. Then, each in a process of its own, on the same files:
   it needs.
 - emission: the whole `monte_carlo` dataset of some episodes, rendered by each prompt and written.
 
-The last lines are ratios. Memory is the peak of the process (resident set), the imports in it.
+The last lines are ratios. CPU time says what the work costs on a machine that others use too. Memory is the peak of
+the process (resident set), the imports in it.
 """
 
 from __future__ import annotations
@@ -131,23 +132,22 @@ def emission(folder: Path, prompt: str) -> dict[str, float]:
     return {"rows": sum(report.rows.values()), "megabytes": size / 1e6}
 
 
-def measure(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float, float]:
-    """Result, seconds and peak gigabytes of a call in a process of its own."""
+def measure(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float, float, float]:
+    """Result, seconds, CPU seconds and peak gigabytes of a call in a process of its own."""
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     process = context.Process(target=_measured, args=(queue, work, arguments))
     process.start()
-    answer = queue.get()
+    answer: tuple[Any, float, float, float] = queue.get()
     process.join()
-    result, seconds, gigabytes = answer
-    return result, seconds, gigabytes
+    return answer
 
 
 def _measured(queue: Any, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.process_time()
     result = work(*arguments)
-    seconds = time.perf_counter() - start
-    queue.put((result, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6))
+    seconds, busy = time.perf_counter() - start, time.process_time() - busy
+    queue.put((result, seconds, busy, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6))
 
 
 def _list(draw: random.Random, objects: list[str], most: int) -> str:
@@ -163,37 +163,42 @@ def main() -> None:
     with contextlib.nullcontext(options.folder) if options.folder else tempfile.TemporaryDirectory() as name:
         sizes = {"whole": options.episodes, "tenth": options.episodes // 10, "emit": options.emit}
         for label, episodes in sizes.items():
-            _, seconds, peak = measure(generate, Path(name) / label, episodes)
+            _, seconds, busy, peak = measure(generate, Path(name) / label, episodes)
             size = sum(part.stat().st_size for part in parts(Path(name) / label)) / 1e6
-            print(f"generated {episodes:,} episodes: {seconds:.1f} s, {size:.0f} MB, peak {peak:.2f} GB", flush=True)
+            cost = f"{seconds:.1f} s ({busy:.1f} s CPU), {size:.0f} MB, peak {peak:.2f} GB"
+            print(f"generated {episodes:,} episodes: {cost}", flush=True)
         results = {}
         for what, work, label in (
             ("targets of a tenth", targets, "tenth"),
             ("targets", targets, "whole"),
             ("dictionary", dictionary, "whole"),
         ):
-            result, seconds, peak = measure(work, Path(name) / label)
-            results[what] = result, seconds, peak
+            result, seconds, busy, peak = measure(work, Path(name) / label)
+            results[what] = result, seconds, busy, peak
             turns = sizes[label] * TURNS
             print(
-                f"{what}: {seconds:.1f} s, peak {peak:.2f} GB, {turns / seconds:,.0f} turns/s, "
+                f"{what}: {seconds:.1f} s ({busy:.1f} s CPU), peak {peak:.2f} GB, {turns / seconds:,.0f} turns/s, "
                 f"{result['rows']:,} rows from {result['visits']:,} visits",
                 flush=True,
             )
         for prompt in ("full", "compact"):
-            result, seconds, peak = measure(emission, Path(name) / "emit", prompt)
+            result, seconds, busy, peak = measure(emission, Path(name) / "emit", prompt)
             rate = result["rows"] / seconds
             print(
-                f"emission, {prompt}: {seconds:.1f} s, peak {peak:.2f} GB, {rate:,.0f} rows/s, "
+                f"emission, {prompt}: {seconds:.1f} s ({busy:.1f} s CPU), peak {peak:.2f} GB, {rate:,.0f} rows/s, "
                 f"{result['rows']:,} rows, {result['megabytes']:.0f} MB",
                 flush=True,
             )
-    (whole, seconds, peak), (_, small_seconds, small_peak) = results["targets"], results["targets of a tenth"]
-    plain, plain_seconds, plain_peak = results["dictionary"]
+    whole, seconds, busy, peak = results["targets"]
+    _, small_seconds, small_busy, small_peak = results["targets of a tenth"]
+    plain, plain_seconds, plain_busy, plain_peak = results["dictionary"]
     assert plain["rows"] == whole["rows"]
     assert abs(plain["sum"] - whole["sum"]) < 1e-6 * whole["sum"]
-    print(f"targets, whole / tenth: time x{seconds / small_seconds:.1f}, memory x{peak / small_peak:.1f}")
-    print(f"dictionary / targets: time x{plain_seconds / seconds:.1f}, memory x{plain_peak / peak:.1f}")
+    for name, time_ratio, busy_ratio, peak_ratio in (
+        ("targets, whole / tenth", seconds / small_seconds, busy / small_busy, peak / small_peak),
+        ("dictionary / targets", plain_seconds / seconds, plain_busy / busy, plain_peak / peak),
+    ):
+        print(f"{name}: time x{time_ratio:.1f}, CPU time x{busy_ratio:.1f}, memory x{peak_ratio:.1f}")
 
 
 if __name__ == "__main__":
