@@ -22,7 +22,9 @@ def sigmoid(x: float) -> float:
 
 
 def test_soft_bce_is_equation_2() -> None:
-    wanted = -sum(t * math.log(sigmoid(q)) + (1 - t) * math.log(1 - sigmoid(q)) for q, t in zip(Q, TARGET)) / len(Q)
+    wanted = -sum(
+        t * math.log(sigmoid(q)) + (1 - t) * math.log(1 - sigmoid(q)) for q, t in zip(Q, TARGET, strict=True)
+    ) / len(Q)
     assert losses.soft_bce(torch.tensor(Q), torch.tensor(TARGET))[0].item() == pytest.approx(wanted, abs=1e-6)
 
 
@@ -56,7 +58,9 @@ def test_padding_does_not_change_a_score() -> None:
 
 def test_bradley_terry_is_the_log_of_the_winning_probability() -> None:
     chosen, rejected = Q, TARGET
-    wanted = -sum(math.log(math.exp(c) / (math.exp(c) + math.exp(r))) for c, r in zip(chosen, rejected)) / len(Q)
+    wanted = -sum(
+        math.log(math.exp(c) / (math.exp(c) + math.exp(r))) for c, r in zip(chosen, rejected, strict=True)
+    ) / len(Q)
     loss, _, _ = losses.bradley_terry(torch.tensor(chosen), torch.tensor(rejected))
     assert loss.item() == pytest.approx(wanted, abs=1e-6)
 
@@ -64,7 +68,7 @@ def test_bradley_terry_is_the_log_of_the_winning_probability() -> None:
 def test_inverse_is_algorithm_2_line_8() -> None:
     following, expert, gamma = [0.5, -1.0, 2.0, 0.1, -0.4], [1.0, 0.0, 1.0, 0.0, 1.0], 0.9
     wanted = 0.0
-    for q, q_next, e in zip(Q, following, expert):
+    for q, q_next, e in zip(Q, following, expert, strict=True):
         p = sigmoid(q - gamma * q_next)
         wanted -= math.log(p) if e else math.log(1 - p)
     found = losses.inverse(torch.tensor(Q), torch.tensor(following), torch.zeros(5), torch.tensor(expert), gamma)[0]
@@ -89,7 +93,7 @@ def test_auc_is_the_share_of_pairs_in_order() -> None:
     positive = [rng.random() < 0.4 for _ in scores]
     won = [
         1.0 if a > b else 0.5 if a == b else 0.0
-        for (a, p), (b, n) in itertools.product(zip(scores, positive), repeat=2)
+        for (a, p), (b, n) in itertools.product(zip(scores, positive, strict=True), repeat=2)
         if p and not n
     ]
     assert evaluation.auc(scores, positive) == pytest.approx(sum(won) / len(won))

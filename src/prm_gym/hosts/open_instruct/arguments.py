@@ -30,6 +30,7 @@ OWN_FIELDS: dict[str, list[tuple[str, Any, Any]]] = {
     "sft": [
         _ACCELERATE,
         ("torch_dtype", str, "bfloat16"),
+        ("completion_only_loss", bool, True),  # False: on the prompt too, for a model made from scratch
         ("push_to_hub", bool, False),
         ("try_launch_beaker_eval_jobs", bool, False),
     ],

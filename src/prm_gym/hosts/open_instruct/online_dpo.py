@@ -34,6 +34,10 @@ def parse(recipe: Path, overrides: dict[str, Any]) -> list[Any]:
 
 def run(recipe: Path, overrides: dict[str, Any]) -> None:
     """Train, and leave pi_i in `output_dir`. Raises `UserError` before any weights are loaded."""
+    import torch
+
+    if not torch.cuda.is_available():  # the host compiles a function of two lines, which needs a C++ compiler here
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     from accelerate import PartialState
     from open_instruct import online_dpo_vllm_thread as host
 

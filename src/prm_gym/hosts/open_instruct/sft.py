@@ -1,7 +1,8 @@
 """pi_0 on open-instruct: supervised fine-tuning on successful demonstrations, the host's `finetune`.
 
-The loss is on the response alone. (The host's own transform trains on every assistant message of a conversation, so
-that the early turns of an episode, which come back in the history of each later one, would count many times.)
+The loss is on the response alone, unless the recipe says `completion_only_loss: false`. (The host's own transform trains
+trains on every assistant message of a conversation, so that the early turns of an episode, which come back in the history of
+each later one, would count many times.)
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def prepare(args: Any, tc: Any, output_dir: Path, recipe: Path) -> Any:
     checks.check_context(args.max_seq_length, config, recipe, "max_seq_length")
     args.model_name_or_path = tc.tokenizer_name_or_path = path
     tc.get_tokenizer_fn = "prm_gym"
-    args.dataset_transform_fn = ["prm_sft", "sft_tulu_filter_v1"]
+    args.dataset_transform_fn = ["prm_sft" if args.completion_only_loss else "prm_sft_whole", "sft_tulu_filter_v1"]
     args.dataset_target_columns = ["input_ids", "labels", "attention_mask"]
     args.dataset_local_cache_dir = str(output_dir / "data")
     rows = data.localise_list(args, "dataset_mixer_list", transforms.SFT_COLUMNS, check_row, recipe, default="train")

@@ -78,7 +78,16 @@ def inverse_row(row: Row, tokenizer: Any) -> Row:
 def sft_row(row: Row, tokenizer: Any, max_seq_length: int) -> Row:
     """For the host's SFT: loss on the response alone; a row too long has no loss at all, which the host filters out."""
     ids = sequence_ids(tokenizer, row["prompt"], row["completion"])
-    start = len(prompt_ids(tokenizer, row["prompt"])) if len(ids) <= max_seq_length else len(ids)
+    return _with_loss_from(len(prompt_ids(tokenizer, row["prompt"])), ids, max_seq_length)
+
+
+def sft_whole_row(row: Row, tokenizer: Any, max_seq_length: int) -> Row:
+    """The same with loss on the prompt too."""
+    return _with_loss_from(0, sequence_ids(tokenizer, row["prompt"], row["completion"]), max_seq_length)
+
+
+def _with_loss_from(start: int, ids: list[int], max_seq_length: int) -> Row:
+    start = start if len(ids) <= max_seq_length else len(ids)
     labels = [-100] * start + ids[start:]
     return {"input_ids": ids, "labels": labels, "attention_mask": [1] * len(ids)}
 
@@ -100,7 +109,7 @@ def register(transform_fns: dict[str, tuple[Callable[..., Any], str]]) -> None:
     """Add `prm_<loss>` and `prm_length` to the host's table of data set transforms."""
     for loss, function in ROWS.items():
         transform_fns[f"prm_{loss}"] = (function, "map")
-    transform_fns["prm_sft"] = (sft_row, "map")
+    transform_fns["prm_sft"], transform_fns["prm_sft_whole"] = (sft_row, "map"), (sft_whole_row, "map")
     transform_fns["prm_length"] = (within_length, "filter")
 
 

@@ -1,0 +1,288 @@
+"""Rows on their way to the host: content-named files, token ids, and what is refused before training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from oi_world import World, write_labels
+
+from prm_gym.errors import UserError
+from prm_gym.hosts.open_instruct import checkpoints, checks, data, online_dpo, reward_modeling, transforms
+
+pytest.importorskip("datasets")
+transformers = pytest.importorskip("transformers")
+Labels = Callable[..., Path]
+
+
+def localise(folder: Path, out: Path, split: str = "train", loss: str = "soft_bce") -> Path:
+    columns = transforms.SOURCE_COLUMNS[loss]
+    local, splits, _ = data.localise(
+        [(str(folder), "1.0")], [split], columns, out, reward_modeling.check_row(loss), "recipe", "mixer"
+    )
+    assert splits == ["train"]  # the only split of a local file that the host opens
+    return Path(local[0][0])
+
+
+def test_a_file_is_named_after_its_content(tmp_path: Path) -> None:
+    """The host caches tokenised data under the name, so other labels must have another."""
+    folder = write_labels(tmp_path / "a", "monte_carlo", 8)
+    first = localise(folder, tmp_path / "out")
+    assert localise(folder, tmp_path / "out") == first
+    write_labels(folder, "monte_carlo", 8, seed=1)
+    assert localise(folder, tmp_path / "out") != first
+    assert localise(folder, tmp_path / "out", "test").name.startswith("test-")
+
+
+def test_rows_survive_and_are_numbered(tmp_path: Path) -> None:
+    folder = write_labels(tmp_path / "a", "monte_carlo", 8)
+    world = World()
+    wanted = [world.monte_carlo() for _ in range(8)]
+    rows = [json.loads(line) for line in localise(folder, tmp_path / "out").read_text("utf-8").splitlines()]
+    assert [row["row"] for row in rows] == list(range(8))
+    assert [(r["prompt"], r["completion"], r["target"]) for r in rows] == [
+        (r["prompt"], r["completion"], r["target"]) for r in wanted
+    ]
+
+
+def edited(tmp_path: Path, kind: str, edit: Callable[[dict[str, Any]], Any]) -> Path:
+    rows = [getattr(World(), kind)() for _ in range(3)]
+    edit(rows[1])
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "loss", "edit", "field"),
+    [
+        ("monte_carlo", "soft_bce", lambda row: row.update(target=1.2), "target"),
+        ("monte_carlo", "soft_bce", lambda row: row.update(target=None), "target"),
+        ("monte_carlo", "soft_bce", lambda row: row.update(prompt=[]), "prompt"),
+        ("monte_carlo", "soft_bce", lambda row: row["prompt"].reverse(), "prompt"),
+        ("monte_carlo", "soft_bce", lambda row: row["completion"][0].update(role="user"), "completion"),
+        ("preferences", "bradley_terry", lambda row: row["rejected"][0].update(content=""), "rejected"),
+        ("inverse", "inverse", lambda row: row.update(terminated=False, next_prompt=[]), "next_prompt"),
+    ],
+)
+def test_a_bad_row_names_file_and_column(
+    tmp_path: Path, kind: str, loss: str, edit: Callable[[dict[str, Any]], Any], field: str
+) -> None:
+    path = edited(tmp_path, kind, edit)
+    with pytest.raises(UserError, match=f"rows.jsonl: {field}: "):
+        localise(path, tmp_path / "out", loss=loss)
+
+
+def test_labels_of_another_kind_are_refused(tmp_path: Path) -> None:
+    folder = write_labels(tmp_path / "a", "monte_carlo", 8)
+    with pytest.raises(UserError, match="no column chosen, rejected"):
+        localise(folder, tmp_path / "out", loss="bradley_terry")
+
+
+def test_a_folder_or_split_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such data set"):
+        localise(tmp_path / "none", tmp_path / "out")
+    folder = write_labels(tmp_path / "a", "monte_carlo", 8)
+    with pytest.raises(UserError, match="cannot read split 'validation'"):
+        localise(folder, tmp_path / "out", "validation")
+
+
+def test_training_shows_q_the_ids_that_stage_3_scores(untrained: Path) -> None:
+    """The prompt as the policy is asked, the response as it would be sampled, the end of the turn."""
+    tokenizer = checks.load_tokenizer(str(untrained), None, "model_name_or_path")
+    row = World().monte_carlo()
+    sampled = [*tokenizer.encode(row["completion"][0]["content"], add_special_tokens=False), tokenizer.eos_token_id]
+    ids = transforms.soft_bce_row(row, tokenizer)[transforms.FIRST]
+    assert ids == transforms.prompt_ids(tokenizer, row["prompt"]) + sampled
+
+
+def test_the_embedded_host_shows_q_the_same_ids(untrained: Path) -> None:
+    """TRL's Stage 2 applies the template to prompt and completion together."""
+    tokenizer = checks.load_tokenizer(str(untrained), None, "model_name_or_path")
+    world = World()
+    for row in [world.monte_carlo() for _ in range(50)]:
+        theirs = tokenizer.apply_chat_template(row["prompt"] + row["completion"], return_dict=False)
+        assert transforms.soft_bce_row(row, tokenizer)[transforms.FIRST] == theirs
+
+
+def test_sft_has_loss_on_the_response_alone_and_none_on_rows_too_long(untrained: Path) -> None:
+    tokenizer = checks.load_tokenizer(str(untrained), None, "model_name_or_path")
+    row = World().sft()
+    prompt, whole = (
+        transforms.prompt_ids(tokenizer, row["prompt"]),
+        transforms.sequence_ids(tokenizer, row["prompt"], row["completion"]),
+    )
+    made = transforms.sft_row(row, tokenizer, max_seq_length=len(whole))
+    assert made["input_ids"] == whole
+    assert made["labels"] == [-100] * len(prompt) + whole[len(prompt) :]
+    assert set(transforms.sft_row(row, tokenizer, max_seq_length=len(whole) - 1)["labels"]) == {-100}
+
+
+def test_the_length_filter_sees_the_whole_sequence() -> None:
+    row = {transforms.FIRST: [1] * 10, transforms.SECOND: [1] * 12}
+    assert transforms.within_length(row, None, max_token_length=12, max_prompt_token_length=3)
+    assert not transforms.within_length(row, None, max_token_length=11, max_prompt_token_length=30)
+
+
+def test_a_batch_is_padded_on_the_right_to_the_longest_of_both() -> None:
+    rows = [
+        {transforms.FIRST: [1, 2], transforms.SECOND: [3], transforms.ROW: 16777217, "expert": True},
+        {transforms.FIRST: [4], transforms.SECOND: [5, 6, 7], transforms.ROW: 0, "expert": False},
+    ]
+    batch = transforms.Collator(pad_token_id=9)(rows)
+    assert batch[transforms.FIRST].tolist() == [[1, 2, 9], [4, 9, 9]]
+    assert batch[transforms.SECOND].tolist() == [[3, 9, 9], [5, 6, 7]]
+    assert batch[transforms.ROW].tolist() == [16777217, 0]  # beyond what float32 holds
+    assert batch["expert"].tolist() == [1.0, 0.0]
+
+
+# --- before Stage 2 and Stage 3 -------------------------------------------------------------------------------------
+
+
+def stage2(model: Path, labels: Path, out: Path, **changes: Any) -> Any:
+    args = SimpleNamespace(
+        **{
+            "loss": "soft_bce", "max_token_length": 200, "per_device_train_batch_size": 4,
+            "dataset_mixer_list": [str(labels), "1.0"], "dataset_mixer_list_splits": ["train"],
+            "dataset_mixer_eval_list": [], "dataset_mixer_eval_list_splits": [], **changes,
+        }
+    )  # fmt: skip
+    model_config = SimpleNamespace(model_name_or_path=str(model), model_revision=None)
+    return reward_modeling.prepare(args, SimpleNamespace(), model_config, out, Path("prm.yaml"))
+
+
+def copy_model(model: Path, to: Path, **config: Any) -> Path:
+    to.mkdir()
+    for file in model.iterdir():
+        (to / file.name).write_bytes(file.read_bytes())
+    values = json.loads((to / "config.json").read_text())
+    (to / "config.json").write_text(json.dumps({**values, **config}))
+    return to
+
+
+def test_an_embedding_smaller_than_the_tokenizer_is_refused(untrained: Path, labels: Labels, tmp_path: Path) -> None:
+    """The host would grow it, and Stage 3 would find another vocabulary in the PRM than in the policy."""
+    model = copy_model(untrained, tmp_path / "m", vocab_size=100)
+    with pytest.raises(UserError, match="embedding 100 rows"):
+        stage2(model, labels("monte_carlo", 8), tmp_path / "out")
+
+
+def test_a_pad_token_is_found_in_the_vocabulary_or_asked_for(untrained: Path, tmp_path: Path) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(untrained)
+    size = len(tokenizer)
+    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.save_pretrained(tmp_path / "spare")
+    found = checks.load_tokenizer(str(tmp_path / "spare"), None, "model_name_or_path")
+    assert found.pad_token_id != found.eos_token_id
+    assert len(found) == size
+    fast = json.loads((tmp_path / "spare" / "tokenizer.json").read_text("utf-8").replace("<|pad|>", "<|none|>"))
+    (tmp_path / "spare" / "tokenizer.json").write_text(json.dumps(fast), "utf-8")
+    with pytest.raises(UserError, match="no pad token apart from its end token"):
+        checks.load_tokenizer(str(tmp_path / "spare"), None, "model_name_or_path")
+
+
+def test_sequences_that_are_all_too_long(untrained: Path, labels: Labels, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="max_token_length: all of 8"):
+        stage2(untrained, labels("monte_carlo", 8), tmp_path / "out", max_token_length=5)
+    with pytest.raises(UserError, match="2048 positions"):
+        stage2(untrained, labels("monte_carlo", 8), tmp_path / "out", max_token_length=4096)
+
+
+def test_less_data_than_a_batch(untrained: Path, labels: Labels, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="8 rows do not fill one batch of 16"):
+        stage2(untrained, labels("monte_carlo", 8), tmp_path / "out", per_device_train_batch_size=16)
+
+
+def stage3(
+    model: Path, prompts: Path, out: Path, *, prm: Path | None = None, dtype: str = "float32", **changes: Any
+) -> Any:
+    args = SimpleNamespace(
+        **{
+            "reward_model_path": str(prm or model), "reward_model_revision": None, "response_length": 8,
+            "dataset_mixer_dict": {str(prompts): 1.0}, "dataset_train_splits": ["train"],
+            "dataset_eval_mixer_dict": {str(prompts): 1.0}, "dataset_eval_splits": ["test"],
+            "stop_token": "eos", "non_stop_penalty": False, "num_generation_per_prompt": 2,
+            "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "num_mini_batches": 1,
+            "temperature": 0.7, "exploration_probability": 0.0, "checkpoint_every": 0, "vllm_server": None, **changes,
+        }
+    )  # fmt: skip
+    dataset_config = SimpleNamespace(max_prompt_token_length=changes.pop("max_prompt_token_length", 100))
+    model_config = SimpleNamespace(model_name_or_path=str(model), model_revision=None, torch_dtype=dtype)
+    online_dpo.prepare(args, dataset_config, model_config, out, Path("dpo.yaml"))
+    return args
+
+
+def test_stage_3_keeps_the_whole_prompt(untrained: Path, labels: Labels, tmp_path: Path) -> None:
+    """The host's tokeniser drops the last message of a list, so that system and user would lose the user."""
+    args = stage3(untrained, labels("prompts", 8), tmp_path / "out")
+    tokenizer = checks.load_tokenizer(str(untrained), None, "model_name_or_path")
+    for line in Path(next(iter(args.dataset_mixer_dict))).read_text("utf-8").splitlines():
+        row = json.loads(line)
+        assert row["messages"][:-1] == row["prompt"]
+        theirs = tokenizer.apply_chat_template(row["messages"][:-1], add_generation_prompt=True, return_dict=False)
+        assert theirs == transforms.prompt_ids(tokenizer, row["prompt"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset_eval_mixer_dict": None}, "dataset_eval_mixer: missing"),
+        ({"stop_token": None}, "stop_token"),
+        ({"non_stop_penalty": True}, "non_stop_penalty"),
+        ({"num_generation_per_prompt": 4}, "num_generation_per_prompt"),
+        ({"per_device_train_batch_size": 3}, "per_device_train_batch_size"),
+        ({"exploration_probability": 1.5}, "exploration_probability"),
+        ({"temperature": 0.0}, "temperature"),
+        ({"dtype": "bfloat16"}, "torch_dtype: 16-bit weights"),
+        ({"response_length": 2000}, "2048 positions"),
+    ],
+)
+def test_settings_that_would_fail_late(
+    untrained: Path, labels: Labels, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        stage3(untrained, labels("prompts", 8), tmp_path / "out", **changes)
+
+
+def test_a_prm_of_another_vocabulary_is_refused(untrained: Path, labels: Labels, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="reward_model_path: the PRM's embedding has 999 rows"):
+        stage3(
+            untrained, labels("prompts", 8), tmp_path / "o", prm=copy_model(untrained, tmp_path / "m", vocab_size=999)
+        )
+    prm = copy_model(untrained, tmp_path / "swapped")
+    text = (prm / "tokenizer.json").read_text("utf-8")
+    (prm / "tokenizer.json").write_text(text.replace("<|user|>", "<|swap|>"), "utf-8")
+    with pytest.raises(UserError, match="tokenizer is not the policy's"):
+        stage3(untrained, labels("prompts", 8), tmp_path / "o", prm=prm)
+
+
+# --- checkpoints of transformers 5 ----------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_of_transformers_5_reads_as_one_of_4(tmp_path: Path) -> None:
+    source = tmp_path / "pi_0"
+    source.mkdir()
+    (source / "model.safetensors").write_bytes(b"weights")
+    rope = {"rope_theta": 5e5, "rope_type": "llama3", "factor": 32.0}
+    (source / "config.json").write_text(json.dumps({"rope_parameters": rope, "hidden_size": 8}))
+    (source / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "TokenizersBackend", "extra_special_tokens": ["<|user|>"], "backend": "x"})
+    )
+    view = Path(checkpoints.for_host(str(source), tmp_path / "data") or "")
+    config = json.loads((view / "config.json").read_text())
+    scaling = {"rope_type": "llama3", "factor": 32.0}
+    assert config == {"rope_theta": 5e5, "rope_scaling": scaling, "hidden_size": 8}
+    tokenizer = json.loads((view / "tokenizer_config.json").read_text())
+    assert tokenizer == {"tokenizer_class": "PreTrainedTokenizerFast", "additional_special_tokens": ["<|user|>"]}
+    assert (view / "model.safetensors").read_bytes() == b"weights"
+    assert checkpoints.for_host(str(view), tmp_path / "again") == str(view)
+
+
+def test_a_rotary_embedding_for_each_layer_kind_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}}))
+    with pytest.raises(UserError, match="rope_parameters"):
+        checkpoints.for_host(str(tmp_path), tmp_path / "data")
