@@ -58,7 +58,7 @@ def launch(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable
         *,
         program: str | None = None,
         prefix: list[str] | None = None,
-        limit: int = 240,
+        limit: int = 600,
     ) -> Run:
         folder = tmp_path_factory.mktemp(stage)
         recipe = {"output_dir": str(folder / "out"), **recipe}

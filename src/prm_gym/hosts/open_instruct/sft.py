@@ -1,8 +1,8 @@
 """pi_0 on open-instruct: supervised fine-tuning on successful demonstrations, the host's `finetune`.
 
-The loss is on the response alone, unless the recipe says `completion_only_loss: false`. (The host's own transform trains
-trains on every assistant message of a conversation, so that the early turns of an episode, which come back in the history of
-each later one, would count many times.)
+The loss is on the response alone, unless the recipe says `completion_only_loss: false`. (The host's own transform
+trains on every assistant message of a conversation, so that the early turns of an episode, which come back in the
+history of each later one, would count many times.)
 """
 
 from __future__ import annotations
