@@ -174,6 +174,16 @@ def test_a_next_prompt_that_is_too_long_leaves_the_balance(tmp_path: Path, episo
         assert sides[True] == sides[False]
 
 
+def test_a_policy_that_gives_too_few_responses_is_no_policy(tmp_path: Path, episodes: dict[str, list[Episode]]) -> None:
+    class Mean(Stub):
+        async def act(self, state: State, *, n: int = 1, seed: int = 0) -> list[Response]:
+            return (await super().act(state, n=n, seed=seed))[1:]
+
+    with pytest.raises(RuntimeError, match="gave 0 responses for 1"):
+        label(tmp_path, Mean(), concurrency=1)
+    assert not (tmp_path / "out").exists()
+
+
 def test_demonstrations_are_needed(tmp_path: Path) -> None:
     write(tmp_path / "pi_0", tree(20))
     with pytest.raises(UserError, match="no demonstrations"):

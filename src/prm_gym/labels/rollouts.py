@@ -147,6 +147,7 @@ class Rollouts:
         try:
             memory = MEGABYTES + MEGABYTES_PER_THREAD * (os.cpu_count() or 1)
             self.db.execute(f"SET memory_limit = '{memory}MB'; SET preserve_insertion_order = false")
+            self.db.execute("SET enable_progress_bar = false")
             self.db.execute("SET temp_directory = ?", [str(work / "spill")])
             self.db.execute("CREATE TABLE parts (part INTEGER, file VARCHAR, role VARCHAR, weight DOUBLE)")
             for part, (file, role, weight) in enumerate(parts_given):
