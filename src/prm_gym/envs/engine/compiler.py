@@ -27,17 +27,22 @@ from prm_gym.envs.games import Source
 INTRO = [["rule", "intro"]]
 
 
+Row = list[Any]  # [command, action, shown arguments, required, forbidden, added, taken, conditional effects]
+Section = tuple[int, list[int], list[tuple[int, list[Row]]]]
+
+
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A game as data. `meta` is described in `graph.Tables`; `sections` holds the operators, by place.
+    """A game as data: `meta` has the tables that `graph.Graph` reads, `sections` the operators, by place.
 
     A section is (place, variables it depends on, [(key variable or -1, operators), ...]); `place` is the variable that
     says the agent is there, or -1 for operators that need no place. An operator is listed under one of the facts it
-    requires, its key, so that only those are looked at whose key is true.
+    requires, its key, so that only those are looked at whose key is true. Operators that lead from every place to one
+    and do nothing else are kept once, in `meta["roads"]`.
     """
 
     meta: dict[str, Any]
-    sections: list[tuple[int, list[int], list[tuple[int, list[Any]]]]]
+    sections: list[Section]
 
 
 def compile_game(source: Source) -> Compiled:
@@ -89,6 +94,8 @@ class _Compiler:
             rows.append(row)
             checks.append((row[0], repr(row[1:3] + row[5:]), operator.preconditions))
         check_commands(checks, place)
+        places = {renumber[variable] for variable in place if variable in renumber}
+        roads = _roads(rows, places)
         read_predicates = set().union(*(reading.predicates for reading in readings.values()))
         return Compiled(
             meta={
@@ -109,11 +116,12 @@ class _Compiler:
                 "history": sorted(renumber[v] for v in history),
                 "goal": _split(self.task.goal, renumber),
                 "axioms": self.axioms.as_data(renumber),
-                "places": sorted(renumber[v] for v in place if v in renumber),
+                "places": sorted(places),
+                "roads": [road for _, road in sorted(roads.items())],
                 "rules": {name: self.rules[name] for name in self.rules_of(readings.values())},
                 "actions": [[self.grammar.feedback[action], shown[action]] for action in actions],
             },
-            sections=_sections(rows, {renumber[v] for v in place if v in renumber}),
+            sections=_sections([row for row in rows if _road(row) not in roads], places),
         )
 
     def name_entities(self) -> list[Entity]:
@@ -226,8 +234,8 @@ class _Compiler:
         shown: Sequence[tuple[int, str, str]],
         renumber: dict[int, int],
         index: FactIndex,
-    ) -> list[Any]:
-        """[command, action, shown arguments, required, forbidden, added, taken, conditional effects]."""
+    ) -> Row:
+        """The operator in the numbering that is kept."""
         always: dict[int, bool] = {}
         sometimes = []
         for effect in operator.effects:
@@ -274,9 +282,36 @@ def _split(literals: Iterable[Literal], renumber: dict[int, int]) -> tuple[list[
     return sorted(v for v, true in found if true), sorted(v for v, true in found if not true)
 
 
-def _sections(rows: Iterable[list[Any]], places: set[int]) -> list[tuple[int, list[int], list[tuple[int, list[Any]]]]]:
+def _roads(rows: Iterable[Row], places: set[int]) -> dict[str, Row]:
+    """The operators that lead to one place from every other, by `_road`; what they take is the place left behind.
+
+    No other operator has the command of a road.
+    """
+    commands: dict[str, set[str]] = defaultdict(set)
+    begins: dict[str, set[int]] = defaultdict(set)
+    found: dict[str, Row] = {}
+    for row in rows:
+        command, action, shown, required, forbidden, added, taken, sometimes = row
+        commands[command].add(_road(row))
+        if required == taken and len(taken) == 1 and len(added) == 1 and not forbidden and not sometimes:
+            begins[_road(row)] |= set(taken)
+            found[_road(row)] = [command, action, shown, [], [], added, [], []]
+    return {
+        name: road
+        for name, road in found.items()
+        if set(road[5]) <= places and begins[name] == places - set(road[5]) and commands[road[0]] == {name}
+    }
+
+
+def _road(row: Row) -> str:
+    """The same for all operators that differ only in where they begin."""
+    command, action, shown, _, _, added, _, _ = row
+    return repr([command, action, shown, added])
+
+
+def _sections(rows: Iterable[Row], places: set[int]) -> list[Section]:
     """Operators by place and key, both left out of what they still require."""
-    by_place: dict[int, dict[int, list[list[Any]]]] = defaultdict(lambda: defaultdict(list))
+    by_place: dict[int, dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
     reads: dict[int, set[int]] = defaultdict(set)
     for command, action, shown, required, forbidden, *effects in rows:
         place = next((variable for variable in required if variable in places), -1)

@@ -72,6 +72,7 @@ class FactIndex:
         # By predicate and signature; then, as they are asked for, by one argument.
         self._known: dict[tuple[str, tuple[str, ...]], list[_Known]] = {}
         self._by_argument: dict[tuple[str, tuple[str, ...], int], dict[int, list[_Known]]] = {}
+        self._signatures: dict[Atom, list[tuple[str, ...]]] = {}  # those that any fact has
         self._candidates: dict[tuple[Atom, tuple[int | None, ...]], Candidates] = {}
         for predicate, arguments in always:
             self._add(predicate, (ALWAYS, 0, arguments))
@@ -87,7 +88,11 @@ class FactIndex:
         """The facts that match `atom` with these arguments; None where the argument is free."""
         found = self._candidates.get((atom, values))
         if found is None:
-            facts = [fact for signature in atom.signatures for fact in self._matching(atom, signature, values)]
+            signatures = self._signatures.get(atom)
+            if signatures is None:
+                signatures = [signature for signature in atom.signatures if (atom.predicate, signature) in self._known]
+                self._signatures[atom] = signatures
+            facts = [fact for signature in signatures for fact in self._matching(atom, signature, values)]
             found = self._candidates[atom, values] = Candidates(
                 tuple(facts),
                 mask(number for kind, number, _ in facts if kind == STATE),
@@ -110,9 +115,9 @@ class FactIndex:
         self._known.setdefault((predicate, types), []).append(fact)
 
     def _matching(self, atom: Atom, signature: tuple[str, ...], values: tuple[int | None, ...]) -> Sequence[_Known]:
-        facts = self._known.get((atom.predicate, signature), [])
+        facts = self._known[atom.predicate, signature]
         bound = [(place, value) for place, value in enumerate(values) if value is not None]
-        if not facts or not bound:
+        if not bound:
             return facts
         place, wanted = bound.pop()
         by_value = self._by_argument.get((atom.predicate, signature, place))

@@ -11,30 +11,32 @@ thing twice gives equal results.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
 
 from prm_gym.envs.engine.axioms import Axioms
 from prm_gym.envs.engine.bits import mask, numbers
+from prm_gym.envs.engine.compiler import Row
 from prm_gym.envs.engine.facts import Entity, FactIndex, View
 from prm_gym.envs.engine.storage import Stored, section
 from prm_gym.envs.engine.texts import Writer
 
 Topic = tuple[int, ...]  # what a text is about: an action and its arguments, as numbers
-Row = list[Any]  # an operator as it is stored: see `compiler`
 
 
 class Operator:
-    """What a command does: bits added and taken, the same for the history, and effects with a condition."""
+    """What a command does: bits added and taken, the same for the history, and effects with a condition.
+
+    `left` is the place that a road leaves, 0 for other operators.
+    """
 
     __slots__ = ("added", "conditional", "history_added", "history_taken", "taken", "topic")
 
-    def __init__(self, row: Sequence[Any], history: int) -> None:
+    def __init__(self, row: Row, history: int, left: int) -> None:
         _, action, shown, _, _, added, taken, conditional = row
         self.topic: Topic = (action, *shown)
         self.added = mask(added)
-        self.taken = mask(taken)
+        self.taken = mask(taken) | left
         self.history_added = self.taken & history
         self.history_taken = self.added & history
         self.conditional = [
@@ -76,9 +78,7 @@ class Section:
     """The operators at one place: read when the place is first visited, unpacked when their key first holds."""
 
     def __init__(self, packed: bytes) -> None:
-        reads, self._packed = section(packed)
-        self.reads = mask(reads)
-        self._keys = mask(key for key in self._packed if key >= 0)
+        self.reads, self._keys, self._packed = section(packed)
         self._rows: dict[int, list[tuple[int, int, Row]]] = {}
 
     def applicable(self, state: int) -> Iterator[Row]:
@@ -152,6 +152,7 @@ class Graph:
         self._actions = [
             (writer.text(symbols), [(name, kind) for _, name, kind in shown]) for symbols, shown in meta["actions"]
         ]
+        self._roads: dict[str, Row] = {row[0]: row for row in meta["roads"]}
         self._packed = stored.sections
         self._sections: dict[int, Section] = {}
         self._nodes: dict[int, Node] = {}
@@ -174,7 +175,8 @@ class Graph:
         row = node.choices.rows.get(command)
         if row is None:
             return None
-        operator = Operator(row, self.history)
+        left = node.state & self.places if command in self._roads else 0
+        operator = Operator(row, self.history, left)
         reached = self.node(operator.apply(node.state))
         history = history & ~operator.history_taken | operator.history_added
         text, depends = self.text(operator.topic, reached.state, history)
@@ -219,8 +221,10 @@ class Graph:
         key = place, state & reads
         choices = self._choices.get(key)
         if choices is None:
-            parts = {place: here, -1: anywhere}.values()
-            rows = {row[0]: row for part in parts if part is not None for row in part.applicable(state)}
+            rows = {command: row for command, row in self._roads.items() if row[5] != [place]} if place >= 0 else {}
+            for part in {place: here, -1: anywhere}.values():
+                if part is not None:
+                    rows.update((row[0], row) for row in part.applicable(state))
             choices = self._choices.setdefault(key, Choices(rows))
         return choices
 

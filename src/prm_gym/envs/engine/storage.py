@@ -14,10 +14,11 @@ from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from prm_gym.envs.engine.bits import mask
 from prm_gym.envs.engine.compiler import Compiled
 from prm_gym.envs.engine.unsupported import Unsafe, Unsupported
 
-FORMAT = 1
+FORMAT = 2
 TRANSLATORS = ("alfworld", "textworld", "fast-downward-textworld")
 
 
@@ -40,11 +41,11 @@ class Stored:
         return meta
 
 
-def section(packed: bytes) -> tuple[list[int], dict[int, bytes]]:
-    """The variables that a section depends on, and by key its operators (a JSON document each)."""
-    reads, *lines = zlib.decompress(packed).split(b"\n")
+def section(packed: bytes) -> tuple[int, int, dict[int, bytes]]:
+    """The set of variables that a section depends on, that of its keys, and by key its operators (JSON documents)."""
+    reads, keys, *lines = zlib.decompress(packed).split(b"\n")
     keyed = (line.split(b" ", 1) for line in lines)
-    return json.loads(reads), {int(key): operators for key, operators in keyed}
+    return int(reads, 16), int(keys, 16), {int(key): operators for key, operators in keyed}
 
 
 def encode(digest: str, compiled: Compiled | Unsupported) -> bytes:
@@ -53,7 +54,9 @@ def encode(digest: str, compiled: Compiled | Unsupported) -> bytes:
     if isinstance(compiled, Compiled):
         parts.append(_pack(_json(compiled.meta)))
         for place, reads, keys in compiled.sections:
-            lines = [_json(reads), *(f"{key} ".encode() + _json(operators) for key, operators in keys)]
+            sets = mask(reads), mask(key for key, _ in keys if key >= 0)
+            lines = [f"{numbers:x}".encode() for numbers in sets]
+            lines += [f"{key} ".encode() + _json(operators) for key, operators in keys]
             parts.append(_pack(b"\n".join(lines)))
             places.append(place)
     body = b"".join(parts)
