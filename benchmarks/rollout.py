@@ -92,14 +92,15 @@ async def peak(law: Law, seeds: Sequence[int]) -> float:
     return len(seeds) / (time.perf_counter() - start)
 
 
-async def continuous(games: Sequence[Game], policy: Recorded, options: argparse.Namespace) -> float:
-    """Requests per second of prm_gym's collector, writing to its store."""
+async def continuous(games: Sequence[Game], policy: Recorded, options: argparse.Namespace) -> tuple[float, float]:
+    """Requests per second of prm_gym's collector, writing to its store, and its CPU seconds per request."""
     with tempfile.TemporaryDirectory() as out:
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         await collect(
             games, policy, out, rollouts_per_game=options.rollouts, concurrency=options.in_flight, progress=False
         )
-        return len(policy.seeds) / (time.perf_counter() - start)
+        requests = len(policy.seeds)
+        return requests / (time.perf_counter() - start), (time.process_time() - cpu) / requests
 
 
 async def lock_step(games: Sequence[Game], policy: Recorded, options: argparse.Namespace) -> float:
@@ -180,23 +181,28 @@ def main() -> None:
     def law() -> Law:
         return Law(options.slots, options.mean, options.sigma)
 
-    print(f"{len(games) * options.rollouts} episodes, {options}")
-    in_process = Recorded(Simulated(law()))
-    rate = asyncio.run(continuous(games, in_process, options))
-    best = asyncio.run(peak(law(), in_process.seeds))
-    stepped = asyncio.run(lock_step(games, Recorded(Simulated(law())), options))
+    def show(name: str, rate: float, requests: int) -> float:
+        print(f"{name:28s} {rate:7.1f} requests/s over {requests:6d}", flush=True)
+        return rate
+
+    print(f"{len(games) * options.rollouts} episodes, {options}", flush=True)
+    inside = Recorded(Simulated(law()))
+    rate, cpu = asyncio.run(continuous(games, inside, options))
+    show("collect, in process", rate, len(inside.seeds))
+    best = show("peak, same requests", asyncio.run(peak(law(), inside.seeds)), len(inside.seeds))
+    waiting = Recorded(Simulated(law()))
+    stepped = show("lock-step, in process", asyncio.run(lock_step(games, waiting, options)), len(waiting.seeds))
 
     receiver, sender = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.Process(target=serve_http, args=(options, sender), daemon=True)
     process.start()
     served = Recorded(ServerPolicy(f"http://127.0.0.1:{receiver.recv()}", "x", prompt="compact"))
-    http_rate = asyncio.run(continuous(games, served, options))
+    http_rate, http_cpu = asyncio.run(continuous(games, served, options))
+    show("collect, over HTTP", http_rate, len(served.seeds))
     process.terminate()
-    http_best = asyncio.run(peak(law(), served.seeds))
+    http_best = show("peak, same requests", asyncio.run(peak(law(), served.seeds)), len(served.seeds))
 
-    print(f"in process: {len(in_process.seeds):6d} requests  peak {best:7.1f}/s  collect {rate:7.1f}/s", end="")
-    print(f"  lock-step {stepped:7.1f}/s")
-    print(f"over HTTP:  {len(served.seeds):6d} requests  peak {http_best:7.1f}/s  collect {http_rate:7.1f}/s")
+    print(f"collector's CPU time: {1e3 * cpu:.2f} ms a request in process, {1e3 * http_cpu:.2f} ms over HTTP")
     print(f"collect / peak:      {rate / best:.3f} in process, {http_rate / http_best:.3f} over HTTP")
     print(f"collect / lock-step: {rate / stepped:.2f}")
 

@@ -115,7 +115,9 @@ def test_the_ids_sampled_come_back_and_read_as_the_text(url, model):
     [responses] = act(url, model, n=8)
     for response in responses:
         assert 0 < response.response_tokens == len(response.token_ids) <= 16
-        assert tokenizer.decode(response.token_ids, skip_special_tokens=True) == response.text
+        # An untrained model writes stray bytes, of which a streaming decoder makes another number of marks.
+        decoded = tokenizer.decode(response.token_ids, skip_special_tokens=True)
+        assert decoded.replace("\ufffd", "") == response.text.replace("\ufffd", "")
         assert response.finished == (response.token_ids[-1] == tokenizer.eos_token_id)
 
 
