@@ -207,7 +207,8 @@ def stage3(
             "dataset_eval_mixer_dict": {str(prompts): 1.0}, "dataset_eval_splits": ["test"],
             "stop_token": "eos", "non_stop_penalty": False, "num_generation_per_prompt": 2,
             "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "num_mini_batches": 1,
-            "temperature": 0.7, "exploration_probability": 0.0, "checkpoint_every": 0, "vllm_server": None, **changes,
+            "temperature": 0.7, "exploration_probability": 0.0, "checkpoint_every": 0,
+            "vllm_server": None, "vllm_command": None, **changes,
         }
     )  # fmt: skip
     dataset_config = SimpleNamespace(max_prompt_token_length=changes.pop("max_prompt_token_length", 100))
@@ -237,6 +238,8 @@ def test_stage_3_keeps_the_whole_prompt(untrained: Path, labels: Labels, tmp_pat
         ({"per_device_train_batch_size": 3}, "per_device_train_batch_size"),
         ({"exploration_probability": 1.5}, "exploration_probability"),
         ({"temperature": 0.0}, "temperature"),
+        ({"vllm_command": "no-such-vllm serve"}, "vllm_command: no command no-such-vllm"),
+        ({"vllm_server": "http://127.0.0.1:9"}, "vllm_server: no answer"),
         ({"dtype": "bfloat16"}, "torch_dtype: 16-bit weights"),
         ({"response_length": 2000}, "2048 positions"),
     ],
@@ -258,6 +261,16 @@ def test_a_prm_of_another_vocabulary_is_refused(untrained: Path, labels: Labels,
     (prm / "tokenizer.json").write_text(text.replace("<|user|>", "<|swap|>"), "utf-8")
     with pytest.raises(UserError, match="tokenizer is not the policy's"):
         stage3(untrained, labels("prompts", 8), tmp_path / "o", prm=prm)
+
+
+def test_a_run_resumes_at_its_newest_checkpoint(tmp_path: Path) -> None:
+    """The host takes whichever it finds first."""
+    assert online_dpo.step_to_resume(tmp_path) == 1
+    for step in (8, 10, 9):
+        (tmp_path / f"step_{step}").mkdir()
+    (tmp_path / "partial").mkdir()
+    assert online_dpo.step_to_resume(tmp_path) == 10
+    assert {path.name for path in tmp_path.iterdir()} == {"step_10", "partial"}
 
 
 # --- checkpoints of transformers 5 ----------------------------------------------------------------------------------

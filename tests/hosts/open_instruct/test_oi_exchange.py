@@ -125,14 +125,14 @@ class Tokenizer:
         return [*map(ord, messages[-1]["content"]), 0]
 
 
-def steering(probability: float, seed: int = 0) -> tuple[Steering, list[list[int]]]:
+def steering(probability: float, max_length: int = 100) -> tuple[Steering, list[list[int]]]:
     tokenizer, texts = Tokenizer(), [f"prompt {i}" for i in range(400)]
     rows = [
         {"prompt": [{"role": "user", "content": t}], "exploration_prompt": [{"role": "user", "content": t + "!"}]}
         for t in texts
     ]
     plain = [tokenizer.apply_chat_template(row["prompt"]) for row in rows]
-    return Steering(rows, tokenizer, probability=probability, seed=seed), plain
+    return Steering(rows, tokenizer, probability=probability, max_length=max_length, seed=0), plain
 
 
 @pytest.mark.parametrize(("probability", "low", "high"), [(0.0, 0, 0), (0.5, 160, 240), (1.0, 400, 400)])
@@ -148,6 +148,11 @@ def test_both_responses_of_a_prompt_are_steered_alike_and_steps_differ() -> None
     first = [steer(ids, 1) for ids in plain]
     assert first == [steer(ids, 1) for ids in plain]
     assert first != [steer(ids, 2) for ids in plain]
+
+
+def test_an_exploration_prompt_too_long_for_the_context_is_not_used() -> None:
+    steer, plain = steering(1.0, max_length=10)  # "prompt 9!" with its end is 10 ids, "prompt 10!" 11
+    assert [steer(ids, 1) != ids for ids in plain] == [i < 10 for i in range(400)]
 
 
 def test_steering_changes_what_is_sampled_from_alone() -> None:

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from prm_gym.hosts.open_instruct.checkout import patch_files
+from prm_gym.hosts.open_instruct.prepare import patch_files
 
 FILES = {
     "reward-modeling": "open_instruct/reward_modeling.py",

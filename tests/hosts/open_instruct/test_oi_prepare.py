@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from prm_gym.errors import UserError
-from prm_gym.hosts.open_instruct import checkout as module
-from prm_gym.hosts.open_instruct.checkout import PIN, checkout_state, environment_problems, prepare, require_prepared
+from prm_gym.hosts.open_instruct.prepare import PIN, checkout_state, environment_problems, prepare, require_prepared
 
-Git = Callable[..., str]
+module = import_module("prm_gym.hosts.open_instruct.prepare")  # the package exports the function of that name
 
 
 @pytest.fixture

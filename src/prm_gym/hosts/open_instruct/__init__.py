@@ -11,6 +11,6 @@ ids), `losses` and `evaluation` in Stage 2; `pairs`, `exchange`, `generators` an
 imports torch, transformers or the host before a launch.
 """
 
-from prm_gym.hosts.open_instruct.checkout import PIN, prepare
+from prm_gym.hosts.open_instruct.prepare import PIN, prepare
 
 __all__ = ["PIN", "prepare"]

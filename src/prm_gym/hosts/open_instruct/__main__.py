@@ -17,7 +17,7 @@ from typing import Any
 from prm_gym.config import read_yaml
 from prm_gym.errors import UserError
 from prm_gym.hosts.open_instruct import arguments
-from prm_gym.hosts.open_instruct.checkout import environment_problems, require_prepared
+from prm_gym.hosts.open_instruct.prepare import environment_problems, require_prepared
 
 
 def main(argv: Sequence[str]) -> None:

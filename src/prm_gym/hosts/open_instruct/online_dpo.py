@@ -7,7 +7,6 @@ The reference is the policy that training starts from, pi_{i-1}. Plain, Reset-50
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +19,6 @@ from prm_gym.hosts.open_instruct.exchange import Exchange
 from prm_gym.hosts.open_instruct.pairs import PairCounter
 from prm_gym.hosts.open_instruct.steering import Steering
 from prm_gym.hosts.open_instruct.transforms import prompt_ids
-
-_STEP = re.compile(r"step_(\d+)")  # the host's name of a checkpoint to resume from
 
 
 def parse(recipe: Path, overrides: dict[str, Any]) -> list[Any]:
@@ -51,11 +48,14 @@ def run(recipe: Path, overrides: dict[str, Any]) -> None:
     args.checkpoint_output_dir = str(resume)
     steer = None
     if args.exploration_probability:
-        steer = Steering(rows(), tokenizer, probability=args.exploration_probability, seed=args.seed)
+        longest = dataset_config.max_prompt_token_length
+        steer = Steering(
+            rows(), tokenizer, probability=args.exploration_probability, max_length=longest, seed=args.seed
+        )
     exchange = Exchange(
         make_generator(args, dataset_config, model_config, tokenizer),
         seed=args.seed,
-        first_step=max([1, *(int(match[1]) for path in resume.glob("step_*") if (match := _STEP.search(path.name)))]),
+        first_step=step_to_resume(resume),
         asynchronous=args.async_mode,
         steer=steer,
         checkpoint=make_checkpoint(resume, args.checkpoint_every),
@@ -152,6 +152,7 @@ def check_settings(args: Any, dataset_config: Any, model_config: Any, recipe: Pa
     if args.temperature <= 0:
         refuse("temperature", "two samples at temperature 0 are the same", "use e.g. 0.7")
     checks.check_precision(model_config.torch_dtype, recipe)
+    vllm_server.check(args.vllm_command, args.vllm_server)
     if args.checkpoint_every and checks.zero_stage() == 3:
         refuse("checkpoint_every", "cannot be used under ZeRO-3", "set it to 0, or use recipes/deepspeed/zero2.yaml")
 
@@ -185,6 +186,14 @@ def make_generator(
         return generators.TransformersGenerator(path, dtype=dtype, device=PartialState().device, **sampling)
 
     return make
+
+
+def step_to_resume(folder: Path) -> int:
+    """The step of the newest checkpoint in `folder`, or 1; older ones, which the host might take, are removed."""
+    found = sorted((int(path.name.removeprefix("step_")), path) for path in folder.glob("step_*"))
+    for _, path in found[:-1]:
+        shutil.rmtree(path, ignore_errors=True)
+    return found[-1][0] if found else 1
 
 
 def make_checkpoint(folder: Path, every: int) -> Callable[[Any, int], None] | None:

@@ -19,11 +19,14 @@ from prm_gym.hosts.open_instruct.transforms import prompt_ids
 class Steering:
     """Call with a plain prompt's ids and the training step; gives the ids to sample from.
 
-    Whether a prompt is steered is drawn from its ids, the step and the seed, so that a run can be repeated.
+    Whether a prompt is steered is drawn from its ids, the step and the seed, so that a run can be repeated. An
+    exploration prompt of more than `max_length` ids is not used.
     """
 
-    def __init__(self, rows: Iterable[dict[str, Any]], tokenizer: Any, *, probability: float, seed: int) -> None:
-        self._tokenizer, self._probability, self._seed = tokenizer, probability, seed
+    def __init__(
+        self, rows: Iterable[dict[str, Any]], tokenizer: Any, *, probability: float, max_length: int, seed: int
+    ) -> None:
+        self._tokenizer, self._probability, self._max_length, self._seed = tokenizer, probability, max_length, seed
         self._exploration: dict[bytes, Any] = {}
         for row in rows:
             key = _key(prompt_ids(tokenizer, row["prompt"]))
@@ -36,7 +39,8 @@ class Steering:
             return ids
         if key not in self._exploration:
             raise UserError("prompts", "a prompt without its row", "leave online DPO's prompts in one local data set")
-        return prompt_ids(self._tokenizer, self._exploration[key])
+        steered = prompt_ids(self._tokenizer, self._exploration[key])
+        return steered if len(steered) <= self._max_length else ids
 
 
 def _key(ids: list[int]) -> bytes:

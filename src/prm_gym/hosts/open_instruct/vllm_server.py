@@ -36,6 +36,35 @@ from prm_gym.errors import UserError
 _PR_SET_PDEATHSIG = 1  # prctl(2): the signal a process gets when its parent ends, however that ends
 
 
+def check(command: str | None, url: str | None) -> None:
+    """Raise `UserError` now if there is no such command or server, not when Stage 3 needs it."""
+    if command is not None and shutil.which(shlex.split(command)[0]) is None:
+        remedy = "install vLLM in an environment of its own, or leave it out to sample in process"
+        raise UserError("recipe", f"no command {shlex.split(command)[0]}", remedy, field="vllm_command")
+    if url is not None:
+        request(url, "/v1/models", timeout=30.0)
+
+
+def request(url: str, path: str, body: dict[str, Any] | None = None, *, timeout: float) -> dict[str, Any]:
+    """The server's JSON answer to `body` (POST), or without one (GET)."""
+    data = None if body is None else json.dumps(body).encode()
+    asked = urllib.request.Request(url + path, data, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(asked, timeout=timeout) as response:
+            answer = response.read()
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            remedy = "start the server with VLLM_SERVER_DEV_MODE=1"
+            raise UserError(url, f"has no {path}", remedy, field="vllm_server") from None
+        reason = error.read().decode(errors="replace")[:300]
+        raise RuntimeError(f"{url}{path}: {error.code} {reason}") from error
+    except urllib.error.URLError as error:
+        remedy = "start `vllm serve` first, or leave vllm_server out to sample in process"
+        raise UserError(url, f"no answer ({error.reason})", remedy, field="vllm_server") from None
+    result: dict[str, Any] = json.loads(answer) if answer else {}
+    return result
+
+
 def start(command: str, devices: str | None, path: str, max_model_len: int, timeout: float = 900.0) -> str:
     """Start `command PATH` (as in "vllm serve --dtype bfloat16") and wait until it answers; returns its address.
 
@@ -162,19 +191,4 @@ class VLLMServer:
             raise RuntimeError(f"{self.url} did not empty its prefix cache; is something else sending it requests?")
 
     def _request(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
-        try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as response:
-                answer = response.read()
-        except urllib.error.HTTPError as error:
-            if error.code == 404:
-                remedy = "start the server with VLLM_SERVER_DEV_MODE=1"
-                raise UserError(self.url, f"has no {path}", remedy, field="vllm_server") from None
-            reason = error.read().decode(errors="replace")[:300]
-            raise RuntimeError(f"{self.url}{path}: {error.code} {reason}") from error
-        except urllib.error.URLError as error:
-            remedy = "start `vllm serve` first, or leave vllm_server out to sample in process"
-            raise UserError(self.url, f"no answer ({error.reason})", remedy, field="vllm_server") from None
-        result: dict[str, Any] = json.loads(answer) if answer else {}
-        return result
+        return request(self.url, path, body, timeout=self.timeout)
