@@ -12,7 +12,9 @@ Each rate is measured in this run:
     collect     prm_gym.rollout.collect
     lock-step   the first `in-flight` of the same episodes as one batch, all of which wait for the slowest request of
                 each turn; it stores nothing
-The last figures are those that matter: collect / peak, and collect / lock-step. About six minutes, mostly asleep.
+The last figures are those that matter: collect / peak, and collect / lock-step. About eight minutes, mostly asleep.
+While the last episodes end, slots stay empty: an event simulation of the law without any overhead gives collect / peak
+= 0.91 with 384 episodes, 0.98 with 768 and 0.99 with 1536 (defaults otherwise).
 """
 
 from __future__ import annotations
