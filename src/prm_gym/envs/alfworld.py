@@ -82,9 +82,7 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         self._steps = 0
         self._over = False
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[str, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Begin an episode, of the game `options["game_file"]` if given.
 
         Raises `UserError` when the game file is missing or damaged, or an option is unknown.

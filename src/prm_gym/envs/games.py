@@ -69,9 +69,7 @@ class Source:
         return sentence.removesuffix(".")
 
 
-def find_games(
-    folder: str | os.PathLike[str], split: str | None = None, *, strict: bool = False
-) -> list[Game]:
+def find_games(folder: str | os.PathLike[str], split: str | None = None, *, strict: bool = False) -> list[Game]:
     """The games below `folder`, sorted by their place in it; those of `split` alone if it is given.
 
     `folder` may be a folder of splits, an ALFWORLD_DATA folder, one split, or a single game's folder. Files that are

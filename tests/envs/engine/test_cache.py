@@ -64,7 +64,7 @@ def test_a_damaged_entry_is_rebuilt(kitchen: Path, damage: object) -> None:
     file = compiled_file(kitchen)
     good = file.read_bytes()
     file.write_bytes(damage(good))  # type: ignore[operator]
-    assert stored_game(kitchen).meta()["task"] == "put a clean mug in countertop"
+    assert stored_game(kitchen).tables()["task"] == "put a clean mug in countertop"
     assert file.read_bytes() == good
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("alfworld")
 
-from kitchen import write_kitchen
+from kitchen import GOAL, write_kitchen
 from walks import INVALID, assert_same, follow
 
 from prm_gym.envs import engine
@@ -74,9 +74,35 @@ move mug 2 to countertop 1; go to cabinet 1; open cabinet 1; take mug 1 from cab
 """
 
 
-@pytest.mark.parametrize("script", [SHARED_PLACE, CHANGES, LAMP, WIN_AND_ON], ids=["shared", "changes", "lamp", "win"])
-def test_scripts_of_what_depends_on_history_and_state(tmp_path: Path, script: str) -> None:
-    stock, exact = both(write_kitchen(tmp_path))
+# Goals that no shipped game has: a fact with conditional effects, and one that needs axioms with negation, in layers.
+SWITCHED_ON = "(isOn desklamp_bar_1)"
+ALL_MUGS = (
+    "(forall (?o - object) (or (not (objectType ?o mugtype)) (exists (?r - receptacle)"
+    " (and (inReceptacle ?o ?r) (receptacleType ?r countertoptype) (not (exists (?x - object) (holds agent1 ?x)))))))"
+)
+SWITCH = "look; go to desk 1; use desklamp 1; use desklamp 1; look; use desklamp 1; go to fridge 1; look"
+GATHER = """
+go to desk 1; take mug 2 from desk 1; go to countertop 1; move mug 2 to countertop 1; go to cabinet 1; open cabinet 1
+take mug 1 from cabinet 1; go to countertop 1; move mug 1 to countertop 1; take apple 1 from countertop 1; look
+move apple 1 to sinkbasin 1; take mug 1 from countertop 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("goal", "script", "wins"),
+    [
+        (GOAL, SHARED_PLACE, 0),
+        (GOAL, CHANGES, 0),
+        (GOAL, LAMP, 0),
+        (GOAL, WIN_AND_ON, 7),
+        (SWITCHED_ON, SWITCH, 4),
+        (ALL_MUGS, GATHER, 2),
+    ],
+    ids=["shared", "changes", "lamp", "win", "conditional effects", "axioms"],
+)
+def test_scripts_of_what_depends_on_history_and_state(tmp_path: Path, goal: str, script: str, wins: int) -> None:
+    stock, exact = both(write_kitchen(tmp_path, problem=lambda text: text.replace(GOAL, goal)))
+    won = 0
     for command in script.replace("\n", ";").split(";"):
         command = command.strip()
         if command:
@@ -84,6 +110,8 @@ def test_scripts_of_what_depends_on_history_and_state(tmp_path: Path, script: st
             stock.step(command.removeprefix("!"))
             exact.step(command.removeprefix("!"))
             assert_same(stock, exact, command)
+            won += exact.won
+    assert won == wins
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))

@@ -40,8 +40,10 @@ class Axioms:
         for axiom in task.axioms:
             head, becomes = axiom.head
             layer = task.layers[head]
-            if layer < 0 or becomes == task.initial[head]:
-                raise Unsupported("an axiom does not derive a fact")
+            if layer < 0 or (becomes == task.initial[head] and not axiom.conditions):
+                raise Unsupported("facts are derived from each other in a circle")
+            if becomes == task.initial[head]:
+                continue  # the translator also says when a fact is not derived, which follows from the others
             for variable, true in axiom.conditions:
                 at_default = true == task.initial[variable]
                 if task.layers[variable] > layer or (task.layers[variable] == layer and at_default):
@@ -79,6 +81,7 @@ class Axioms:
 
     def as_data(self, renumber: Mapping[int, int]) -> list[Any]:
         """Plain data in another numbering; rules whose head has no number there are left out."""
+
         def moved(bits: int) -> list[int]:
             return sorted(renumber[number] for number in numbers(bits) if number in renumber)
 

@@ -13,7 +13,8 @@ import tempfile
 from pathlib import Path
 from warnings import warn
 
-from prm_gym.envs.engine.compiler import Compiled, compile_game
+from prm_gym.envs.engine.compiled import Compiled
+from prm_gym.envs.engine.compiler import compile_game
 from prm_gym.envs.engine.storage import Stored, decode, encode
 from prm_gym.envs.engine.unsupported import Unsupported
 from prm_gym.envs.games import digest, parse_game

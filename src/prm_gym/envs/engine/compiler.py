@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from prm_gym.envs.engine import grammar as grammars
 from prm_gym.envs.engine.axioms import Axioms
 from prm_gym.envs.engine.bits import mask
+from prm_gym.envs.engine.compiled import Compiled, Row, Section
 from prm_gym.envs.engine.facts import NEGATION, Atom, Entity, FactIndex, View
 from prm_gym.envs.engine.invariants import check_commands, exclusive_group
 from prm_gym.envs.engine.reading import Placeholder, Reading, read
@@ -25,24 +24,6 @@ from prm_gym.envs.engine.unsupported import Unsupported
 from prm_gym.envs.games import Source
 
 INTRO = [["rule", "intro"]]
-
-
-Row = list[Any]  # [command, action, shown arguments, required, forbidden, added, taken, conditional effects]
-Section = tuple[int, list[int], list[tuple[int, list[Row]]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Compiled:
-    """A game as data: `meta` has the tables that `graph.Graph` reads, `sections` the operators, by place.
-
-    A section is (place, variables it depends on, [(key variable or -1, operators), ...]); `place` is the variable that
-    says the agent is there, or -1 for operators that need no place. An operator is listed under one of the facts it
-    requires, its key, so that only those are looked at whose key is true. Operators that lead from every place to one
-    and do nothing else are kept once, in `meta["roads"]`.
-    """
-
-    meta: dict[str, Any]
-    sections: list[Section]
 
 
 def compile_game(source: Source) -> Compiled:
@@ -98,7 +79,7 @@ class _Compiler:
         roads = _roads(rows, places)
         read_predicates = set().union(*(reading.predicates for reading in readings.values()))
         return Compiled(
-            meta={
+            tables={
                 "task": self.source.task,
                 "intro": self.intro(index),
                 "entities": [[entity.id, entity.type, entity.name] for entity in self.entities],

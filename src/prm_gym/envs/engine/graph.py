@@ -16,7 +16,7 @@ from functools import lru_cache
 
 from prm_gym.envs.engine.axioms import Axioms
 from prm_gym.envs.engine.bits import mask, numbers
-from prm_gym.envs.engine.compiler import Row
+from prm_gym.envs.engine.compiled import Row
 from prm_gym.envs.engine.facts import Entity, FactIndex, View
 from prm_gym.envs.engine.storage import Stored, section
 from prm_gym.envs.engine.texts import Writer
@@ -132,32 +132,33 @@ class Graph:
     """
 
     def __init__(self, stored: Stored, max_states: int) -> None:
-        meta = stored.meta()
+        tables = stored.tables()
         self.max_states = max_states
-        self.task: str = meta["task"]
-        self.intro: str = meta["intro"]
-        self.axioms = Axioms.from_data(meta["axioms"])
-        self.places = mask(meta["places"])
-        self.start = mask(meta["initial"])
-        self.history = mask(meta["history"])
-        required, forbidden = meta["goal"]
+        self.task: str = tables["task"]
+        self.intro: str = tables["intro"]
+        self.axioms = Axioms.from_data(tables["axioms"])
+        self.places = mask(tables["places"])
+        self.start = mask(tables["initial"])
+        self.history = mask(tables["history"])
+        required, forbidden = tables["goal"]
         self._goal, self._goal_value = mask(required) | mask(forbidden), mask(required)
         self._index = FactIndex(
-            [Entity(*entity) for entity in meta["entities"]],
-            [(predicate, tuple(arguments)) for predicate, arguments in meta["always"]],
-            {variable: (predicate, tuple(arguments)) for variable, predicate, arguments in meta["facts"]},
-            meta["history"],
+            [Entity(*entity) for entity in tables["entities"]],
+            [(predicate, tuple(arguments)) for predicate, arguments in tables["always"]],
+            {variable: (predicate, tuple(arguments)) for variable, predicate, arguments in tables["facts"]},
+            tables["history"],
         )
-        writer = _writer(json.dumps(meta["rules"]))
+        writer = _writer(json.dumps(tables["rules"]))
         self._actions = [
-            (writer.text(symbols), [(name, kind) for _, name, kind in shown]) for symbols, shown in meta["actions"]
+            (writer.text(symbols), [(name, kind) for _, name, kind in shown]) for symbols, shown in tables["actions"]
         ]
-        self._roads: dict[str, Row] = {row[0]: row for row in meta["roads"]}
+        self._roads: dict[str, Row] = {row[0]: row for row in tables["roads"]}
         self._packed = stored.sections
         self._sections: dict[int, Section] = {}
         self._nodes: dict[int, Node] = {}
         self._choices: dict[tuple[int, int], Choices] = {}
         self._texts: dict[Topic, TextMemory] = {}
+        self._written = 0
 
     def node(self, state: int) -> Node:
         """The node of a state; derived facts in it are put right."""
@@ -190,6 +191,11 @@ class Graph:
             memory = self._texts.setdefault(topic, TextMemory())
         found = memory.find(state, history)
         if found is None:
+            # Texts are bounded as states are: one state may have many, where they depend on the history.
+            self._written += 1
+            if self._written > 4 * self.max_states:
+                self.forget()
+                memory = self._texts.setdefault(topic, TextMemory())
             text, shown = self._actions[topic[0]]
             view = View(self._index, state, history)
             binding = dict(zip(shown, topic[1:], strict=True))
@@ -209,6 +215,7 @@ class Graph:
         self._nodes.clear()
         self._choices.clear()
         self._texts.clear()
+        self._written = 0
         self.axioms.forget()
         for node in nodes:
             node.edges.clear()

@@ -54,9 +54,7 @@ def _keeps_exclusive(operator: Operator, group: frozenset[int]) -> bool:
     return len(added) == 1 and bool((taken | set(added)) & required)
 
 
-def check_commands(
-    operators: Sequence[tuple[str, Hashable, Sequence[Literal]]], exclusive: frozenset[int]
-) -> None:
+def check_commands(operators: Sequence[tuple[str, Hashable, Sequence[Literal]]], exclusive: frozenset[int]) -> None:
     """Raise `Unsupported` if two operators with one command may be applicable together and differ.
 
     `operators` gives for each its command, what it does and says (equal for equal outcomes) and its preconditions;

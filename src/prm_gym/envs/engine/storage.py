@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from prm_gym.envs.engine.bits import mask
-from prm_gym.envs.engine.compiler import Compiled
+from prm_gym.envs.engine.compiled import Compiled
 from prm_gym.envs.engine.unsupported import Unsafe, Unsupported
 
 FORMAT = 2
@@ -32,13 +32,13 @@ class Stored:
     digest: str
     unsupported: str
     unsafe: bool
-    tables: bytes
+    packed_tables: bytes
     sections: dict[int, bytes]
 
-    def meta(self) -> dict[str, Any]:
-        """The tables, see `graph.Tables`."""
-        meta: dict[str, Any] = json.loads(zlib.decompress(self.tables))
-        return meta
+    def tables(self) -> dict[str, Any]:
+        """The tables, see `compiled`."""
+        tables: dict[str, Any] = json.loads(zlib.decompress(self.packed_tables))
+        return tables
 
 
 def section(packed: bytes) -> tuple[int, int, dict[int, bytes]]:
@@ -52,7 +52,7 @@ def encode(digest: str, compiled: Compiled | Unsupported) -> bytes:
     """The file for a compiled game, or for one that is unsupported."""
     parts, places = [], []
     if isinstance(compiled, Compiled):
-        parts.append(_pack(_json(compiled.meta)))
+        parts.append(_pack(_json(compiled.tables)))
         for place, reads, keys in compiled.sections:
             sets = mask(reads), mask(key for key, _ in keys if key >= 0)
             lines = [f"{numbers:x}".encode() for numbers in sets]
