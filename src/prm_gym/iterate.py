@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,9 +95,12 @@ class Run:
             model = start.model
 
             def link() -> None:
-                _link(self.policy(0) / "model", Path(model))
+                if not (Path(model) / "config.json").is_file():
+                    problem = f"no checkpoint folder {model}"
+                    raise UserError(self.folder / "recipe.yaml", problem, "download it first", field="start.model")
+                _link(self.policy(0), Path(model).resolve())
 
-            return [Stage("pi_0", self.policy(0), {"model": model}, link)]
+            return [Stage("pi_0", self.root / "start", {"model": model}, link)]
         assert demonstrations is not None
         assert start.sft is not None
         collected, dataset, scratch = (self.root / name for name in ("demonstrations", "sft_dataset", "scratch"))
@@ -140,21 +142,19 @@ class Run:
         rollouts, branched = self.iter / "rollouts", self.iter / "branches"
 
         def collect() -> dict[str, Any]:
-            with self._sampled(self.n - 1) as policy:
-                return self._collect(
-                    self.games("train", wanted.games),
-                    policy,
-                    rollouts,
-                    rollouts_per_game=wanted.per_game,
-                    max_games=wanted.games,
-                    iteration=self.n - 1,
-                    seed=wanted.seed + self.n,
-                )
+            return self._collect(
+                self.games("train", wanted.games),
+                self._sampled(self.n - 1),
+                rollouts,
+                rollouts_per_game=wanted.per_game,
+                max_games=wanted.games,
+                iteration=self.n - 1,
+                seed=wanted.seed + self.n,
+            )
 
         def branch() -> dict[str, Any]:
             assert branches is not None
-            with self._sampled(self.n - 1) as policy:
-                return self._branch(rollouts, "train", branches, policy, branched)
+            return self._branch(rollouts, "train", branches, branched)
 
         def label() -> None:
             sources = [rollouts, branched] if branches else [rollouts]
@@ -186,10 +186,12 @@ class Run:
 
         def make() -> None:
             file = recipe.fill_file(source, self.root, self.n, out / config)
-            hosts.launch(self.recipe.host, name, file, out)
+            hosts.launch(self.recipe.host, name, file, out, self.recipe.stages.processes)
 
         title = {"sft": "pi_0 by SFT", "prm": f"Q_{self.n - 1}", "online_dpo": f"pi_{self.n} by online DPO"}[name]
-        return Stage(title, out, {"host": self.recipe.host, "config": filled}, make)
+        return Stage(
+            title, out, {"host": self.recipe.host, "config": filled, "processes": self.recipe.stages.processes}, make
+        )
 
     # --- on held-out games ------------------------------------------------------------------------------------------
 
@@ -205,9 +207,9 @@ class Run:
             from prm_gym.store import read_episodes
 
             games = self.games(wanted.split, wanted.games)
-            with self._sampled(self.n - 1) as policy:
-                self._collect(games, policy, out / "rollouts", max_games=wanted.games, iteration=self.n - 1, seed=1)
-                self._branch(out / "rollouts", wanted.split, wanted.branches, policy, out / "branches")
+            policy = self._sampled(self.n - 1)
+            self._collect(games, policy, out / "rollouts", max_games=wanted.games, iteration=self.n - 1, seed=1)
+            self._branch(out / "rollouts", wanted.split, wanted.branches, out / "branches")
             scorer = PRMScorer(self.iter / "prm", prompt=self.recipe.prompt)
             episodes = read_episodes(out / "rollouts", out / "branches")
             quality = asyncio.run(measure(episodes, scorer, gamma=self.recipe.gamma))
@@ -234,13 +236,11 @@ class Run:
             from prm_gym.store import read_episodes
 
             temperature = e.temperature if prm is None else e.best_of_temperature
-            with self._sampled(n, temperature) as policy:
-                acting: Policy = policy
-                if prm is not None:
-                    scorer = PRMScorer(self.iter / "prm", prompt=r.prompt)
-                    acting = BestOfN(policy, scorer, e.best_of)
-                games = self.games(e.split, e.games)
-                self._collect(games, acting, out / "episodes", max_games=e.games, iteration=n, seed=e.seed)
+            policy = self._sampled(n, temperature)
+            if prm is not None:
+                policy = BestOfN(policy, PRMScorer(self.iter / "prm", prompt=r.prompt), e.best_of)
+            games = self.games(e.split, e.games)
+            self._collect(games, policy, out / "episodes", max_games=e.games, iteration=n, seed=e.seed)
             episodes = read_episodes(out / "episodes")
             q = None if prm is None else f"Q_{prm}"
             result = evaluate.summarise(episodes, policy=f"pi_{n}", prm=q, mode=mode, split=e.split, seed=e.seed)
@@ -253,15 +253,13 @@ class Run:
 
     # --- rollouts ---------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _sampled(self, n: int, temperature: float | None = None) -> Iterator[Policy]:
-        """pi_n as a policy, in process or on the recipe's servers; its resources are given back at the end."""
+    def _sampled(self, n: int, temperature: float | None = None) -> Policy:
+        """pi_n as a policy, in process or on the recipe's servers; the rollout that it is made for closes it."""
         from prm_gym.policies.hf import TransformersPolicy
 
         s = self.recipe.sampling
-        model = self.policy(n) / "model"
-        yield TransformersPolicy(
-            model if model.exists() else self.policy(n),
+        return TransformersPolicy(
+            self.policy(n),
             prompt=self.recipe.prompt,
             temperature=s.temperature if temperature is None else temperature,
             max_new_tokens=s.max_new_tokens,
@@ -275,13 +273,13 @@ class Run:
         options = {"max_episode_steps": self.recipe.max_episode_steps, **options}
         return rollout(games, policy, out, concurrency=2 * self.recipe.sampling.max_batch, **options).as_dict()
 
-    def _branch(self, parents: Path, split: str, b: Branches, policy: Policy, out: Path) -> dict[str, Any]:
+    def _branch(self, parents: Path, split: str, b: Branches, out: Path) -> dict[str, Any]:
         from prm_gym.rollout import rollout_branches
 
         summary = rollout_branches(
             parents,
             self.games(split),
-            policy,
+            self._sampled(self.n - 1),
             out,
             states_per_episode=b.states_per_episode,
             actions_per_state=b.actions,

@@ -87,25 +87,27 @@ def auc(scores: Floats, positive: npt.NDArray[np.bool_]) -> float | None:
 async def measure(episodes: Iterable[Episode], scorer: Scorer, *, gamma: float = 0.95, seed: int = 0) -> Quality:
     """Compare Q with what happened in `episodes`: independent ones and branches of the policy that Q stands for.
 
-    Every executed turn that is a visit counts for AUC and calibration (a branch's turns before `branch_turn` are its
-    parent's). The ranking uses the branches: all returns that followed an action at a state, and the pairs of actions
-    whose mean returns differ. Raises `UserError` if there is no episode.
+    AUC and calibration are over the executed turns of the independent episodes, which visit states as the policy does.
+    The ranking is over the branches: the returns that followed each action at a state, and the pairs of actions whose
+    mean returns differ. Raises `UserError` if there is no independent episode.
     """
     states: dict[Pair, tuple[State, Response]] = {}
     visits: list[tuple[Pair, float, bool]] = []
     forks: dict[Pair, list[float]] = defaultdict(list)
     for episode in episodes:
         executed = episode.actions
-        for t in range(episode.branch_turn, executed):
+        branched = episode.parent_id is not None
+        for t in [episode.branch_turn] if branched else range(executed):
             turn = episode.turns[t]
             pair = (turn.state_key, turn.action)
             # Eq. 1 with a reward of 1 on the winning step T-1: gamma^(T-1-t), and 0 without a win
             value = gamma ** (executed - 1 - t) if episode.won else 0.0
-            visits.append((pair, value, episode.won))
+            if branched:
+                forks[pair].append(value)
+            else:
+                visits.append((pair, value, episode.won))
             if pair not in states:
                 states[pair] = (episode.state_at(t), Response(turn.response, turn.reason, turn.action))
-            if episode.parent_id is not None and t == episode.branch_turn:
-                forks[pair].append(value)
     if not visits:
         raise UserError("episodes", "there is none to measure the PRM on", "collect rollouts on held-out games")
     keys = list(states)

@@ -114,10 +114,13 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Stages:
-    """The host's YAML for Stage 2 and Stage 3, beside recipe.yaml."""
+    """The host's YAML for Stage 2 and Stage 3, beside recipe.yaml, and the training processes on this machine, each of
+    which takes `per_device_train_batch_size` rows of a batch.
+    """
 
     prm: str
     online_dpo: str
+    processes: int = 1
 
 
 @dataclass(frozen=True)

@@ -17,21 +17,24 @@ STAGES = {
 }
 
 
-def command(host: str, stage: str, config: Path) -> list[str]:
+def command(host: str, stage: str, config: Path, processes: int = 1) -> list[str]:
     """The command line of `stage` (sft, prm or online_dpo) on `host`, in the interpreter that PRM_GYM_HOST_PYTHON names
     if the host has an environment of its own.
     """
     python = os.environ.get("PRM_GYM_HOST_PYTHON", sys.executable) if host != "trl" else sys.executable
     arguments = [str(config)] if host == "open-instruct" else ["--config", str(config)]
-    return [python, "-m", MODULES[host], STAGES[host][stage], *arguments]
+    module = ["-m", MODULES[host], STAGES[host][stage], *arguments]
+    if processes > 1:
+        module = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *module]
+    return [python, *module]
 
 
-def launch(host: str, stage: str, config: Path, out: Path) -> None:
-    """Run `stage` to its end; it goes on from the last checkpoint in `out` if there is one.
+def launch(host: str, stage: str, config: Path, out: Path, processes: int = 1) -> None:
+    """Run `stage` to its end in `processes` processes; it goes on from the last checkpoint in `out` if there is one.
 
     Raises `UserError` naming the stage and its exit status if it fails. Ctrl-C reaches the stage as well.
     """
-    arguments = command(host, stage, config)
+    arguments = command(host, stage, config, processes)
     checkpoints = sorted(out.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     if host == "trl" and checkpoints:
         arguments += ["--resume_from_checkpoint", str(checkpoints[-1])]

@@ -15,12 +15,15 @@ from pathlib import Path
 
 from prm_gym.errors import UserError
 
-PAD, USER, ASSISTANT, SYSTEM, END = "<|pad|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"
-# The assistant's text ends with END, in history as in an answer, so that each prompt extends the one before it.
+PAD, ASSISTANT, END = "<|pad|>", "<|assistant|>", "<|end|>"
+# What the environment says has no mark: it stands between END and ASSISTANT. So a model trained on all of the
+# conversation learns to foretell at END what an action leads to, and a PRM made from it reads its score at END. The
+# answer ends with END in the history as well, so that each prompt extends the one before it. The generation marks are
+# what `assistant_only_loss` of TRL goes by.
 CHAT_TEMPLATE = (
-    "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}"
-    "{% if message.role == 'assistant' %}<|end|>{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    "{% for message in messages %}{% if message.role == 'assistant' %}"
+    "<|assistant|>{% generation %}{{ message.content }}<|end|>{% endgeneration %}{% else %}{{ message.content }}"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 _PIECE = re.compile(r" ?[A-Za-z]+| ?\d|[^A-Za-z\d]")
 _NAME = re.compile(r" ?([A-Za-z]+)(?= \d)")
@@ -55,22 +58,18 @@ def make_tokenizer(texts: Iterable[str], out: Path) -> int:
     from transformers import PreTrainedTokenizerFast
 
     pieces = vocabulary(texts)
-    singles = sorted({chr(c) for c in range(32, 127)} | {"\n"} - set(pieces))
     # Unigram takes the segmentation with the highest sum of scores: equal scores mean the fewest pieces.
     scores = [(PAD, 0.0)]
     scores += [(piece, -1.0) for piece in pieces]
-    scores += [(single, -4.0) for single in singles if single not in set(pieces)]
-    scores += [(f"<0x{byte:02X}>", -60.0) for byte in range(256)]
+    scores += [(f"<0x{byte:02X}>", -60.0) for byte in range(256)]  # so low that text that looks like one is not
     tokenizer = Tokenizer(models.Unigram(scores, unk_id=0, byte_fallback=True))
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
-    tokenizer.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in (PAD, USER, ASSISTANT, SYSTEM, END)]
-    )
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in (PAD, ASSISTANT, END)])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         eos_token=END,
-        additional_special_tokens=[USER, ASSISTANT, SYSTEM],
+        additional_special_tokens=[ASSISTANT],
         clean_up_tokenization_spaces=False,
         model_max_length=2048,
     )
@@ -103,7 +102,8 @@ def make_tiny_model(
         num_key_value_heads=heads,
         max_position_embeddings=2048,
         tie_word_embeddings=True,
-        initializer_range=hidden_size**-0.5,  # the default 0.02 suits widths above 2,000; so narrow, it learns far slower
+        initializer_range=hidden_size
+        ** -0.5,  # the default 0.02 suits widths above 2,000; so narrow, it learns far slower
         bos_token_id=None,
         eos_token_id=vocab_size - 1,
         pad_token_id=0,

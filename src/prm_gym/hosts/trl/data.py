@@ -49,4 +49,3 @@ def check_same_vocabulary(policy: PreTrainedTokenizerBase, prm: PreTrainedTokeni
     if policy.get_vocab() != prm.get_vocab():
         problem = f"the PRM's vocabulary ({len(prm)} pieces) is not the policy's ({len(policy)})"
         raise UserError(where, problem, "train the PRM from the policy's checkpoint")
-

@@ -38,9 +38,10 @@ def main(arguments: list[str]) -> None:
 
     def load(split: str) -> Any:
         rows = load_split(script.dataset_name, split, ("prompt", "completion", "target"))
-        encoded = rows.map(encode, batched=True, remove_columns=rows.column_names)
-        short = encoded.filter(lambda length: length <= script.max_length, input_columns="length")
-        if len(short) < len(encoded):
+        with training.main_process_first():  # the others read what it has cached
+            encoded = rows.map(encode, batched=True, remove_columns=rows.column_names)
+            short = encoded.filter(lambda length: length <= script.max_length, input_columns="length")
+        if len(short) < len(encoded) and training.process_index == 0:
             print(f"{split}: {len(encoded) - len(short)} of {len(encoded)} rows exceed max_length={script.max_length}")
         return short
 

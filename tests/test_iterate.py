@@ -1,0 +1,117 @@
+"""The whole way of the data on real parts, in miniature: real alfworld games, real TRL, two iterations."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from prm_gym.errors import UserError
+from prm_gym.iterate import Run
+
+for package in ("alfworld", "trl"):
+    pytest.importorskip(package, reason=f"needs the extra '{package}'")
+
+EMBEDDED = Path(__file__).parent.parent / "recipes" / "embedded"
+
+
+@pytest.fixture(scope="module")
+def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded recipe with a handful of games and steps."""
+    folder = tmp_path_factory.mktemp("recipe") / "miniature"
+    shutil.copytree(EMBEDDED, folder)
+    values: dict[str, Any] = yaml.safe_load((folder / "recipe.yaml").read_text())
+    values["games"]["splits"] = {"train": 18, "valid_seen": 4, "valid_unseen": 6}
+    values["start"]["demonstrations"].update(games=18, rollouts_per_game=1)
+    values["start"]["scratch"] = {"hidden_size": 32, "layers": 1, "heads": 2}
+    values["max_episode_steps"] = 4
+    values["rollouts"].update(games=6, per_game=2)
+    values["branches"] = {"states_per_episode": 1, "actions": 2, "continuations": 2}
+    values["labels"] = {"kind": "monte_carlo", "prompts": {"size": 20}}
+    values["quality"] = {"games": 2, "branches": values["branches"]}
+    values["stages"]["processes"] = 1
+    values["evaluation"].update(games=3, best_of=2)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
+    for name in ("sft", "prm", "online_dpo"):
+        host = yaml.safe_load((folder / f"{name}.yaml").read_text())
+        host.update(max_steps=2, per_device_train_batch_size=4, save_steps=1)
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(host))
+    return folder
+
+
+def prm_gym(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "prm_gym.cli", *map(str, arguments)], capture_output=True, text=True, timeout=600
+    )
+
+
+@pytest.fixture(scope="module")
+def run(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder after iterations 1 and 2."""
+    run = tmp_path_factory.mktemp("runs") / "miniature"
+    for iteration in (1, 2):
+        done = prm_gym("iter", iteration, "--recipe", miniature, "--run", run)
+        assert done.returncode == 0, done.stderr[-3000:]
+    return run
+
+
+def test_results_hold_every_policy_and_best_of_n(run: Path) -> None:
+    results = json.loads((run / "results.json").read_text())
+    assert [(entry["policy"], entry["prm"], entry["mode"]) for entry in results] == [
+        ("pi_0", None, "policy"),
+        ("pi_1", None, "policy"),
+        ("pi_1", "Q_0", "best_of_2"),
+        ("pi_2", None, "policy"),
+        ("pi_2", "Q_1", "best_of_2"),
+    ]
+    assert all(entry["games"] == 3 and entry["split"] == "valid_unseen" for entry in results)
+
+
+def test_policies_differ_and_the_run_folder_can_be_moved(run: Path) -> None:
+    weights = [(run / f"pi_{n}" / "model.safetensors").read_bytes() for n in range(3)]
+    assert len(set(weights)) == 3
+    assert not Path((run / "pi_1").readlink()).is_absolute()
+
+
+def test_a_finished_iteration_is_not_made_again(run: Path, miniature: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("manifest.json")}
+    done = prm_gym("iter", 1, "--recipe", miniature, "--run", run)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("manifest.json")} == before
+
+
+def test_other_settings_are_refused(run: Path, miniature: Path, tmp_path: Path) -> None:
+    changed = shutil.copytree(miniature, tmp_path / "changed")
+    text = (changed / "recipe.yaml").read_text().replace("gamma: 0.95", "gamma: 0.9")
+    (changed / "recipe.yaml").write_text(text)
+    done = prm_gym("iter", 1, "--recipe", changed, "--run", run)
+    assert done.returncode == 2
+    assert "gamma: made with 0.95, not 0.9; choose another run folder" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_second_iteration_needs_the_first(miniature: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="pi_1 is not there; run ITER=1 first"):
+        Run(miniature, tmp_path / "none", 2).stages()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["iter", "1", "--recipe", "none"], "none/recipe.yaml: no such file; check the path"),
+        (["rollout", "--games", "none", "--policy", "expert", "--out", "out"], "none"),
+        (["games", "out", "--split", "train=x"], "--split: 'train=x' is not NAME=COUNT"),
+        (["label", "monte_carlo", "--rollouts", "none", "--out", "out"], "none"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_status_2(arguments: list[str], message: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "prm_gym.cli", *arguments], capture_output=True, text=True, timeout=120, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1

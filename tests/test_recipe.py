@@ -1,0 +1,75 @@
+"""Recipes: every shipped one loads, and every mistake in one is found before work starts."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from prm_gym import recipe
+from prm_gym.errors import UserError
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+EMBEDDED = RECIPES / "embedded"
+
+
+def changed(tmp_path: Path, path: str, value: Any) -> Path:
+    """The embedded recipe with one entry changed, or removed if `value` is None."""
+    values: dict[str, Any] = yaml.safe_load((EMBEDDED / "recipe.yaml").read_text())
+    *sections, key = path.split(".")
+    section = values
+    for name in sections:
+        section = section[name]
+    if value is None:
+        del section[key]
+    else:
+        section[key] = value
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    for file in EMBEDDED.glob("*.yaml"):
+        if file.name != "recipe.yaml":
+            (tmp_path / file.name).write_text(file.read_text())
+    return tmp_path
+
+
+@pytest.mark.parametrize("folder", sorted(path.parent for path in RECIPES.glob("*/recipe.yaml")), ids=lambda p: p.name)
+def test_every_shipped_recipe_loads_and_fills(folder: Path, tmp_path: Path) -> None:
+    loaded = recipe.load(folder)
+    for file in filter(None, (loaded.start.sft, loaded.stages.prm, loaded.stages.online_dpo)):
+        recipe.fill_file(folder / file, tmp_path / "run", 2, tmp_path / "filled.yaml")
+        assert isinstance(yaml.safe_load((tmp_path / "filled.yaml").read_text()), dict)
+
+
+@pytest.mark.parametrize("folder", sorted(path.parent for path in RECIPES.glob("*/recipe.yaml")), ids=lambda p: p.name)
+def test_every_yaml_opens_with_its_launch_command(folder: Path) -> None:
+    for file in folder.glob("*.yaml"):
+        opening = file.read_text().split("\n\n")[0].split("\n")
+        comment = [line for line in opening if line.startswith("#")]
+        assert any("make " in line or "python -m" in line or "accelerate launch" in line for line in comment), file
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("rollouts.gmaes", 3, r"rollouts.gmaes: unknown key; did you mean 'games'\?"),
+        ("gamma", 1.5, "gamma: 1.5 is no discount"),
+        ("host", "verl", "host: unknown host 'verl'; say trl or open-instruct"),
+        ("labels.kind", "monte-carlo", "labels.kind: no label 'monte-carlo'; choose one of monte_carlo"),
+        ("labels.options", {"min_visit": 2}, r"labels.options.min_visit: unknown key; did you mean 'min_visits'\?"),
+        ("labels.prompts", {"szie": 2}, r"labels.prompts.szie: unknown key; did you mean 'size'\?"),
+        ("stages.prm", "none.yaml", "stages.prm: no file 'none.yaml' beside it"),
+        ("start.demonstrations", None, "start: neither a model nor demonstrations"),
+        ("sampling.temperature", None, "sampling.temperature: missing; add it"),
+    ],
+)
+def test_a_mistake_is_named(path: str, value: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        recipe.load(changed(tmp_path, path, value))
+
+
+def test_placeholders() -> None:
+    assert recipe.fill("a: {run}/pi_{iter-1} {run}/iter{iter}", "runs/x", 2, "f") == "a: runs/x/pi_1 runs/x/iter2"
+
+
+def test_an_unknown_placeholder_is_named() -> None:
+    with pytest.raises(UserError, match=r"unknown placeholder \{itre\}"):
+        recipe.fill("a: {itre}", "runs/x", 2, "f.yaml")

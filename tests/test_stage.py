@@ -1,0 +1,64 @@
+"""Manifests: a complete stage is skipped, an interrupted one is not, other settings are refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from prm_gym import stage
+from prm_gym.errors import UserError
+from prm_gym.stage import Stage
+
+CONSOLE = Console(quiet=True)
+
+
+def counting(out: Path, settings: dict[str, object], calls: list[str], fail: bool = False) -> Stage:
+    def make() -> dict[str, object]:
+        calls.append(out.name)
+        if fail:
+            raise KeyboardInterrupt
+        return {"rows": 3}
+
+    return Stage(out.name, out, settings, make)
+
+
+def test_a_complete_stage_is_not_made_again(tmp_path: Path) -> None:
+    calls: list[str] = []
+    for _ in range(2):
+        stage.run([counting(tmp_path / "a", {"n": 1}, calls), counting(tmp_path / "b", {"n": 1}, calls)], CONSOLE)
+    assert calls == ["a", "b"]
+    assert json.loads((tmp_path / "a" / "manifest.json").read_text())["rows"] == 3
+
+
+def test_an_interrupted_stage_is_made_again_and_the_one_before_is_not(tmp_path: Path) -> None:
+    calls: list[str] = []
+    first = counting(tmp_path / "a", {}, calls)
+    with pytest.raises(KeyboardInterrupt):
+        stage.run([first, counting(tmp_path / "b", {}, calls, fail=True)], CONSOLE)
+    stage.run([first, counting(tmp_path / "b", {}, calls)], CONSOLE)
+    assert calls == ["a", "b", "b"]
+
+
+def test_other_settings_are_named_and_nothing_is_made(tmp_path: Path) -> None:
+    calls: list[str] = []
+    stage.run([counting(tmp_path / "a", {"gamma": 0.95}, calls)], CONSOLE)
+    with pytest.raises(UserError, match=r"manifest.json: gamma: made with 0.95, not 0.9; choose another run folder"):
+        stage.run([counting(tmp_path / "a", {"gamma": 0.9}, calls)], CONSOLE)
+    assert calls == ["a"]
+
+
+def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "manifest.json").write_text("{")
+    with pytest.raises(UserError, match="not a manifest"):
+        stage.run([counting(tmp_path / "a", {}, [])], CONSOLE)
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    def make() -> None:
+        raise OSError(28, "No space left on device", str(tmp_path / "a" / "part"))
+
+    with pytest.raises(UserError, match="No space left on device; free space"):
+        stage.run([Stage("a", tmp_path / "a", {}, make)], CONSOLE)
+    assert not (tmp_path / "a" / "manifest.json").exists()
