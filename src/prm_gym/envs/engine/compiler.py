@@ -2,7 +2,7 @@
 
 The result is plain data: numbers, texts and lists. Variables, operators and entities are ordered by name, so that the
 same game gives the same bytes whatever order the translator worked in. What this engine cannot prove exact raises
-`Unsupported`, see `Compilation`.
+`Unsupported`. `compiled` describes the result.
 """
 
 from __future__ import annotations
