@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -158,9 +159,15 @@ class Run:
 
         def label() -> None:
             sources = [rollouts, branched] if branches else [rollouts]
-            out = self.iter / "dataset"
-            label_function(r.labels.kind)(sources, out / "prm", prompt=r.prompt, gamma=r.gamma, **r.labels.options)
-            label_function("prompts")(sources, out / "prompts", prompt=r.prompt, **r.labels.prompts)
+            out, kind = self.iter / "dataset", label_function(r.labels.kind)
+            options: dict[str, Any] = {"prompt": r.prompt, **self._filled(r.labels.options)}
+            if r.labels.kind == "inverse":  # Algorithm 2: D- of all past policies, next actions of pi_{n-1}
+                sources = [self.root / f"iter{i}" / "rollouts" for i in range(1, self.n + 1)]
+                options["policy"] = self._sampled(self.n - 1)
+            elif "gamma" in inspect.signature(kind).parameters:
+                options["gamma"] = r.gamma
+            kind(sources, out / "prm", **options)
+            label_function("prompts")([rollouts], out / "prompts", prompt=r.prompt, **self._filled(r.labels.prompts))
 
         shared = {"sampling": asdict(r.sampling), "max_episode_steps": r.max_episode_steps, "prompt": r.prompt}
         stages = [Stage(f"rollouts of pi_{self.n - 1}", rollouts, {**asdict(wanted), **shared}, collect)]
@@ -168,6 +175,18 @@ class Run:
             stages.append(Stage(f"branches of pi_{self.n - 1}", branched, {**asdict(branches), **shared}, branch))
         settings = {"prompt": r.prompt, "gamma": r.gamma, **asdict(r.labels)}
         return [*stages, Stage("labels", self.iter / "dataset", settings, label)]
+
+    def _filled(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Label options with the placeholders of folders filled in."""
+        where = self.folder / "recipe.yaml"
+
+        def fill(value: Any) -> Any:
+            if isinstance(value, list):
+                return [fill(entry) for entry in value]
+            is_folder = isinstance(value, str) and "{" in value
+            return Path(recipe.fill(value, self.root, self.n, where)) if is_folder else value
+
+        return {key: fill(value) for key, value in options.items()}
 
     def _train(self, name: str, folder: str, config: str) -> Stage:
         made = self._host_stage(name, self.iter / folder, config)
@@ -255,13 +274,27 @@ class Run:
 
     def _sampled(self, n: int, temperature: float | None = None) -> Policy:
         """pi_n as a policy, in process or on the recipe's servers; the rollout that it is made for closes it."""
+        s, prompt = self.recipe.sampling, self.recipe.prompt
+        temperature = s.temperature if temperature is None else temperature
+        if s.server:
+            from prm_gym.policies.server import ServerPolicy
+
+            return ServerPolicy(
+                s.server,
+                str(self.policy(n)),
+                prompt=prompt,
+                tokenizer=self.policy(n),
+                temperature=temperature,
+                max_tokens=s.max_new_tokens,
+                policy_id=f"pi_{n}",
+                concurrency=s.max_batch,
+            )
         from prm_gym.policies.hf import TransformersPolicy
 
-        s = self.recipe.sampling
         return TransformersPolicy(
             self.policy(n),
-            prompt=self.recipe.prompt,
-            temperature=s.temperature if temperature is None else temperature,
+            prompt=prompt,
+            temperature=temperature,
             max_new_tokens=s.max_new_tokens,
             max_batch=s.max_batch,
             policy_id=f"pi_{n}",

@@ -162,7 +162,7 @@ def load(folder: str | PathLike[str]) -> Recipe:
         valid = [
             p.name for p in inspect.signature(label_function(kind)).parameters.values() if p.kind is p.KEYWORD_ONLY
         ]
-        check_keys(options, [key for key in valid if key not in ("prompt", "gamma")], path, f"{name}.")
+        check_keys(options, [key for key in valid if key not in ("prompt", "gamma", "policy")], path, f"{name}.")
     named = {
         "start.sft": recipe.start.sft,
         "stages.prm": recipe.stages.prm,

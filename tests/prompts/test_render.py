@@ -17,7 +17,9 @@ ACTIONS = ("go to desk 1", "go to shelf 1")
 
 
 def state(turn: int) -> State:
-    return State("g", "put a mug in desk.", OBSERVATIONS[: turn + 1], ACTIONS[:turn], ("look", "take mug 1 from shelf 1"))
+    return State(
+        "g", "put a mug in desk.", OBSERVATIONS[: turn + 1], ACTIONS[:turn], ("look", "take mug 1 from shelf 1")
+    )
 
 
 @pytest.mark.parametrize("name", ["compact", "full"])

@@ -61,7 +61,9 @@ def make_tokenizer(texts: Iterable[str], out: Path) -> int:
     # Unigram takes the segmentation with the highest sum of scores: equal scores mean the fewest pieces.
     scores = [(PAD, 0.0)]
     scores += [(piece, -1.0) for piece in pieces]
-    scores += [(f"<0x{byte:02X}>", -60.0) for byte in range(256)]  # so low that text that looks like one is not
+    # Bytes score so low that text which looks like the name of one ("<0x41>") is spelt out instead.
+    scores += [(character, -4.0) for character in "<>xABCDEF" if character not in pieces]
+    scores += [(f"<0x{byte:02X}>", -60.0) for byte in range(256)]
     tokenizer = Tokenizer(models.Unigram(scores, unk_id=0, byte_fallback=True))
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in (PAD, ASSISTANT, END)])
