@@ -8,6 +8,7 @@ inheritance.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tempfile
 import types
@@ -105,24 +106,22 @@ def field_hints(cls: type) -> dict[str, Any]:
 
 
 def as_type(value: Any, hint: Any, where: Any, field: str) -> Any:
-    """`value` as a field of type `hint` holds it: YAML reads 1e-5 as a string, and whole numbers do for floats."""
+    """`value` as a field of type `hint` holds it. YAML reads 1e-5 as a string, and whole numbers do for floats; the
+    host's data set mixers are strings by type, and mappings in YAML.
+    """
     options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     if value is None and type(None) in options:
         return None
     for option in options:
-        if typing.get_origin(option) is Literal and value in typing.get_args(option):
-            return value
-        if option is float and not isinstance(value, bool):
-            try:
-                return float(value)
-            except (TypeError, ValueError):
-                continue
         base = typing.get_origin(option) or option
-        if option in (dict, list) or base in (dict, list, str, int, bool):
-            if isinstance(value, base) and not (base is int and isinstance(value, bool)):
+        if base is Literal:
+            if value in typing.get_args(option):
                 return value
-            if base is str and isinstance(value, dict):  # the host's data set mixers
-                return value
+        elif base is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+            with contextlib.suppress(ValueError):
+                return float(value)
+        elif isinstance(value, (str, dict) if base is str else base) and isinstance(value, bool) == (base is bool):
+            return value
     raise UserError(where, f"{value!r} is not {_describe(hint)}", "correct the value", field=field)
 
 

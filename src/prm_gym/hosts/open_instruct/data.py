@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,13 @@ def read_rows(source: str, split: str, columns: Sequence[str]) -> Iterator[Row]:
     if not len(dataset):
         raise UserError(source, f"split '{split}' is empty", "collect more games, or another share of test games")
     yield from dataset.select_columns(list(columns))
+
+
+def read_local(sources: Iterable[str], columns: Sequence[str]) -> Iterator[Row]:
+    """The rows of those `sources` of a localised mixer that are on this machine."""
+    for source in sources:
+        if is_local(source):
+            yield from read_rows(source, "train", columns)
 
 
 def write_jsonl(rows: Iterator[Row], folder: Path, split: str) -> tuple[str, int]:

@@ -117,14 +117,9 @@ def prepare(
     prompts = batch * checks.world_size() // args.num_generation_per_prompt
     checks.check_batches(rows, prompts, recipe)
 
-    def read() -> Any:
-        for name in paths:
-            yield from data.read_rows(name, "train", columns)
-
-    if rows:
-        lengths = (len(prompt_ids(tokenizer, row["prompt"])) for row in read())
-        checks.check_lengths(lengths, dataset_config.max_prompt_token_length, recipe, "max_prompt_token_length")
-    return tokenizer, read
+    lengths = (len(prompt_ids(tokenizer, row["prompt"])) for row in data.read_local(paths, columns))
+    checks.check_lengths(lengths, dataset_config.max_prompt_token_length, recipe, "max_prompt_token_length")
+    return tokenizer, lambda: data.read_local(paths, columns)
 
 
 def check_settings(args: Any, dataset_config: Any, model_config: Any, recipe: Path) -> None:

@@ -73,7 +73,9 @@ def run(recipe: Path, overrides: dict[str, Any]) -> None:
     if PartialState().is_main_process:
         held["writer"].flush()
         output.publish(Path(args.output_dir), output_dir)
-        shutil.rmtree(output_dir / "checkpoint", ignore_errors=True)
+        # The checkpoint before the last, and what other processes or a run that crashed named after another time.
+        for path in (output_dir / "checkpoint", *output_dir.glob(f"{args.exp_name}__*")):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def prepare(args: Any, tc: Any, model_config: Any, output_dir: Path, recipe: Path) -> Any:
@@ -95,7 +97,7 @@ def prepare(args: Any, tc: Any, model_config: Any, output_dir: Path, recipe: Pat
     columns, check = transforms.SOURCE_COLUMNS[args.loss], check_row(args.loss)
     rows = data.localise_list(args, "dataset_mixer_list", columns, check, recipe, default="train")
     checks.check_batches(rows, args.per_device_train_batch_size * checks.world_size(), recipe)
-    sample = data.read_rows(args.dataset_mixer_list[0], "train", columns) if rows else ()
+    sample = data.read_local(args.dataset_mixer_list[::2], columns)
     to_ids = transforms.ROWS[args.loss]
     lengths = (max(len(to_ids(row, tokenizer).get(name, ())) for name in transforms.SEQUENCES) for row in sample)
     checks.check_lengths(lengths, args.max_token_length, recipe, "max_token_length")

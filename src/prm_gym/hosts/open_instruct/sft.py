@@ -70,10 +70,9 @@ def prepare(args: Any, tc: Any, output_dir: Path, recipe: Path) -> Any:
     args.dataset_local_cache_dir = str(output_dir / "data")
     rows = data.localise_list(args, "dataset_mixer_list", transforms.SFT_COLUMNS, check_row, recipe, default="train")
     checks.check_batches(rows, args.per_device_train_batch_size * checks.world_size(), recipe)
-    if rows:
-        sample = data.read_rows(args.dataset_mixer_list[0], "train", transforms.SFT_COLUMNS)
-        lengths = (len(transforms.sequence_ids(tokenizer, row["prompt"], row["completion"])) for row in sample)
-        checks.check_lengths(lengths, args.max_seq_length, recipe, "max_seq_length")
+    sample = data.read_local(args.dataset_mixer_list[::2], transforms.SFT_COLUMNS)
+    lengths = (len(transforms.sequence_ids(tokenizer, row["prompt"], row["completion"])) for row in sample)
+    checks.check_lengths(lengths, args.max_seq_length, recipe, "max_seq_length")
     return tokenizer
 
 
