@@ -2,11 +2,12 @@
 
 `datasets.load_dataset(OUT)` reads it; a split without rows (one game has no other side) is not there. Rows are
 streamed, so memory does not grow with the dataset, and the folder appears under its name whole or not at all. A
-former dataset of the same kind is replaced; nothing else ever is.
+former dataset of the same kind is replaced; nothing else ever is. Data files are named by their content.
 """
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
@@ -116,16 +117,21 @@ class Dataset:
         if not sum(self._rows.values()):
             used = _show({**source.counts(), **(left_out or {})})
             raise UserError(self.out, f"the selection has no row ({used})", "check the folders and the filters")
+        files: dict[str, str] = {}
         for split, writer in self._writers.items():
             self._write(split)
             writer.close()
-            if not self._rows[split]:  # `datasets` does not load a split without rows
-                (self.work / "data" / f"{split}.parquet").unlink()
+            written = self.work / "data" / f"{split}.parquet"
+            if self._rows[split]:
+                files[split] = f"data/{split}-{_digest(written)}.parquet"
+                written.rename(self.work / files[split])
+            else:  # `datasets` does not load a split without rows
+                written.unlink()
         games = {split: len(found) for split, found in self._games.items()}
         skipped = {**source.skipped(), **{name: n for name, n in (left_out or {}).items() if n}}
         report = LabelReport(self.kind, self.out, self._rows, games, source.counts(), skipped, statistics)
         source.db.close()
-        (self.work / "README.md").write_text(_card(report, self._settings), encoding="utf-8")
+        (self.work / "README.md").write_text(_card(report, self._settings, files), encoding="utf-8")
         for entry in list(self.work.iterdir()):
             if entry.name not in ("data", "README.md"):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
@@ -160,15 +166,26 @@ def _mark(kind: str) -> str:
     return f"# {kind} labels by prm_gym"
 
 
-def _card(report: LabelReport, settings: Mapping[str, Any]) -> str:
+def _digest(path: Path) -> str:
+    """16 hex digits of the file's content. `datasets` keys its cache by the names of the files and of the folder: were
+    the names always the same, it would give an older dataset in place of this one.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()[:16]
+
+
+def _card(report: LabelReport, settings: Mapping[str, Any], files: Mapping[str, str]) -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in ("prm-gym", "duckdb", "pyarrow"))
     facts = "\n".join(f"- {line}" for line in report.lines())
-    files = "\n".join(f"  - split: {split}\n    path: data/{split}.parquet" for split, n in report.rows.items() if n)
+    data_files = "\n".join(f"  - split: {split}\n    path: {path}" for split, path in files.items())
     return f"""---
 configs:
 - config_name: default
   data_files:
-{files}
+{data_files}
 ---
 {_mark(report.kind)}
 
