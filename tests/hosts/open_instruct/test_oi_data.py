@@ -257,8 +257,9 @@ def test_a_prm_of_another_vocabulary_is_refused(untrained: Path, labels: Labels,
             untrained, labels("prompts", 8), tmp_path / "o", prm=copy_model(untrained, tmp_path / "m", vocab_size=999)
         )
     prm = copy_model(untrained, tmp_path / "swapped")
-    text = (prm / "tokenizer.json").read_text("utf-8")
-    (prm / "tokenizer.json").write_text(text.replace("<|user|>", "<|swap|>"), "utf-8")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(prm)
+    tokenizer.add_tokens(["another piece"])
+    tokenizer.save_pretrained(prm)
     with pytest.raises(UserError, match="tokenizer is not the policy's"):
         stage3(untrained, labels("prompts", 8), tmp_path / "o", prm=prm)
 
