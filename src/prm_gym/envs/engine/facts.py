@@ -69,9 +69,9 @@ class FactIndex:
         history: Sequence[int],
     ) -> None:
         self.entities = entities
-        # By predicate and signature; then, as they are asked for, by one argument.
+        # By predicate and signature; then also by the place and value of one argument.
         self._known: dict[tuple[str, tuple[str, ...]], list[_Known]] = {}
-        self._by_argument: dict[tuple[str, tuple[str, ...], int], dict[int, list[_Known]]] = {}
+        self._by_argument: dict[tuple[str, tuple[str, ...], int, int], list[_Known]] = {}
         self._signatures: dict[Atom, list[tuple[str, ...]]] = {}  # those that any fact has
         self._candidates: dict[tuple[Atom, tuple[int | None, ...]], Candidates] = {}
         for predicate, arguments in always:
@@ -81,8 +81,11 @@ class FactIndex:
         for number in history:
             predicate, arguments = variables[number]
             self._add(NEGATION + predicate, (HISTORY, number, arguments))
-        for facts in self._known.values():
+        for (predicate, types), facts in self._known.items():
             facts.sort(key=lambda fact: fact[2])
+            for fact in facts:
+                for place, value in enumerate(fact[2]):
+                    self._by_argument.setdefault((predicate, types, place, value), []).append(fact)
 
     def candidates(self, atom: Atom, values: tuple[int | None, ...]) -> Candidates:
         """The facts that match `atom` with these arguments; None where the argument is free."""
@@ -120,13 +123,8 @@ class FactIndex:
         if not bound:
             return facts
         place, wanted = bound.pop()
-        by_value = self._by_argument.get((atom.predicate, signature, place))
-        if by_value is None:
-            by_value = {}
-            for fact in facts:
-                by_value.setdefault(fact[2][place], []).append(fact)
-            self._by_argument[atom.predicate, signature, place] = by_value
-        return [fact for fact in by_value.get(wanted, ()) if all(fact[2][at] == value for at, value in bound)]
+        facts = self._by_argument.get((atom.predicate, signature, place, wanted), [])
+        return [fact for fact in facts if all(fact[2][at] == value for at, value in bound)] if bound else facts
 
 
 class View:

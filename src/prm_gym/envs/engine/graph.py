@@ -75,7 +75,7 @@ class Node:
 
 
 class Section:
-    """The operators at one place: read when the place is first visited, unpacked when their key first holds."""
+    """The operators at one place, unpacked when their key first holds."""
 
     def __init__(self, packed: bytes) -> None:
         self.reads, self._keys, self._packed = section(packed)
@@ -153,8 +153,7 @@ class Graph:
             (writer.text(symbols), [(name, kind) for _, name, kind in shown]) for symbols, shown in tables["actions"]
         ]
         self._roads: dict[str, Row] = {row[0]: row for row in tables["roads"]}
-        self._packed = stored.sections
-        self._sections: dict[int, Section] = {}
+        self._sections = {place: Section(packed) for place, packed in stored.sections.items()}
         self._nodes: dict[int, Node] = {}
         self._choices: dict[tuple[int, int], Choices] = {}
         self._texts: dict[Topic, TextMemory] = {}
@@ -222,8 +221,7 @@ class Graph:
 
     def _choices_of(self, state: int) -> Choices:
         place = (state & self.places).bit_length() - 1
-        here = self._section(place)
-        anywhere = self._section(-1)
+        here, anywhere = self._sections.get(place), self._sections.get(-1)
         reads = (here.reads if here else 0) | (anywhere.reads if anywhere else 0)
         key = place, state & reads
         choices = self._choices.get(key)
@@ -234,12 +232,6 @@ class Graph:
                     rows.update((row[0], row) for row in part.applicable(state))
             choices = self._choices.setdefault(key, Choices(rows))
         return choices
-
-    def _section(self, place: int) -> Section | None:
-        found = self._sections.get(place)
-        if found is None and place in self._packed:
-            found = self._sections.setdefault(place, Section(self._packed[place]))
-        return found
 
 
 @lru_cache(maxsize=256)
