@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from oi_world import Run
+from oi_world import HOST_PYTHON, Run
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -111,25 +110,25 @@ def test_both_hosts_agree_on_the_loss(launch: Launch, prm: Run, labels: Labels) 
     assert run.metrics[0]["train/rm/loss"] == pytest.approx(theirs, abs=1e-4)
 
 
-def test_two_processes_agree_with_one(launch: Launch, prm: Run, labels: Labels, tmp_path: Path) -> None:
+def test_two_processes_agree_with_one(
+    launch: Launch, prm: Run, labels: Labels, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same global batch, 16 rows, in one process or in two over gloo: the same loss at each of four updates."""
-    folder = labels("monte_carlo", 16)
-    settings = recipe(prm.out, folder, num_train_epochs=4)
+    settings = recipe(prm.out, labels("monte_carlo", 16), num_train_epochs=4)
     one = launch("reward_modeling", settings)
-    accelerate = {
-        "compute_environment": "LOCAL_MACHINE", "distributed_type": "MULTI_CPU", "num_machines": 1,
-        "num_processes": 2, "use_cpu": True, "mixed_precision": "no",
-    }  # fmt: skip
-    (tmp_path / "two.yaml").write_text(yaml.safe_dump(accelerate))
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    torchrun = [HOST_PYTHON, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     two = launch(
         "reward_modeling",
-        {**settings, "per_device_train_batch_size": 8, "accelerate_config": str(tmp_path / "two.yaml")},
+        {**settings, "per_device_train_batch_size": 8},
+        prefix=[*torchrun, "-m", "prm_gym.hosts.open_instruct"],
     )
     assert two.status == 0, two.log[-3000:]
     losses = [[line["train/rm/loss"] for line in run.metrics] for run in (one, two)]
     assert len(losses[0]) == len(losses[1]) == 4
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     assert one.metrics[-1]["eval/rm/loss"] == pytest.approx(two.metrics[-1]["eval/rm/loss"], abs=1e-5)
+    assert not list(two.out.glob("reward_modeling__*"))  # nothing of the other process stays
 
 
 def test_a_crash_leaves_the_last_evaluation_s_checkpoint(launch: Launch, untrained: Path, monte_carlo: Path) -> None:
