@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 RECIPE ?= recipes/embedded
 RUN ?= runs/$(notdir $(patsubst %/,%,$(RECIPE)))
 ITER ?= 1
-export HF_HUB_OFFLINE := 1
+HOST_VENV ?= .venv-host
 export TOKENIZERS_PARALLELISM := false
+export OPEN_INSTRUCT
 
 .PHONY: demo iter test test-exact lint host test-host clean
 
@@ -14,6 +15,7 @@ demo: $(VENV)/.installed ## one iteration of AgentPRM on generated households, o
 	$(BIN)/prm-gym iter 1 --recipe recipes/embedded --run runs/demo
 
 iter: $(VENV)/.installed ## make iter ITER=2 RECIPE=recipes/embedded [HOST=trl|open-instruct] [RUN=runs/embedded]
+	PRM_GYM_HOST_PYTHON=$(abspath $(HOST_VENV))/bin/python \
 	$(BIN)/prm-gym iter $(ITER) --recipe $(RECIPE) --run $(RUN) $(if $(HOST),--host $(HOST))
 
 test: $(VENV)/.installed lint
@@ -21,6 +23,12 @@ test: $(VENV)/.installed lint
 
 test-exact: $(VENV)/.installed ## the exact engine against stock alfworld, at length
 	$(BIN)/python -m pytest -m slow tests/envs
+
+host: $(VENV)/.installed ## make host OPEN_INSTRUCT=dir: verify and patch an open-instruct checkout
+	$(BIN)/prm-gym host prepare $(OPEN_INSTRUCT)
+
+test-host: $(HOST_VENV)/.installed ## make test-host OPEN_INSTRUCT=dir: the tests that need the host, in its own environment
+	OMP_NUM_THREADS=1 $(HOST_VENV)/bin/python -m pytest tests/hosts/open_instruct
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -33,5 +41,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+$(HOST_VENV)/.installed: pyproject.toml constraints-host.txt
+	$(PYTHON) -m venv $(HOST_VENV)
+	$(HOST_VENV)/bin/pip install --quiet torch==2.13.0
+	$(HOST_VENV)/bin/pip install --quiet --requirement constraints-host.txt --editable . pytest
+	touch $@
+
 clean: ## removes the environment and the caches, never a run
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(HOST_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

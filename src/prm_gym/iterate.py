@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -67,7 +68,8 @@ class Run:
     def games(self, split: str, count: int | None = None) -> list[Game]:
         from prm_gym.envs.games import find_games
 
-        games = find_games(self.recipe.games.path or self.root / "games", split)
+        path = self.recipe.games.path
+        games = find_games(os.path.expandvars(path) if path else self.root / "games", split)
         if count is not None and count > len(games):
             problem = f"{count} games of {split} wanted, {len(games)} there"
             raise UserError(self.folder / "recipe.yaml", problem, "generate more or ask for fewer", field="games")
@@ -111,7 +113,9 @@ class Run:
 
             return self._collect(
                 self.games("train", demonstrations.games),
-                ExpertPolicy(random_actions=demonstrations.random_actions),
+                ExpertPolicy(
+                    demonstrations.random_actions, mistakes=demonstrations.mistakes, search=demonstrations.search
+                ),
                 collected,
                 rollouts_per_game=demonstrations.rollouts_per_game,
                 max_games=demonstrations.games,
@@ -326,8 +330,6 @@ class Run:
 
 def _link(link: Path, target: Path) -> None:
     """Make `link` a relative link to `target`, so that a run folder can be moved."""
-    import os
-
     link.parent.mkdir(parents=True, exist_ok=True)
     if link.is_symlink():
         link.unlink()

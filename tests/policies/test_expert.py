@@ -142,3 +142,29 @@ def test_wins_95_percent_of_full_games_of_each_type(tmp_path: Path) -> None:
         won[path.parts[-3].split("-")[0]] += episode(path, ExpertPolicy())[0]
     assert len(won) == 6
     assert min(won.values()) >= 19, won
+
+
+def test_mistakes_are_commands_that_are_not_admissible() -> None:
+    expert = ExpertPolicy(mistakes=1.0)
+    first = "Looking quickly around you, you see a desk 1, a drawer 1, and a shelf 1.\n\nYour task is to: put a mug in desk."
+    observations = (first, "You arrive at shelf 1. On the shelf 1, you see a mug 1.")
+    commands = ("go to desk 1", "go to drawer 1", "take mug 1 from shelf 1")
+    state = State("g", "put a mug in desk", observations, ("go to shelf 1",), commands)
+    for seed in range(30):
+        action = expert.respond(state, seed=seed).action
+        assert action not in commands
+        assert action == "look" or any(name in action for name in ("desk 1", "drawer 1", "shelf 1"))
+
+
+def test_searches_as_listed() -> None:
+    first = (
+        "Looking quickly around you, you see a shelf 2, a shelf 1, and a desk 1.\n\nYour task is to: put a mug in desk."
+    )
+    state = State("g", "put a mug in desk", (first,), (), ("go to desk 1", "go to shelf 1", "go to shelf 2"))
+    assert ExpertPolicy(search="as_listed").respond(state).action == "go to shelf 2"
+    assert ExpertPolicy(search="rare_first").respond(state).action == "go to desk 1"
+
+
+def test_an_unknown_order_is_named() -> None:
+    with pytest.raises(UserError, match="search: no order 'random'"):
+        ExpertPolicy(search="random")

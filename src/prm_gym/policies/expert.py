@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from typing import Literal
 
 from prm_gym.errors import UserError
 from prm_gym.policies.reading import kind_of, read_history, read_task
@@ -19,7 +18,6 @@ from prm_gym.types import Response, State
 
 RANDOM_REASON = "I try something at random."
 MISTAKE_REASON = "I try something that may not work."
-Search = Literal["rare_first", "as_listed"]
 _USUALLY_CLOSED = ("cabinet", "drawer", "fridge", "microwave", "safe")
 
 
@@ -36,7 +34,7 @@ class ExpertPolicy:
         finds things soonest; or `as_listed`, in the order of the first observation, which is easiest to imitate.
     """
 
-    def __init__(self, random_actions: float = 0.0, *, mistakes: float = 0.0, search: Search = "rare_first") -> None:
+    def __init__(self, random_actions: float = 0.0, *, mistakes: float = 0.0, search: str = "rare_first") -> None:
         for field, share in (("random_actions", random_actions), ("mistakes", mistakes)):
             if not 0.0 <= share <= 1.0:
                 raise UserError("expert policy", f"{share} is no share", "give 0 to 1", field=field)
@@ -85,7 +83,7 @@ def _mistake(state: State, rng: random.Random) -> str:
 class _Decision:
     """What to do at one state. Methods return (reason, action)."""
 
-    def __init__(self, state: State, search: Search) -> None:
+    def __init__(self, state: State, search: str) -> None:
         self.goal = read_task(state.task)
         self.memory = read_history(state)
         self.commands = set(state.admissible_commands)
