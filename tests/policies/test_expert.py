@@ -146,7 +146,8 @@ def test_wins_95_percent_of_full_games_of_each_type(tmp_path: Path) -> None:
 
 def test_mistakes_are_commands_that_are_not_admissible() -> None:
     expert = ExpertPolicy(mistakes=1.0)
-    first = "Looking quickly around you, you see a desk 1, a drawer 1, and a shelf 1.\n\nYour task is to: put a mug in desk."
+    listed = "Looking quickly around you, you see a desk 1, a drawer 1, and a shelf 1."
+    first = f"{listed}\n\nYour task is to: put a mug in desk."
     observations = (first, "You arrive at shelf 1. On the shelf 1, you see a mug 1.")
     commands = ("go to desk 1", "go to drawer 1", "take mug 1 from shelf 1")
     state = State("g", "put a mug in desk", observations, ("go to shelf 1",), commands)
