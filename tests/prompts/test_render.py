@@ -73,3 +73,18 @@ def test_incomplete_template_is_named(tmp_path: Path) -> None:
     path.write_text("{% set multi_turn = false %}")
     with pytest.raises(UserError, match="system, user, response"):
         load(str(path))
+
+
+def test_a_past_turn_reads_the_same_whatever_is_admissible_now(tmp_path: Path) -> None:
+    path = tmp_path / "commands.jinja"
+    path.write_text(
+        "{% set multi_turn = true %}{% macro system() %}{% endmacro %}"
+        "{% macro user(task, history, observation, admissible_commands, turn, explore) %}"
+        "{{ observation }} {{ admissible_commands | join(' ') }}{% endmacro %}"
+        "{% macro response(reason, action) %}{{ action }}{% endmacro %}"
+    )
+    prompt = load(str(path))
+    one = State("g", "t", OBSERVATIONS, ACTIONS, ("look",))
+    other = State("g", "t", OBSERVATIONS, ACTIONS, ("inventory", "help"))
+    assert prompt.messages(one)[:-1] == prompt.messages(other)[:-1]
+    assert prompt.messages(one)[-1] != prompt.messages(other)[-1]

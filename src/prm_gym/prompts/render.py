@@ -21,6 +21,9 @@ _MACROS = ("system", "user", "response")
 class Prompt:
     """One prompt template. `multi_turn`: each turn is a message of its own (every prompt extends the one before it);
     otherwise a single user message holds the history.
+
+    `user` is called with `task`, `history` (pairs of observation and action; empty if `multi_turn`), `observation`,
+    `admissible_commands` (empty for turns that have passed), `turn` and `explore`; `response` with `reason`, `action`.
     """
 
     def __init__(self, name: str, source: str) -> None:
@@ -36,8 +39,11 @@ class Prompt:
             raise UserError(name, f"lacks {', '.join(missing)}", "define it as in prompts/full.jinja")
         self.name = name
         self.multi_turn = bool(vars(module)["multi_turn"])
-        self._system, self._user, self._response = (
-            cast(Callable[..., str], getattr(module, macro)) for macro in _MACROS
+        system, self._user, self._response = (cast(Callable[..., str], getattr(module, macro)) for macro in _MACROS)
+        self._system = str(system()).strip()
+        # A turn that has passed reads the same in every later prompt: it knows no commands and no exploration.
+        self._past = lru_cache(maxsize=65536)(
+            lambda task, observation, turn: self._content(task, (), observation, (), turn, False)
         )
 
     def messages(self, state: State) -> list[Message]:
@@ -54,27 +60,36 @@ class Prompt:
 
     def _chat(self, state: State, *, explore: bool) -> list[Message]:
         chat: list[Message] = []
-        if system := str(self._system()).strip():
-            chat.append({"role": "system", "content": system})
-        last = state.turn
+        if self._system:
+            chat.append({"role": "system", "content": self._system})
         if self.multi_turn:
-            for t, action in enumerate(state.actions):
-                chat.append(self._user_message(state, t, explore=False))
+            for turn, action in enumerate(state.actions):
+                chat.append({"role": "user", "content": self._past(state.task, state.observations[turn], turn)})
                 chat.append({"role": "assistant", "content": self.response("", action)})
-        chat.append(self._user_message(state, last, explore=explore))
-        return chat
+        history = () if self.multi_turn else tuple(zip(state.observations, state.actions, strict=False))
+        content = self._content(
+            state.task, history, state.observations[-1], state.admissible_commands, state.turn, explore
+        )
+        return [*chat, {"role": "user", "content": content}]
 
-    def _user_message(self, state: State, turn: int, *, explore: bool) -> Message:
-        past = [] if self.multi_turn else zip(state.observations, state.actions, strict=False)
-        content = self._user(
-            task=state.task,
-            history=[{"observation": observation, "action": action} for observation, action in past],
-            observation=state.observations[turn],
-            admissible_commands=state.admissible_commands,
+    def _content(
+        self,
+        task: str,
+        history: tuple[tuple[str, str], ...],
+        observation: str,
+        admissible_commands: tuple[str, ...],
+        turn: int,
+        explore: bool,
+    ) -> str:
+        text = self._user(
+            task=task,
+            history=history,
+            observation=observation,
+            admissible_commands=admissible_commands,
             turn=turn,
             explore=explore,
         )
-        return {"role": "user", "content": str(content).strip()}
+        return str(text).strip()
 
 
 @lru_cache(maxsize=16)
