@@ -26,9 +26,9 @@ def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(EMBEDDED, folder)
     values: dict[str, Any] = yaml.safe_load((folder / "recipe.yaml").read_text())
     values["games"]["splits"] = {"train": 18, "valid_seen": 4, "valid_unseen": 6}
-    values["start"]["demonstrations"].update(games=18, rollouts_per_game=1)
+    values["start"]["demonstrations"].update(games=18, rollouts_per_game=1, random_actions=0.0, mistakes=0.0)
     values["start"]["scratch"] = {"hidden_size": 32, "layers": 1, "heads": 2}
-    values["max_episode_steps"] = 4
+    values["max_episode_steps"] = 12
     values["rollouts"].update(games=6, per_game=2)
     values["branches"] = {"states_per_episode": 1, "actions": 2, "continuations": 2}
     values["labels"] = {"kind": "monte_carlo", "prompts": {"size": 20}}

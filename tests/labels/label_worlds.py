@@ -19,7 +19,7 @@ TEMPLATE = """
 {%- set multi_turn = false -%}
 {%- macro system() -%}{%- endmacro -%}
 {%- macro user(task, history, observation, admissible_commands, turn, explore) -%}
-{{ task }}{% for step in history %}|{{ step.observation }}|{{ step.action }}{% endfor %}|{{ observation }}
+{{ task }}{% for past, action in history %}|{{ past }}|{{ action }}{% endfor %}|{{ observation }}
 {%- if explore %}|explore{% endif -%}
 {%- endmacro -%}
 {%- macro response(reason, action) -%}{{ reason }}#{{ action }}{%- endmacro -%}
@@ -114,8 +114,9 @@ def rows(out: Path, split: str | None = None) -> list[dict[str, Any]]:
     """The rows of a dataset, both splits together unless one is named."""
     found = []
     for file in sorted((out / "data").glob("*.parquet"), reverse=True):  # train, test
-        if split in (None, file.stem):
-            found += [{**row, "split": file.stem} for row in pq.read_table(file).to_pylist()]
+        of = file.stem.partition("-")[0]
+        if split in (None, of):
+            found += [{**row, "split": of} for row in pq.read_table(file).to_pylist()]
     return found
 
 

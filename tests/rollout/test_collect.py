@@ -326,6 +326,7 @@ def test_kill_9_and_the_same_command_again_gives_the_same_store(tmp_path):
 
 def test_what_was_finished_before_an_interrupt_is_kept(tmp_path):
     """Ctrl-C keeps finished episodes; those under way leave no trace."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
     calls = 0
 
     async def interrupt(state: State) -> None:
@@ -334,8 +335,11 @@ def test_what_was_finished_before_an_interrupt_is_kept(tmp_path):
         if calls == 60:
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        run(Walker(interrupt), tmp_path, concurrency=2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(Walker(interrupt), tmp_path, concurrency=2)
+    finally:
+        signal.signal(signal.SIGINT, before)
     kept = content(tmp_path)
     assert 2 <= len(kept) < 24
     run(Walker(), tmp_path)
