@@ -1,0 +1,95 @@
+"""TRL as the host: the loss is Eq. 2, every reader of Q sees the same ids, bad input is named before training."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("trl", reason="needs the extra 'trl'")
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from trl.data_utils import apply_chat_template
+
+from prm_gym.errors import UserError
+from prm_gym.hosts import command
+from prm_gym.hosts.tiny import make_tiny_model
+from prm_gym.hosts.trl.data import check_same_vocabulary, load_split, load_tokenizer
+from prm_gym.labels import monte_carlo
+from prm_gym.policies.checkpoint import encode_chat
+from prm_gym.store import EpisodeWriter
+from prm_gym.types import Episode, Turn
+
+TEXTS = ["On the shelf 1, you see a mug 1. Task: put a mug in desk.", "go to shelf 1"] * 20
+CHAT = [
+    {"role": "user", "content": "On the shelf 1, you see a mug 1. Task: put a mug in desk."},
+    {"role": "assistant", "content": "take mug 1 from shelf 1"},
+]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("tiny")
+    make_tiny_model(out, TEXTS, hidden_size=32, layers=1, heads=2)
+    return out
+
+
+def test_the_loss_is_the_soft_cross_entropy_of_equation_2(checkpoint: Path) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(
+        checkpoint, num_labels=1, problem_type="multi_label_classification"
+    )
+    ids = torch.tensor([[5, 6, 7], [8, 9, 10]])
+    targets = torch.tensor([[0.3], [1.0]])
+    with torch.no_grad():
+        output = model(input_ids=ids, labels=targets)
+    q = output.logits.sigmoid()
+    expected = -(targets * q.log() + (1 - targets) * (1 - q).log()).mean()
+    assert output.loss.item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_training_stage_3_and_best_of_n_read_the_same_ids(checkpoint: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    trained_on = tokenizer.apply_chat_template([CHAT], tokenize=True, return_dict=True)["input_ids"][0]
+    text = apply_chat_template({"messages": CHAT}, tokenizer)["text"]  # how OnlineDPOTrainer makes what Q scores
+    in_stage_3 = tokenizer(text=[text], add_special_tokens=False)["input_ids"][0]
+    in_best_of_n = encode_chat(tokenizer, CHAT, add_generation_prompt=False)
+    assert list(trained_on) == list(in_stage_3) == list(in_best_of_n)
+
+
+def test_a_tokenizer_without_a_pad_token_of_its_own_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"model_name_or_path: the tokenizer has no pad token.*; add one with"):
+        load_tokenizer(str(tmp_path), "model_name_or_path")
+
+
+def test_a_folder_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"reward_model_path: no tokenizer to load"):
+        load_tokenizer(str(tmp_path / "none"), "reward_model_path")
+
+
+def test_another_vocabulary_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    make_tiny_model(tmp_path, ["look at cup 1"] * 20, hidden_size=32, layers=1, heads=2)
+    with pytest.raises(UserError, match="vocabulary"):
+        check_same_vocabulary(load_tokenizer(str(checkpoint), "a"), load_tokenizer(str(tmp_path), "b"), "b")
+
+
+def test_a_dataset_of_another_kind_is_named(tmp_path: Path) -> None:
+    with EpisodeWriter(tmp_path / "rollouts") as writer:
+        for game in range(30):
+            turns = [Turn(0, "o", ["a"], response="a", action="a", reward=1.0, terminated=True), Turn(1, "p", [])]
+            writer.add(Episode(f"e{game}", f"g{game}", "train", "t", "k", "pi_0", 0, 0, "won", turns))
+    monte_carlo.label([tmp_path / "rollouts"], tmp_path / "labels", prompt="compact")
+    assert len(load_split(str(tmp_path / "labels"), "train", ("prompt", "target"))) > 0
+    with pytest.raises(UserError, match="lacks the columns chosen"):
+        load_split(str(tmp_path / "labels"), "train", ("prompt", "chosen"))
+
+
+def test_a_missing_dataset_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="dataset_name: no such dataset folder; run `prm-gym label` first"):
+        load_split(str(tmp_path / "none"), "train", ("prompt",))
+
+
+def test_several_processes_are_launched_through_torch() -> None:
+    line = command("trl", "prm", Path("prm.yaml"), processes=2)
+    assert line[1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    assert line[-4:] == ["prm_gym.hosts.trl", "prm", "--config", "prm.yaml"]
