@@ -29,6 +29,7 @@ from prm_gym.stage import Stage
 
 if TYPE_CHECKING:
     from prm_gym.envs.games import Game
+    from prm_gym.policies.prm import PRMScorer
     from prm_gym.types import Policy
 
 
@@ -225,7 +226,6 @@ class Run:
         out = self.iter / "eval" / "prm"
 
         def make() -> dict[str, Any]:
-            from prm_gym.policies.prm import PRMScorer
             from prm_gym.prm_quality import measure
             from prm_gym.store import read_episodes
 
@@ -233,7 +233,7 @@ class Run:
             policy = self._sampled(self.n - 1)
             self._collect(games, policy, out / "rollouts", max_games=wanted.games, iteration=self.n - 1, seed=1)
             self._branch(out / "rollouts", wanted.split, wanted.branches, out / "branches")
-            scorer = PRMScorer(self.iter / "prm", prompt=self.recipe.prompt)
+            scorer = self._scorer()
             episodes = read_episodes(out / "rollouts", out / "branches")
             quality = asyncio.run(measure(episodes, scorer, gamma=self.recipe.gamma))
             stage.write_json(out / "quality.json", quality.as_dict())
@@ -255,13 +255,12 @@ class Run:
 
         def make() -> dict[str, Any]:
             from prm_gym.policies.best_of_n import BestOfN
-            from prm_gym.policies.prm import PRMScorer
             from prm_gym.store import read_episodes
 
             temperature = e.temperature if prm is None else e.best_of_temperature
             policy = self._sampled(n, temperature)
             if prm is not None:
-                policy = BestOfN(policy, PRMScorer(self.iter / "prm", prompt=r.prompt), e.best_of)
+                policy = BestOfN(policy, self._scorer(), e.best_of)
             games = self.games(e.split, e.games)
             self._collect(games, policy, out / "episodes", max_games=e.games, iteration=n, seed=e.seed)
             episodes = read_episodes(out / "episodes")
@@ -303,6 +302,12 @@ class Run:
             max_batch=s.max_batch,
             policy_id=f"pi_{n}",
         )
+
+    def _scorer(self) -> PRMScorer:
+        """Q_{n-1} in process."""
+        from prm_gym.policies.prm import PRMScorer
+
+        return PRMScorer(self.iter / "prm", prompt=self.recipe.prompt, max_batch=self.recipe.sampling.max_batch)
 
     def _collect(self, games: list[Game], policy: Policy, out: Path, **options: Any) -> dict[str, Any]:
         from prm_gym.rollout import rollout
