@@ -13,7 +13,7 @@ from prm_gym.envs.games import Game, find_games
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_games(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of compiled games of this session, instead of beside the games or in the home folder."""
+    """The folder of compiled games of this test run, instead of beside the games or in the home folder."""
     folder = tmp_path_factory.mktemp("compiled")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PRM_GYM_CACHE", str(folder))
