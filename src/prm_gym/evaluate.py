@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from rich.table import Table
 
 from prm_gym.errors import UserError
+from prm_gym.stage import write_json
 from prm_gym.types import Episode
 
 TASK_TYPES = {
@@ -83,9 +83,7 @@ def add_result(path: Path, result: dict[str, Any]) -> None:
     """Add `result` to the list in `path`, in place of an entry for the same policy, PRM, mode, split and seed."""
     key = [result[k] for k in _KEY]
     results = [entry for entry in read_results(path) if [entry[k] for k in _KEY] != key]
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps([*results, result], indent=2) + "\n", "utf-8")
-    os.replace(partial, path)
+    write_json(path, [*results, result])
 
 
 def table(results: Iterable[dict[str, Any]]) -> Table:

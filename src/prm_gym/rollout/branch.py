@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 from prm_gym.envs.games import Game
 from prm_gym.errors import UserError
-from prm_gym.rollout.play import Environment, Failed, Plan, hash_id, hash_seed, state_at
+from prm_gym.rollout.play import Environment, Failed, Plan, hash_id, hash_seed
 from prm_gym.rollout.progress import Monitor, Summary
 from prm_gym.rollout.run import (
     Failures,
@@ -212,7 +212,7 @@ class _Chooser:
 
     async def _point(self, parent: Episode, turn: int, monitor: Monitor) -> Point | None:
         place = (self.seed, parent.episode_id, turn)
-        state = state_at(parent, turn)
+        state = parent.state_at(turn)
         try:
             responses = await self.policy.act(state, n=self.samples, seed=hash_seed("point", *place))
         except PromptTooLong:

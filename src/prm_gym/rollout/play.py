@@ -150,8 +150,3 @@ def _state(game_id: str, task: str, turns: list[Turn]) -> State:
         actions=tuple(turn.action for turn in turns[:-1]),
         admissible_commands=tuple(turns[-1].admissible_commands),
     )
-
-
-def state_at(episode: Episode, turn: int) -> State:
-    """The state in which `episode` took its action number `turn`."""
-    return _state(episode.game_id, episode.task, episode.turns[: turn + 1])
