@@ -6,16 +6,17 @@ RECIPE ?= recipes/embedded
 RUN ?= runs/$(notdir $(patsubst %/,%,$(RECIPE)))
 ITER ?= 1
 HOST_VENV ?= .venv-host
+# The Python that runs open-instruct; a GPU machine may have one already.
+PRM_GYM_HOST_PYTHON ?= $(abspath $(HOST_VENV))/bin/python
 export TOKENIZERS_PARALLELISM := false
-export OPEN_INSTRUCT
+export OPEN_INSTRUCT PRM_GYM_HOST_PYTHON
 
-.PHONY: demo iter test test-exact lint host test-host clean
+.PHONY: demo iter test test-exact lint host host-venv test-host clean
 
 demo: $(VENV)/.installed ## one iteration of AgentPRM on generated households, on a CPU
 	$(BIN)/prm-gym iter 1 --recipe recipes/embedded --run runs/demo
 
-iter: $(VENV)/.installed ## make iter ITER=2 RECIPE=recipes/embedded [HOST=trl|open-instruct] [RUN=runs/embedded]
-	PRM_GYM_HOST_PYTHON=$(abspath $(HOST_VENV))/bin/python \
+iter: $(VENV)/.installed $(if $(filter open-instruct,$(HOST)),host-venv) ## make iter ITER=2 RECIPE=recipes/embedded [HOST=trl|open-instruct] [RUN=runs/embedded]
 	$(BIN)/prm-gym iter $(ITER) --recipe $(RECIPE) --run $(RUN) $(if $(HOST),--host $(HOST))
 
 test: $(VENV)/.installed lint
@@ -27,8 +28,12 @@ test-exact: $(VENV)/.installed ## the exact engine against stock alfworld, at le
 host: $(VENV)/.installed ## make host OPEN_INSTRUCT=dir: verify and patch an open-instruct checkout
 	$(BIN)/prm-gym host prepare $(OPEN_INSTRUCT)
 
-test-host: $(HOST_VENV)/.installed ## make test-host OPEN_INSTRUCT=dir: the tests that need the host, in its own environment
-	OMP_NUM_THREADS=1 $(HOST_VENV)/bin/python -m pytest tests/hosts/open_instruct
+# The host's environment, unless PRM_GYM_HOST_PYTHON names another.
+host-venv: $(if $(filter file,$(origin PRM_GYM_HOST_PYTHON)),$(HOST_VENV)/.installed)
+
+test-host: host-venv $(VENV)/.installed ## make test-host OPEN_INSTRUCT=dir: the tests that need the host, and those that need both
+	OMP_NUM_THREADS=1 $(PRM_GYM_HOST_PYTHON) -m pytest tests/hosts/open_instruct
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/hosts/open_instruct/test_oi_both_hosts.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

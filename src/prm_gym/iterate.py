@@ -24,6 +24,7 @@ from rich.console import Console
 
 from prm_gym import evaluate, hosts, recipe, stage
 from prm_gym.errors import UserError
+from prm_gym.hosts.open_instruct.values import check_value_model, value_function
 from prm_gym.recipe import Branches, Recipe, label_function
 from prm_gym.stage import Stage
 
@@ -49,6 +50,9 @@ class Run:
         """The stages of this iteration in order, those of pi_0 before them if n is 1. Raises `UserError` if the
         iteration before has not been made.
         """
+        hosts.check(self.recipe.host)
+        if "value_fn" in self.recipe.labels.options:
+            check_value_model(self._filled(self.recipe.labels.options)["value_fn"])
         if self.n > 1 and not (self.policy(self.n - 1) / stage.MANIFEST).exists():
             remedy = f"run ITER={self.n - 1} first"
             raise UserError(self.policy(self.n - 1), f"pi_{self.n - 1} is not there", remedy)
@@ -171,6 +175,8 @@ class Run:
                 options["policy"] = self._sampled(self.n - 1)
             elif "gamma" in inspect.signature(kind).parameters:
                 options["gamma"] = r.gamma
+            if "value_fn" in options:  # V_mu, fitted before
+                options["value_fn"] = value_function(options["value_fn"])
             kind(sources, out / "prm", **options)
             label_function("prompts")([rollouts], out / "prompts", prompt=r.prompt, **self._filled(r.labels.prompts))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,16 +18,35 @@ STAGES = {
 }
 
 
+def check(host: str) -> None:
+    """What `host` needs is there: raised as `UserError` before Stage 1, whose hours would otherwise come first."""
+    if host != "open-instruct":
+        return
+    from prm_gym.hosts.open_instruct.prepare import require_prepared
+
+    checkout = os.environ.get("OPEN_INSTRUCT")
+    if not checkout:
+        raise UserError("OPEN_INSTRUCT", "not set", "name the checkout: make iter ... OPEN_INSTRUCT=DIR")
+    require_prepared(checkout)
+    python = _python(host)
+    if shutil.which(python) is None:
+        remedy = "make iter HOST=open-instruct makes one, or name the Python that runs open-instruct"
+        raise UserError("PRM_GYM_HOST_PYTHON", f"no interpreter {python}", remedy)
+
+
 def command(host: str, stage: str, config: Path, processes: int = 1) -> list[str]:
     """The command line of `stage` (sft, prm or online_dpo) on `host`, in the interpreter that PRM_GYM_HOST_PYTHON names
     if the host has an environment of its own.
     """
-    python = os.environ.get("PRM_GYM_HOST_PYTHON", sys.executable) if host != "trl" else sys.executable
     arguments = [str(config)] if host == "open-instruct" else ["--config", str(config)]
     module = ["-m", MODULES[host], STAGES[host][stage], *arguments]
     if processes > 1:
         module = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *module]
-    return [python, *module]
+    return [_python(host), *module]
+
+
+def _python(host: str) -> str:
+    return sys.executable if host == "trl" else os.environ.get("PRM_GYM_HOST_PYTHON", sys.executable)
 
 
 def launch(host: str, stage: str, config: Path, out: Path, processes: int = 1) -> None:

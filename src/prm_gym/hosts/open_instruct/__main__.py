@@ -30,6 +30,7 @@ def main(argv: Sequence[str]) -> None:
     if problems:
         raise UserError("this Python environment", "; ".join(problems), "pip install -r constraints-host.txt")
     accelerate(argv, recipe, overrides)
+    use_cpu_if_there_is_no_gpu()
     import_module(f"prm_gym.hosts.open_instruct.{stage}").run(recipe, overrides)
 
 
@@ -43,6 +44,14 @@ def accelerate(argv: Sequence[str], recipe: Path, overrides: Mapping[str, Any]) 
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
     os.environ["PRM_GYM_LAUNCHED"] = "1"
     os.execv(sys.executable, [*launcher, "-m", "prm_gym.hosts.open_instruct", *argv])
+
+
+def use_cpu_if_there_is_no_gpu() -> None:
+    """Several processes started by `torch.distributed.run` find each other on a CPU only if accelerate is told."""
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("ACCELERATE_USE_CPU", "true")
 
 
 if __name__ == "__main__":
