@@ -65,7 +65,8 @@ def edited(tmp_path: Path, kind: str, edit: Callable[[dict[str, Any]], Any]) -> 
         ("monte_carlo", "soft_bce", lambda row: row.update(prompt=[]), "prompt"),
         ("monte_carlo", "soft_bce", lambda row: row["prompt"].reverse(), "prompt"),
         ("monte_carlo", "soft_bce", lambda row: row["completion"][0].update(role="user"), "completion"),
-        ("preferences", "bradley_terry", lambda row: row["rejected"][0].update(content=""), "rejected"),
+        ("preferences", "bradley_terry", lambda row: row["rejected"][0].update(content=None), "rejected"),
+        ("monte_carlo", "soft_bce", lambda row: row["prompt"][1].update(content=""), "prompt"),
         ("inverse", "inverse", lambda row: row.update(terminated=False, next_prompt=[]), "next_prompt"),
     ],
 )
@@ -75,6 +76,13 @@ def test_a_bad_row_names_file_and_column(
     path = edited(tmp_path, kind, edit)
     with pytest.raises(UserError, match=f"rows.jsonl: {field}: "):
         localise(path, tmp_path / "out", loss=loss)
+
+
+def test_a_turn_ended_at_once_is_a_response_too(tmp_path: Path) -> None:
+    """Stage 3 scores such responses, so Q has to be trained on them."""
+    path = edited(tmp_path, "monte_carlo", lambda row: row["completion"][0].update(content=""))
+    rows = [json.loads(line) for line in localise(path, tmp_path / "out").read_text("utf-8").splitlines()]
+    assert [row["completion"][0]["content"] == "" for row in rows] == [False, True, False]
 
 
 def test_labels_of_another_kind_are_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from prm_gym.errors import UserError
 # Pieces that Llama 3 and others reserve and never use, fit for padding.
 _SPARE_TOKENS = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<|pad|>", "<pad>", "[PAD]")
 _HOST_PAD = "[PAD]"  # online_dpo_vllm_thread.py adds this piece as a mark for padding, outside the vocabulary
+_MESSAGE = ("role", "content")
 _SAMPLE = 256
 
 
@@ -76,9 +77,12 @@ def check_host_pad(tokenizer: Any, where: str) -> None:
 
 
 def check_messages(messages: Any, source: str, column: str, last_role: str | None = None) -> None:
-    """A non-empty list of {role, content}, the last one from `last_role`."""
+    """A non-empty list of {role, content}, the last one from `last_role`. A policy that ends its turn at once has
+    said something as well: its content is empty.
+    """
     ok = isinstance(messages, list) and len(messages) > 0
-    ok = ok and all(isinstance(m, dict) and isinstance(m.get("role"), str) and m.get("content") for m in messages)
+    ok = ok and all(isinstance(m, dict) and all(isinstance(m.get(k), str) for k in _MESSAGE) for m in messages)
+    ok = ok and all(m["content"] for m in messages if m["role"] != "assistant")
     if not ok:
         raise UserError(source, f"{messages!r:.80} is not a list of messages", "label it again", field=column)
     if last_role is not None and messages[-1]["role"] != last_role:
