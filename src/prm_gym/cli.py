@@ -1,4 +1,4 @@
-"""`prm-gym`: games, rollout, label, evaluate, iter, host, doctor. `prm-gym COMMAND -h` lists a command's options."""
+"""`prm-gym COMMAND`: games, rollout, label, evaluate, report, iter, host, doctor; `-h` lists the options of each."""
 
 from __future__ import annotations
 
@@ -93,6 +93,11 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_argument("--out", type=Path, required=True, help="folder for the episodes and results.json")
     evaluation.add_argument("--prm", type=Path, help="a PRM checkpoint, for best-of-N")
     evaluation.add_argument("--best-of", type=int, default=16)
+
+    report = add("report", _report, "What runs achieved, as one HTML file.")
+    report.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    report.add_argument("--out", type=Path, help="default: report.html in the first run")
+    report.add_argument("--episodes", type=int, default=12, help="to read, of each evaluation; default: 12")
 
     iterate = add("iter", _iterate, "One iteration of Algorithm 1, as a recipe says; goes on where it was stopped.")
     iterate.add_argument("iteration", type=int)
@@ -262,6 +267,15 @@ def _evaluate(options: argparse.Namespace) -> None:
     )
     evaluate.add_result(options.out / "results.json", result)
     console.print(evaluate.table(evaluate.read_results(options.out / "results.json")))
+
+
+def _report(options: argparse.Namespace) -> None:
+    from prm_gym.report import write
+
+    out = options.out or options.runs[0] / "report.html"
+    for note in write(options.runs, out, episodes=options.episodes):
+        console.print(note, highlight=False)
+    console.print(f"{out}: {out.stat().st_size / 1e6:.1f} MB", highlight=False)
 
 
 def _iterate(options: argparse.Namespace) -> None:

@@ -1,0 +1,49 @@
+"""`prm-gym report RUN... [--out FILE]`: what runs achieved, as one HTML file that needs no network and no server.
+
+    run folders -> gather, trajectories (plain dicts) -> table, figures (rows and SVG) -> page.html, page.css, page.js
+
+A section whose data a run does not have is left out. All that comes from a run (observations, model output, names) is
+text: escaped by jinja or the SVG builder, or put into the page as JSON that the script reads with `textContent`.
+Left out: measuring anything. The report shows what the stages of a run wrote, and Q of a sample of their episodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from prm_gym.report.gather import gather
+from prm_gym.report.page import render
+from prm_gym.report.trajectories import sample
+
+__all__ = ["write"]
+
+
+def write(runs: Sequence[Path], out: Path, *, episodes: int = 12, seed: int = 0) -> list[str]:
+    """Write the report of run folders to the file `out`; returns a line for each thing a reader might miss in it.
+
+    Parameters
+    ----------
+    runs
+        Folders that `prm-gym iter` or `prm-gym evaluate` wrote.
+    episodes
+        How many episodes of each evaluation the trajectory browser holds. The same games are chosen in each
+        evaluation of a split, spread over the task types by a draw from `seed`.
+
+    Raises
+    ------
+    UserError
+        A folder is no run, or holds a file that cannot be read.
+    """
+    gathered = [gather(run, name) for run, name in zip(runs, _names(runs), strict=True)]
+    chosen, notes = sample(gathered, episodes, seed)
+    page = render(gathered, chosen)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page, "utf-8")
+    return notes
+
+
+def _names(runs: Sequence[Path]) -> list[str]:
+    """The folders' own names, or the paths as given where two would be the same."""
+    short = [run.resolve().name for run in runs]
+    return short if len(set(short)) == len(short) else [str(run) for run in runs]
