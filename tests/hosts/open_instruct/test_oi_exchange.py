@@ -42,22 +42,24 @@ class Echo:
         pass
 
 
-def train(steps: int, *, asynchronous: bool, evaluation: list[list[int]] | None = None, **options: Any) -> list[Any]:
+def train(
+    steps: int, *, asynchronous: bool, first: int = 1, evaluation: list[list[int]] | None = None, **options: Any
+) -> list[Any]:
     """The host's loop around an exchange; the policy counts its updates. Returns the responses of each step."""
-    exchange = Exchange(Echo, seed=0, asynchronous=asynchronous, **options)
+    exchange = Exchange(Echo, seed=0, asynchronous=asynchronous, first_step=first, **options)
     responses: Queue[Any] = Queue(1)
     prompts: Queue[Any] = Queue(1)
-    arguments = ["", None, 0, "", 0.0, None, responses, prompts, steps, evaluation, Queue(1), 1, 1]
+    arguments = ["", None, 0, "", 0.0, None, responses, prompts, steps, evaluation, Queue(1), 1, first]
     thread = threading.Thread(target=exchange.serve, args=arguments, daemon=True)
     thread.start()
-    policy = SimpleNamespace(version=0)
+    policy = SimpleNamespace(version=first - 1)
 
     def send(model: Any, batch: int) -> None:
         exchange.send(Accelerator(), model, TOKENIZER, prompts, torch.tensor([[9, batch], [batch, batch]]))
 
     def loop() -> None:
-        send(None, 1)
-        for step in range(1, steps + 1):
+        send(None, first if asynchronous or first == 1 else -1)
+        for step in range(first, steps + 1):
             if asynchronous:
                 send(policy, step + 1)
             elif step > 1:
@@ -88,6 +90,14 @@ def test_asynchronous_is_one_update_late() -> None:
 def test_each_step_gets_its_own_prompts_without_padding(asynchronous: bool) -> None:
     got = train(4, asynchronous=asynchronous)
     assert [[response[1:] for response in step] for step in got] == [[[n], [n, n]] for n in range(1, 5)]
+
+
+@pytest.mark.parametrize(("asynchronous", "versions"), [(False, [3, 4, 5]), (True, [3, 3, 4])])
+def test_a_resumed_run_goes_on_with_its_own_prompts_and_weights(asynchronous: bool, versions: list[int]) -> None:
+    """At step 4 the policy has had 3 updates. The host sends prompts before its first step whichever that is."""
+    got = train(6, asynchronous=asynchronous, first=4)
+    assert [step[0][0] for step in got] == versions
+    assert [[response[1:] for response in step] for step in got] == [[[n], [n, n]] for n in range(4, 7)]
 
 
 def test_evaluations_that_nobody_fetches_do_not_hold_it_up() -> None:

@@ -71,6 +71,24 @@ def write(**fact):
 runpy.run_module("prm_gym.hosts.open_instruct", run_name="__main__", alter_sys=True)
 """
 
+# What is sampled, what Q scores, and what the policy is trained on.
+SPY = """
+generate, forward = generators.TransformersGenerator.generate, host.forward
+get_reward = host.get_reward
+def sampled(self, prompts, seed):
+    responses = generate(self, prompts, seed)
+    write(prompts=prompts, responses=responses)
+    return responses
+def trained(model, ids, pad):
+    if __import__("torch").is_grad_enabled():
+        write(trained=[[i for i in row if i != pad] for row in ids.tolist()])
+    return forward(model, ids, pad)
+def scored(model, ids, pad, *rest):
+    write(scored=[[i for i in row if i != pad] for row in ids.tolist()])
+    return get_reward(model, ids, pad, *rest)
+generators.TransformersGenerator.generate, host.forward, host.get_reward = sampled, trained, scored
+"""
+
 
 @pytest.fixture
 def note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str, Any]]]:
@@ -108,36 +126,28 @@ def test_the_policy_improves_on_q(launch: Launch, recipe: Recipe, pi_0: Path) ->
 def test_it_trains_on_what_was_sampled_after_the_plain_prompt(
     launch: Launch, recipe: Recipe, pi_0: Path, note: Callable[[], list[dict[str, Any]]]
 ) -> None:
-    """Every sequence the policy is trained on is a plain prompt and a response, id for id as it was sampled; what the
-    responses were sampled from is the exploration prompt, as `exploration_probability: 1` says.
+    """Every sequence that Q scores and the policy is trained on is a plain prompt and a response, id for id as it was
+    sampled; what the responses were sampled from is the exploration prompt, as `exploration_probability: 1` says.
     """
-    spy = """
-generate, forward = generators.TransformersGenerator.generate, host.forward
-def sampled(self, prompts, seed):
-    responses = generate(self, prompts, seed)
-    write(prompts=prompts, responses=responses)
-    return responses
-def trained(model, ids, pad):
-    if __import__("torch").is_grad_enabled():
-        write(trained=[[i for i in row if i != pad] for row in ids.tolist()])
-    return forward(model, ids, pad)
-generators.TransformersGenerator.generate, host.forward = sampled, trained
-"""
-    run = launch("online_dpo", recipe(exploration_probability=1.0, num_evals=1), program=PROGRAM % spy)
+    run = launch("online_dpo", recipe(exploration_probability=1.0, num_evals=1), program=PROGRAM % SPY)
     assert run.status == 0, run.log[-3000:]
     facts = note()
     tokenizer = transformers.AutoTokenizer.from_pretrained(pi_0)
     steered = " Your task is to explore."
-    wanted = set()
+    wanted, read_by_q = set(), set()
     for fact in facts:
         for prompt, response in zip(fact.get("prompts", []), fact.get("responses", []), strict=True):
             text = tokenizer.decode(prompt)
             if steered in text:  # the evaluation's prompts are plain
                 plain = tokenizer.encode(text.replace(steered, ""), add_special_tokens=False)
                 wanted.add((*plain, *response, *[0] * (12 - len(response))))
+                read_by_q.add((*plain, *response))
     trained = [tuple(row) for fact in facts for row in fact.get("trained", [])]
     assert len(trained) == 2 * 64  # two inner epochs over all responses
     assert set(trained) <= wanted
+    scored = [tuple(row) for fact in facts for row in fact.get("scored", [])]
+    assert len(scored) == 64
+    assert set(scored) <= read_by_q
 
 
 def test_weights_reach_the_generator_after_every_update(
@@ -171,8 +181,9 @@ def test_a_raised_error_ends_the_process(launch: Launch, recipe: Recipe, monkeyp
     assert "ZeroDivisionError" in run.log
 
 
+@pytest.mark.parametrize("async_mode", [True, False])
 def test_a_crashed_run_goes_on_from_its_checkpoint(
-    launch: Launch, recipe: Recipe, tmp_path: Path, note: Callable[[], list[dict[str, Any]]]
+    launch: Launch, recipe: Recipe, tmp_path: Path, note: Callable[[], list[dict[str, Any]]], async_mode: bool
 ) -> None:
     crash = """
 send = exchange.Exchange.send
@@ -182,13 +193,24 @@ def sent(self, *rest):
         raise RuntimeError("power cut")
 exchange.Exchange.send = sent
 """
-    settings = recipe(output_dir=str(tmp_path / "pi_1"), total_episodes=96, checkpoint_every=2)
+    settings = recipe(output_dir=str(tmp_path / "pi_1"), total_episodes=96, checkpoint_every=2, num_evals=1)
+    settings["async_mode"] = async_mode
     crashed = launch("online_dpo", settings, program=PROGRAM % crash)
     assert crashed.status == 1
     assert [path.name for path in (tmp_path / "pi_1" / "resume").iterdir()] == ["step_4"]
-    resumed = launch("online_dpo", settings)
+    resumed = launch("online_dpo", settings, program=PROGRAM % SPY)
     assert resumed.status == 0, resumed.log[-3000:]
     # Step 4 was trained before the crash too, but its line is written with the next one.
     assert [line["training_step"] for line in resumed.metrics] == [1, 2, 3, 4, 5, 6]
     assert (tmp_path / "pi_1" / "config.json").exists()
     assert not (tmp_path / "pi_1" / "resume").exists()
+    # What it trains on was sampled after the same prompt, in the steps after the crash as in any other.
+    facts = note()
+    sampled = {
+        (*prompt, *response, *[0] * (12 - len(response)))
+        for fact in facts
+        for prompt, response in zip(fact.get("prompts", []), fact.get("responses", []), strict=True)
+    }
+    trained = {tuple(row) for fact in facts for row in fact.get("trained", [])}
+    assert len(trained) > 16
+    assert trained <= sampled

@@ -43,7 +43,8 @@ class Exchange:
     ) -> None:
         self._make_generator, self._seed = make_generator, seed
         self._steer, self._checkpoint = steer, checkpoint
-        self._first_step = first_step
+        self._first_step, self._asynchronous = first_step, asynchronous
+        self._held: Any = None
         # The host sends the first prompts before its first step, and in asynchronous mode one batch ahead from then on.
         self._step = first_step - 1 if asynchronous else first_step
         self._loaded, self._ended = threading.Event(), threading.Event()
@@ -89,22 +90,39 @@ class Exchange:
 
     def send(self, accelerator: Any, model: Any, tokenizer: Any, queue: Queue[Any], queries: Any) -> None:
         """Called by all processes with their own prompts: `queries` [samples x prompts, length], padded on the left."""
-        from accelerate.utils import gather_object
-
+        if model is None and self._first_step > 1:
+            # A resumed run. The host has nothing but prompts to send yet, and the generator has the weights of
+            # pi_{i-1}. In step with the trainer these prompts are superseded by the first step's own; one batch ahead
+            # they are the first step's, and wait for the policy that comes with the next.
+            self._held = queries if self._asynchronous else None
+            self._step += self._asynchronous
+            return
         if self._checkpoint is not None and model is not None and self._step > self._first_step:
             self._checkpoint(accelerator, self._step)
-        prompts: Prompts = gather_object(queries.tolist())
-        if accelerator.is_main_process:
-            prompts = [[i for i in ids if i != tokenizer.pad_token_id] for ids in prompts]
-            if self._steer is not None:
-                prompts = [self._steer(ids, self._step) for ids in prompts]
-            self._loaded.clear()
-            queue.put((model, prompts))
-            # The last prompts sent in asynchronous mode are for a step that does not come; nobody answers.
-            while not self._loaded.wait(0.1) and not self._ended.is_set():
-                pass
+        if self._held is not None:
+            held, self._held = self._held, None
+            self._hand_over(accelerator, model, tokenizer, queue, held, self._step - 1)
+        self._hand_over(accelerator, model, tokenizer, queue, queries, self._step)
         accelerator.wait_for_everyone()  # the weights were read, every process may change them
         self._step += 1
+
+    def _hand_over(
+        self, accelerator: Any, model: Any, tokenizer: Any, queue: Queue[Any], queries: Any, step: int
+    ) -> None:
+        """Give the generator the prompts of all processes; returns when it has taken the weights over."""
+        from accelerate.utils import gather_object
+
+        prompts: Prompts = gather_object(queries.tolist())
+        if not accelerator.is_main_process:
+            return
+        prompts = [[i for i in ids if i != tokenizer.pad_token_id] for ids in prompts]
+        if self._steer is not None:
+            prompts = [self._steer(ids, step) for ids in prompts]
+        self._loaded.clear()
+        queue.put((model, prompts))
+        # The last prompts sent in asynchronous mode are for a step that does not come; nobody answers.
+        while not self._loaded.wait(0.1) and not self._ended.is_set():
+            pass
 
 
 def _replace(queue: Queue[Prompts], item: Prompts) -> None:
