@@ -36,7 +36,7 @@ from prm_gym.report.svg import (
 Figure = dict[str, Any]
 HEIGHT = 230
 BASE, END = HEIGHT - BOTTOM, WIDTH - RIGHT
-_LABELS = 78  # room at the right for the names of lines
+_LABELS = 96  # room at the right for the names of lines
 _INTERVAL = ("success %", "95%")
 
 

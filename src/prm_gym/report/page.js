@@ -142,24 +142,24 @@
       if (turn.r) body.push(make("p", "reason", turn.r));
       const action = make("p", "action", make("code", "", turn.a || "(no action)"));
       if (!turn.v) action.append(make("span", "badge", "not admissible"));
-      if (turn.q !== undefined) action.append(bar(turn.q), make("span", "q", `${e.q} ${show(turn.q)}`));
+      if (turn.q !== undefined) action.append(make("span", "score", [bar(turn.q), make("span", "q", `${e.q} ${show(turn.q)}`)]));
       body.push(action);
-      if (turn.q !== undefined && turn.c.length) body.push(make("p", "verdict", verdict(e, turn)));
-      if (turn.c.length) body.push(commands(turn));
+      if (turn.c.length) body.push(commands(e, turn));
     }
     return make("li", "turn", [make("span", "n", String(t)), make("div", "", body)], { id: `turn-${t}` });
   }
 
   // Which rank Q gives the action among what it could have been, and what Q would have done.
   function verdict(e, turn) {
+    if (turn.q === undefined) return [];
     const best = turn.cq.indexOf(Math.max(...turn.cq));
     const others = turn.cq.filter((_, i) => turn.c[i] !== turn.a);
     const rank = 1 + others.filter((q) => q > turn.q).length;
-    if (rank === 1) return [`${e.q} ranks it first of ${others.length + 1}`];
-    return [`${e.q} ranks it ${rank} of ${others.length + 1}; first `, make("code", "", turn.c[best]), ` ${show(turn.cq[best])}`];
+    if (rank === 1) return [`; ${e.q} ranks it first of ${others.length + 1}`];
+    return [`; ${e.q} ranks it ${rank} of ${others.length + 1}, first `, make("code", "", turn.c[best]), ` ${show(turn.cq[best])}`];
   }
 
-  function commands(turn) {
+  function commands(e, turn) {
     const order = turn.c.map((_, i) => i);
     if (turn.cq) order.sort((i, j) => turn.cq[j] - turn.cq[i]);
     const rows = order.map((i) => {
@@ -167,7 +167,7 @@
       const taken = turn.c[i] === turn.a;
       return make("li", taken ? "taken" : "", [make("code", "", turn.c[i]), ...scored], taken ? { "aria-current": "true" } : {});
     });
-    const summary = make("summary", "", many(turn.c.length, "admissible command"));
+    const summary = make("summary", "", [many(turn.c.length, "admissible command"), ...verdict(e, turn)]);
     return make("details", "", [summary, make("ol", turn.cq ? "commands" : "commands unscored", rows)]);
   }
 
@@ -178,10 +178,12 @@
     if (!scored.length) return;
     const width = Math.max(box.clientWidth, 200), height = 132, left = 30, right = 8, top = 12, bottom = 24;
     const x = (t) => left + ((t + 0.5) / Math.max(e.actions, 8)) * (width - left - right);
-    const y = (q) => height - bottom - q * (height - top - bottom);
+    const highest = Math.max(...scored.flatMap(([turn]) => [turn.q, ...turn.cq]));
+    const limit = [0.1, 0.2, 0.5].find((end) => highest <= end) ?? 1;
+    const y = (q) => height - bottom - (q / limit) * (height - top - bottom);
     const half = Math.min(5, ((width - left - right) / Math.max(e.actions, 8)) * 0.3);
     const marks = [];
-    for (const q of [0, 0.5, 1]) {
+    for (const q of [0, limit / 2, limit]) {
       marks.push(draw("line", { x1: left, x2: width - right, y1: y(q), y2: y(q), class: "grid" }));
       marks.push(draw("text", { x: left - 7, y: y(q) + 4, "text-anchor": "end" }, [String(q)]));
     }

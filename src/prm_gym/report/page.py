@@ -35,8 +35,7 @@ def render(runs: list[dict[str, Any]], episodes: list[dict[str, Any]]) -> str:
         lstrip_blocks=True,
     )
     kinds = [
-        ("Success", [figures.learning_curves, figures.best_of_n_curves]),
-        ("Stage 3", [figures.hacking_curves]),
+        ("Learning", [figures.learning_curves, figures.best_of_n_curves, figures.hacking_curves]),
         ("Process reward model", [q_figures.target_histograms, q_figures.calibrations]),
     ]
     sections = []
@@ -74,7 +73,7 @@ def as_json(value: Any) -> Markup:
 
 def _for_page(episode: dict[str, Any]) -> dict[str, Any]:
     return {
-        **{key: value for key, value in episode.items() if key not in ("iteration", "mode")},
+        **{key: value for key, value in episode.items() if key != "mode"},
         "policy": names.label({**episode, "prm": None}),
         "accent": names.accent(episode["policy"]),
         "type": names.task_type(episode["type"]),

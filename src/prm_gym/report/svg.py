@@ -86,7 +86,9 @@ def y_axis(
     marks = [text(0, y.end - 12, name, "axis-name")]
     for tick in ticks:
         marks.append(line(LEFT, y(tick), right, y(tick), "grid"))
-        marks.append(text(LEFT - 7, y(tick) + 4, form.format(tick * times), "tick", "end"))
+        marks.append(
+            text(LEFT - 7, y(tick) + 4, form.format(tick * times).replace("-", "\N{MINUS SIGN}"), "tick", "end")
+        )
     return marks
 
 

@@ -76,13 +76,13 @@ def _mark(cells: list[dict[str, Any]], best_of: Any) -> None:
 
 def _forest(entry: dict[str, Any]) -> Markup:
     """Success and its interval on a line from 0 to 100%."""
-    x, middle = Scale(0, 1, 4, 116), 10.0
+    x, middle = Scale(0, 1, 4, 146), 10.0
     low, high = entry["ci95"]
     css = names.accent(entry["policy"])
     said = f"{names.percent(entry['success'])}%, 95% interval {names.interval(low, high)}%"
     marks = [
         line(x(0), middle, x(1), middle, "grid"),
         line(x(low), middle, x(high), middle, f"whisker {css}"),
-        dot(x(entry["success"]), middle, css if entry["mode"] == "policy" else f"{css} hollow", said),
+        dot(x(entry["success"]), middle, css if entry["mode"] == "policy" else f"{css} hollow", said, 3.5),
     ]
-    return drawing(said, 20, marks, width=120, css="forest")
+    return drawing(said, 20, marks, width=150, css="forest")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import defaultdict
 from hashlib import blake2b
 from itertools import chain, zip_longest
@@ -29,13 +30,14 @@ from prm_gym.types import Episode, PromptTooLong, Response
 if TYPE_CHECKING:
     from prm_gym.prompts import Prompt
 
+_BEST_OF = re.compile(r"(best_of_\d+)\((.*)\)")
 _SCORED_AT_ONCE = 64  # sequences; bounds the memory, whatever the model
 
 
 def sample(runs: list[dict[str, Any]], count: int, seed: int) -> tuple[list[dict[str, Any]], list[str]]:
     """At most `count` episodes of each store as plain dicts, and notes on what is missing.
 
-    An episode: {"run", "iteration", "policy", "label", "split", "game", "task", "type", "won", "stop", "actions",
+    An episode: {"run", "policy", "mode", "split", "game", "task", "type", "won", "stop", "actions",
     "q" (name of Q or None), "turns": [{"o" observation, "c" commands, and unless last "a" action, "r" reason,
     "v" admissible, "q" Q of the action, "cq" [Q of each command]}]}.
     """
@@ -43,28 +45,20 @@ def sample(runs: list[dict[str, Any]], count: int, seed: int) -> tuple[list[dict
     notes: list[str] = []
     for run in runs:
         for iteration in run["iterations"]:
-            chosen = [
-                (store, episode)
-                for store in _stores(iteration["folder"])
-                for episode in _read(store, _draw(store, count, seed))
-            ]
+            stores = _stores(iteration["folder"])
+            chosen = [episode for store in stores for episode in _read(store, _draw(store, count, seed))]
             if not chosen:
                 continue
+            chosen.sort(key=_place)
             q = f"Q_{iteration['n'] - 1}"
             try:
-                scores = _scores(iteration["folder"], [episode for _, episode in chosen])
+                scores = _scores(iteration["folder"], chosen)
             except (UserError, OSError, ValueError, ImportError) as error:  # whatever keeps a checkpoint from loading
                 notes.append(f"{run['name']}: no {q} beside the episodes of iteration {iteration['n']}: {error}")
                 scores = [None] * len(chosen)
-            for (store, episode), of_turns in zip(chosen, scores, strict=True):
-                shown.append(
-                    {
-                        "run": run["name"],
-                        "iteration": iteration["n"],
-                        **_as_dict(episode, _mode(store), of_turns),
-                        "q": None if of_turns is None else q,
-                    }
-                )
+            for episode, of_turns in zip(chosen, scores, strict=True):
+                used = None if of_turns is None else q
+                shown.append({"run": run["name"], "q": used, **_as_dict(episode, of_turns)})
     return shown, notes
 
 
@@ -76,10 +70,16 @@ def _stores(iteration: Path) -> list[Path]:
     return found
 
 
-def _mode(store: Path) -> str:
-    """`best_of_4` of iter1/eval/pi_1_best_of_4/episodes; `policy` for everything else."""
-    _, found, n = store.parent.name.rpartition("_best_of_")
-    return f"best_of_{n}" if found and n.isdigit() else "policy"
+def _who(policy_id: str) -> tuple[str, str]:
+    """Policy and mode, as results.json has them: (`pi_1`, `best_of_4`) of `best_of_4(pi_1)`."""
+    match = _BEST_OF.fullmatch(policy_id)
+    return (match[2], match[1]) if match else (policy_id, "policy")
+
+
+def _place(episode: Episode) -> tuple[bool, str, str, str, str]:
+    """The order on the page: policies alone before best-of-N, and the same order of games in each."""
+    policy, mode = _who(episode.policy_id)
+    return mode != "policy", policy, mode, episode.task_type, episode.game_id
 
 
 def _draw(store: Path, count: int, seed: int) -> set[str]:
@@ -101,7 +101,7 @@ def _read(store: Path, ids: set[str]) -> list[Episode]:
     return [episode for episode in read_episodes(store) if episode.episode_id in ids] if ids else []
 
 
-def _as_dict(episode: Episode, mode: str, scores: list[list[float] | None] | None) -> dict[str, Any]:
+def _as_dict(episode: Episode, scores: list[list[float] | None] | None) -> dict[str, Any]:
     turns: list[dict[str, Any]] = []
     for t, turn in enumerate(episode.turns):
         shown: dict[str, Any] = {"o": turn.observation, "c": turn.admissible_commands}
@@ -110,8 +110,9 @@ def _as_dict(episode: Episode, mode: str, scores: list[list[float] | None] | Non
             if scores is not None and (of_turn := scores[t]) is not None:
                 shown |= {"q": of_turn[0], "cq": of_turn[1:]}
         turns.append(shown)
+    policy, mode = _who(episode.policy_id)
     return {
-        "policy": episode.policy_id,
+        "policy": policy,
         "mode": mode,
         "split": episode.split,
         "game": episode.game_id,
