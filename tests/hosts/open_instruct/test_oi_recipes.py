@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,18 @@ from prm_gym.errors import UserError
 from prm_gym.hosts.open_instruct.arguments import OWN_FIELDS, as_type, parse_command_line
 from prm_gym.hosts.open_instruct.transforms import ROWS
 
-STAGE = {"sft.yaml": "sft", "prm.yaml": "reward_modeling", "online_dpo.yaml": "online_dpo"}
+STAGE = {
+    "sft.yaml": "sft",
+    "value.yaml": "reward_modeling",
+    "prm.yaml": "reward_modeling",
+    "online_dpo.yaml": "online_dpo",
+}
 FOLDERS = [
     path.parent
     for path in sorted((ROOT / "recipes").glob("*/recipe.yaml"))
     if yaml.safe_load(path.read_text("utf-8"))["host"] == "open-instruct"
 ]
-RECIPES = [folder / name for folder in FOLDERS for name in STAGE]
+RECIPES = [folder / name for folder in FOLDERS for name in STAGE if (folder / name).exists()]
 
 
 def ids(path: Path) -> str:
@@ -74,31 +80,150 @@ def test_accelerate_configurations(path: Path) -> None:
     assert values["mixed_precision"] == "bf16"
 
 
+ZERO = """
+import json, os, sys
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_deepspeed_cmd_env
+from accelerate.utils import DeepSpeedPlugin
+arguments = launch_command_parser().parse_args(["--config_file", sys.argv[1], "-m", "module"])
+arguments, _, _ = _validate_launch_command(arguments)
+arguments.deepspeed_fields_from_accelerate_config = ""  # `accelerate launch` sets it after this point
+command, environment = prepare_deepspeed_cmd_env(arguments)
+os.environ.update({name: value for name, value in environment.items() if name.startswith("ACCELERATE_")})
+config = DeepSpeedPlugin().deepspeed_config
+config.update(train_micro_batch_size_per_gpu=1, gradient_accumulation_steps=1)
+from deepspeed.runtime.config import DeepSpeedConfig
+config.pop("train_batch_size", None)
+zero = DeepSpeedConfig({k: v for k, v in config.items() if v != "auto"}).zero_config
+print(json.dumps({
+    "stage": int(zero.stage), "processes": arguments.num_processes,
+    "precision": environment["ACCELERATE_MIXED_PRECISION"],
+    "whole weights saved": zero.gather_16bit_weights_on_model_save,
+}))
+"""
+
+
+@pytest.mark.parametrize(("stage", "processes"), [(2, 3), (3, 4)])
+def test_accelerate_and_deepspeed_read_them(checkout: Path, stage: int, processes: int) -> None:
+    path = ROOT / "recipes" / "deepspeed" / f"zero{stage}.yaml"
+    done = subprocess.run([HOST_PYTHON, "-c", ZERO, str(path)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    wanted = {"stage": stage, "processes": processes, "precision": "bf16", "whole weights saved": stage == 3}
+    assert found == wanted
+
+
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_batches_are_what_the_paper_has(folder: Path) -> None:
     if not folder.name.startswith("alfworld"):
         return
     batches = {}
-    for name in STAGE:
-        values = yaml.safe_load((folder / name).read_text("utf-8"))
+    for path in RECIPES:
+        if path.parent != folder:
+            continue
+        values = yaml.safe_load(path.read_text("utf-8"))
         processes = yaml.safe_load((ROOT / values["accelerate_config"]).read_text("utf-8"))["num_processes"]
-        batches[name] = values["per_device_train_batch_size"] * values["gradient_accumulation_steps"] * processes
+        batches[path.name] = values["per_device_train_batch_size"] * values["gradient_accumulation_steps"] * processes
     prm = 384 if folder.name.endswith("inverse") else 128
-    assert batches == {"sft.yaml": 64, "prm.yaml": prm, "online_dpo.yaml": 60}
+    wanted = {"sft.yaml": 64, "value.yaml": 128, "prm.yaml": prm, "online_dpo.yaml": 60}
+    assert {"prm.yaml", "online_dpo.yaml"} <= set(batches)
+    assert batches == {name: wanted[name] for name in batches}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_nothing_a_recipe_names_is_made_by_nobody(folder: Path) -> None:
+    """What a stage reads is a stage's output of the same run, or of a command in the head of recipe.yaml."""
+    made = {"scratch", "demonstrations", "sft_dataset", "pi_{iter-1}", "iter{iter}/prm", "iter{iter}/dataset/prm"}
+    made |= {"pi_0", "iter{iter}/policy", "iter{iter}/dataset/prompts"}
+    text = (folder / "recipe.yaml").read_text("utf-8")
+    head = text[: text.index("\nhost: ")]
+    assert f"RECIPE=recipes/{folder.name} " in head
+    values = yaml.safe_load(text)
+    makes = {"demonstrations": "demonstrations", "scratch": "scratch"}
+    made -= {name for key, name in makes.items() if not values["start"].get(key)}
+    paths = [path for path in RECIPES if path.parent == folder]
+    strings = [
+        word for path in paths for word in re.findall(r"[\"\s\[{,]((?:\{run\}|runs)/[^\s\",\]]+)", path.read_text())
+    ]
+    strings += re.findall(r"[\"\s\[{,]((?:\{run\}|runs)/[^\s\",\]}]+)", text[len(head) :])
+    assert len(strings) > 8
+    for word in strings:
+        if word.startswith("{run}/"):
+            assert word.removeprefix("{run}/") in made, word
+        else:  # another run's, which the head makes: by a stage of `make iter`, a label, or one of these files
+            outputs = [yaml.safe_load(path.read_text("utf-8"))["output_dir"] for path in paths]
+            plain = re.sub(r"^runs/[\w.-]+/", "", word)
+            assert f"--out {word}" in head or word in outputs or plain in made, word
+
+
+def test_shaping_without_its_value_model_says_so_before_stage_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prm_gym.iterate import Run
+
+    monkeypatch.setattr("prm_gym.hosts.check", lambda host: None)
+    monkeypatch.chdir(tmp_path)
+    run = Run(ROOT / "recipes" / "alfworld-llama3.2-3b-shaped", tmp_path / "run", 1)
+    with pytest.raises(UserError, match="value_fn: no model of V_mu"):
+        run.stages()
+    config = tmp_path / "runs" / "alfworld-llama3.2-3b" / "value_model" / "config.json"
+    config.parent.mkdir(parents=True)
+    config.write_text('{"architectures": ["LlamaForCausalLM"]}')
+    with pytest.raises(UserError, match="whose values would be random"):
+        run.stages()
+    config.write_text('{"architectures": ["LlamaForSequenceClassification"]}')
+    assert [stage.name for stage in run.stages()][:3] == ["pi_0", "rollouts of pi_0", "labels"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_the_stages_of_each_recipe(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prm_gym.iterate import Run
+
+    monkeypatch.setattr("prm_gym.hosts.check", lambda host: None)
+    monkeypatch.setattr("prm_gym.iterate.check_value_model", lambda folder: None)
+    names = [stage.name for stage in Run(folder, tmp_path, 1).stages()]
+    order = ["rollouts of pi_0", "labels", "Q_0", "pi_1 by online DPO", "evaluation of pi_0", "evaluation of pi_1"]
+    assert [name for name in names if name in order] == order
+    assert ("evaluation of BoN(pi_1, Q_0)" in names) == (folder.name.endswith("-bon") or "embedded" in folder.name)
+    with pytest.raises(UserError, match="run ITER=1 first"):
+        Run(folder, tmp_path, 2).stages()
+
+
+def test_a_host_that_is_not_there_is_missed_before_stage_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prm_gym.iterate import Run
+
+    run = Run(ROOT / "recipes" / "alfworld-llama3.2-3b", tmp_path, 1)
+    monkeypatch.delenv("OPEN_INSTRUCT", raising=False)
+    with pytest.raises(UserError, match="OPEN_INSTRUCT: not set"):
+        run.stages()
+    monkeypatch.setenv("OPEN_INSTRUCT", str(tmp_path))
+    with pytest.raises(UserError, match="not a git checkout of open-instruct"):
+        run.stages()
+
+
+def test_the_host_s_interpreter_is_looked_for(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prm_gym import hosts
+
+    hosts.check("trl")
+    hosts.check("open-instruct")
+    monkeypatch.setenv("PRM_GYM_HOST_PYTHON", "/nowhere/python")
+    with pytest.raises(UserError, match="PRM_GYM_HOST_PYTHON: no interpreter /nowhere/python"):
+        hosts.check("open-instruct")
 
 
 def test_the_host_s_own_parser_reads_them_all(checkout: Path) -> None:
     program = """
-import sys
+import json, sys
 from importlib import import_module
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-for name in sys.argv[2:]:
-    stage = {"sft": "sft", "prm": "reward_modeling", "online_dpo": "online_dpo"}[Path(name).stem]
+stages = json.loads(sys.argv[2])
+for name in sys.argv[3:]:
+    stage = stages[Path(name).name]
     parsed = import_module(f"prm_gym.hosts.open_instruct.{stage}").parse(Path(name), {})
     print(name, [type(p).__name__ for p in parsed], parsed[0].push_to_hub, parsed[0].learning_rate)
 """
-    command = [HOST_PYTHON, "-c", program, str(checkout), *map(str, RECIPES)]
+    command = [HOST_PYTHON, "-c", program, str(checkout), json.dumps(STAGE), *map(str, RECIPES)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     lines = [line for line in done.stdout.splitlines() if line.startswith(str(ROOT))]

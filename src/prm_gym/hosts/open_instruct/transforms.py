@@ -11,8 +11,10 @@ The host asks for the column `chosen_input_ids` in every data set; the other seq
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
+
+from prm_gym.types import Message
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,13 +41,13 @@ TRAIN_COLUMNS = {
 }
 
 
-def prompt_ids(tokenizer: Any, prompt: list[dict[str, str]]) -> list[int]:
+def prompt_ids(tokenizer: Any, prompt: Sequence[Message]) -> list[int]:
     """Token ids of the state: the template over `prompt`, open for the assistant's turn."""
     ids: list[int] = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
     return ids
 
 
-def sequence_ids(tokenizer: Any, prompt: list[dict[str, str]], completion: list[dict[str, str]]) -> list[int]:
+def sequence_ids(tokenizer: Any, prompt: Sequence[Message], completion: Sequence[Message]) -> list[int]:
     """Token ids of the state and one response to it, up to and with the end-of-turn token."""
     response: list[int] = tokenizer.encode(completion[0]["content"], add_special_tokens=False)
     return [*prompt_ids(tokenizer, prompt), *response, tokenizer.eos_token_id]

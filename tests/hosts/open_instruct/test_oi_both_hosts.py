@@ -1,0 +1,111 @@
+"""open-instruct and TRL on the same data: Q reads the same ids wherever it is asked, and their losses agree.
+
+Both hosts at once need TRL here and open-instruct's own interpreter in PRM_GYM_HOST_PYTHON; `make test-host` has both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from oi_world import HOST_PYTHON, Run
+
+pytest.importorskip("trl", reason="needs the extra 'trl': the other host")
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+from trl.data_utils import apply_chat_template  # noqa: E402
+
+from prm_gym import prompts  # noqa: E402
+from prm_gym.hosts.open_instruct import checks, transforms  # noqa: E402
+from prm_gym.policies.prm import PRMScorer  # noqa: E402
+from prm_gym.types import Response, State  # noqa: E402
+
+Labels = Callable[..., Path]
+STATES = [
+    State("g", "put a mug in desk", ("You see a mug 1.",), (), ("look",)),
+    State("g", "put a mug in desk", ("You see a mug 1.", "You see a desk 1."), ("look",), ("look",)),
+]
+RESPONSES = ["take mug 1 from desk 1", "REASON: a plan.\nACTION: take mug", "", "odd: \u00e9\u00e8 <|none|> \U0001f9e0"]
+
+
+@pytest.fixture(scope="module")
+def prm(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A PRM with a random head, written by this environment's transformers."""
+    folder: Path = tmp_path_factory.mktemp("prm") / "prm"
+    shutil.copytree(untrained, folder)
+    torch.manual_seed(0)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(
+        untrained, num_labels=1, problem_type="multi_label_classification", dtype=torch.float32
+    )
+    model.config.pad_token_id = 0
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_q_reads_the_same_ids_on_both_hosts_and_in_best_of_n(prm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In training and Stage 3 of either host. (That open-instruct's Stage 3 scores sampled ids unchanged is tested on
+    its own run; here they are the ids of the response's text.)
+    """
+    tokenizer = checks.load_tokenizer(str(prm), None, "model_name_or_path")
+    template = prompts.load("compact")
+    read: list[list[int]] = []
+    score = PRMScorer._score_ids
+
+    def spy(self: PRMScorer, texts: Any) -> list[float]:
+        read.extend([int(i) for i in ids] for ids in texts)
+        return score(self, texts)
+
+    monkeypatch.setattr(PRMScorer, "_score_ids", spy)
+    scorer = PRMScorer(prm, prompt="compact")
+    for state in STATES:
+        for text in RESPONSES:
+            prompt, completion = template.messages(state), [{"role": "assistant", "content": text}]
+            row = {"prompt": prompt, "completion": completion}
+            training = transforms.soft_bce_row(row, tokenizer)[transforms.FIRST]
+            sampled = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
+            stage_3 = [*transforms.prompt_ids(tokenizer, prompt), *sampled]
+            trl_training = tokenizer.apply_chat_template([prompt + completion], tokenize=True, return_dict=True)
+            texts = apply_chat_template(row, tokenizer)  # how OnlineDPOTrainer makes what Q scores
+            trl_stage_3 = tokenizer(texts["prompt"] + texts["completion"], add_special_tokens=False)["input_ids"]
+            asyncio.run(scorer.score([(state, Response(text, "", text))]))
+            ways = [training, stage_3, list(trl_training["input_ids"][0]), trl_stage_3, read[-1]]
+            assert ways == [training] * 5, text
+    assert len(read) == len(STATES) * len(RESPONSES)
+
+
+def test_their_soft_bce_losses_agree(
+    checkout: Path, launch: Callable[..., Run], prm: Path, labels: Labels, tmp_path: Path
+) -> None:
+    """Four updates on a batch of all rows, from one PRM, by each host's own trainer in its own environment."""
+    if sys.executable == HOST_PYTHON:
+        pytest.skip("PRM_GYM_HOST_PYTHON does not name open-instruct's own interpreter")
+    rows, steps = 24, 4
+    data = labels("monte_carlo", rows)
+    shared = {"model_name_or_path": str(prm), "per_device_train_batch_size": rows, "learning_rate": 1.0e-3, "seed": 0}
+    shared |= {"gradient_accumulation_steps": 1, "num_train_epochs": steps, "lr_scheduler_type": "constant"}
+    mixer = [str(data), "1.0"]
+    theirs = launch("reward_modeling", {**shared, "dataset_mixer_list": mixer, "max_token_length": 200})
+    assert theirs.status == 0, theirs.log[-3000:]
+    config = {
+        **shared, "dataset_name": str(data), "output_dir": str(tmp_path / "trl"), "max_length": 200, "use_cpu": True,
+        "adam_epsilon": 1.0e-5, "weight_decay": 0.01, "max_grad_norm": 0.0, "logging_steps": 1, "eval_strategy": "no",
+        "save_strategy": "epoch", "save_total_limit": 1, "report_to": "none", "disable_tqdm": True,
+    }  # fmt: skip
+    (tmp_path / "prm.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "prm_gym.hosts.trl", "prm", "--config", str(tmp_path / "prm.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    state = json.loads((tmp_path / "trl" / f"checkpoint-{steps}" / "trainer_state.json").read_text())
+    ours = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+    found = [line["train/rm/loss"] for line in theirs.metrics if "train/rm/loss" in line]
+    assert len(found) == steps
+    assert found == pytest.approx(ours, abs=1e-4)
+    assert found[0] - found[-1] > 1e-3  # something was learnt in between
