@@ -18,6 +18,7 @@ from prm_gym.types import Response, State
 
 RANDOM_REASON = "I try something at random."
 MISTAKE_REASON = "I try something that may not work."
+DAWDLE_REASON = "I look around once more first."
 _USUALLY_CLOSED = ("cabinet", "drawer", "fridge", "microwave", "safe")
 
 
@@ -30,20 +31,29 @@ class ExpertPolicy:
         turns and which commands depends on the seed, the game and the turn.
     mistakes: share of turns on which a command is tried that is not admissible, made of names that were read: what a
         model imitates from such turns is how to go on after "Nothing happens."
+    dawdling: share of arrivals at a receptacle after which it takes a needless `look` first, a habit that costs a step.
+        A model imitates it at a low temperature too when the share is above one half.
     search: receptacles in reach first; then `rare_first`, those of rare types and those that usually stand open, which
         finds things soonest; or `as_listed`, in the order of the first observation, which is easiest to imitate.
     """
 
-    def __init__(self, random_actions: float = 0.0, *, mistakes: float = 0.0, search: str = "rare_first") -> None:
-        for field, share in (("random_actions", random_actions), ("mistakes", mistakes)):
+    def __init__(
+        self,
+        random_actions: float = 0.0,
+        *,
+        mistakes: float = 0.0,
+        dawdling: float = 0.0,
+        search: str = "rare_first",
+    ) -> None:
+        shares = {"random_actions": random_actions, "mistakes": mistakes, "dawdling": dawdling}
+        for field, share in shares.items():
             if not 0.0 <= share <= 1.0:
                 raise UserError("expert policy", f"{share} is no share", "give 0 to 1", field=field)
         if search not in ("rare_first", "as_listed"):
             raise UserError("expert policy", f"no order {search!r}", "say rare_first or as_listed", field="search")
-        self.random_actions = random_actions
-        self.mistakes = mistakes
+        self.random_actions, self.mistakes, self.dawdling = shares.values()
         self.search = search
-        shares = {"random": random_actions, "mistakes": mistakes}
+        shares = {"random": random_actions, "mistakes": mistakes, "dawdling": dawdling}
         self.policy_id = "-".join(["expert", *(f"{name}{share:g}" for name, share in shares.items() if share)])
 
     async def act(self, state: State, *, n: int = 1, seed: int = 0) -> list[Response]:
@@ -56,10 +66,13 @@ class ExpertPolicy:
         """One response at `state`; samples differ only in their random actions."""
         rng = random.Random(f"{seed} {state.game_id} {state.turn} {sample}")
         draw = rng.random()
+        arrived = bool(state.actions) and state.actions[-1].startswith("go to ")
         if draw < self.random_actions:
             reason, action = RANDOM_REASON, rng.choice(state.admissible_commands)
         elif draw < self.random_actions + self.mistakes:
             reason, action = MISTAKE_REASON, _mistake(state, rng)
+        elif arrived and rng.random() < self.dawdling:
+            reason, action = DAWDLE_REASON, "look"
         else:
             reason, action = _Decision(state, self.search).make()
         return Response(text=format_response(reason, action), reason=reason, action=action)

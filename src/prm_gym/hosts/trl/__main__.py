@@ -18,9 +18,9 @@ def main(arguments: list[str]) -> None:
     except ImportError:
         raise UserError("prm_gym.hosts.trl", "TRL is not installed", "pip install 'prm-gym[trl]'") from None
     if stage == "sft":
-        from trl.scripts import sft
+        from prm_gym.hosts.trl import sft
 
-        sft.main(*sft.make_parser().parse_args_and_config(rest, fail_with_unknown_args=True)[:4])
+        sft.main(rest)
     elif stage == "prm":
         from prm_gym.hosts.trl import prm
 
