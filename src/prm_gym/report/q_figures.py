@@ -68,14 +68,12 @@ def calibrations(run: dict[str, Any]) -> Iterator[Figure]:
         if (quality := iteration["quality"]) is None:
             continue
         n, bins = iteration["n"] - 1, quality["bins"]
-        height = float(END - LEFT + TOP + HEIGHT - BASE)  # a square of data
-        base = TOP + END - LEFT
-        x, y = Scale(0, 1, LEFT, END), Scale(0, 1, base, TOP)
+        x, y = Scale(0, 1, LEFT, END), Scale(0, 1, BASE, TOP)
         css, most = names.accent(f"pi_{n}"), max(visits for _, _, visits in bins)
         q = names.pretty(f"Q_{n}")
         marks = [
             *y_axis(y, _UNIT_TICKS, "mean return", END),
-            *x_axis(x, [(t, f"{t:g}") for t in _UNIT_TICKS], base, f"mean {q} of the bin", END),
+            *x_axis(x, [(t, f"{t:g}") for t in _UNIT_TICKS], BASE, f"mean {q} of the bin", END),
             line(x(0), y(0), x(1), y(1), "rule"),
             text(x(0.8) - 6, y(0.8) - 6, f"{q} is right", "label faint", "end"),
             path([(x(value), y(mean)) for value, mean, _ in bins], f"curve thin {css}"),
@@ -88,7 +86,7 @@ def calibrations(run: dict[str, Any]) -> Iterator[Figure]:
         yield {
             "title": f"Calibration of {q}",
             "note": _in_words(quality, q),
-            "svg": drawing(f"Calibration of {q}", height, marks),
+            "svg": drawing(f"Calibration of {q}", HEIGHT, marks),
             "columns": [q, "mean return", "visits"],
             "rows": [[f"{value:.2f}", f"{mean:.2f}", f"{visits:,}"] for value, mean, visits in bins],
         }

@@ -1,0 +1,99 @@
+"""What is read from run folders: against the writers' own input, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pyarrow.dataset as ds
+import pytest
+from report_world import GAMES, make_run
+
+from prm_gym.cli import main
+from prm_gym.errors import UserError
+from prm_gym.evaluate import read_results
+from prm_gym.report.gather import TARGET_BINS, gather, pooled
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return make_run(tmp_path_factory.mktemp("run"), iterations=2, best_of=(2,))
+
+
+def test_a_folder_that_is_no_run_is_one_line(tmp_path, capsys) -> None:
+    for folder in (tmp_path, tmp_path / "none"):
+        assert main(["report", str(folder)]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: {folder}: ")
+        assert said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_results_are_those_of_the_file(run) -> None:
+    found = gather(run, "a")["results"]
+    assert [(e["policy"], e["mode"], e["success"]) for e in found] == [
+        (e["policy"], e["mode"], e["success"]) for e in read_results(run / "results.json")
+    ]
+
+
+def test_seeds_are_averaged_and_the_interval_is_that_of_one_seeds_games(tmp_path) -> None:
+    run = make_run(tmp_path, seeds=(0, 1, 2))
+    entries = read_results(run / "results.json")
+    for row in gather(run, "a")["results"]:
+        of = [e for e in entries if (e["policy"], e["mode"]) == (row["policy"], row["mode"])]
+        assert row["seeds"] == len(of) == 3
+        assert row["success"] == pytest.approx(sum(e["success"] for e in of) / 3)
+        assert row["actions"] == pytest.approx(sum(e["actions"] for e in of) / 3)
+        assert row["games"] == GAMES
+        low, high = row["ci95"]
+        assert low <= row["success"] <= high
+        assert high - low >= min(e["ci95"][1] - e["ci95"][0] for e in of) - 1e-9
+
+
+def test_entries_of_different_prms_are_not_averaged() -> None:
+    entry = {"policy": "pi_1", "mode": "best_of_4", "split": "s", "prm": "Q_0", "games": 1}
+    assert len(pooled([entry, {**entry, "prm": "Q_1"}])) == 2
+
+
+def test_targets_are_counted_as_the_dataset_holds_them(run) -> None:
+    rows = ds.dataset(run / "iter1" / "dataset" / "prm" / "data").to_table()["target"].to_pylist()
+    targets = gather(run, "a")["iterations"][0]["targets"]
+    edges = [i / TARGET_BINS for i in range(TARGET_BINS)] + [1.1]
+    expected = [sum(low <= v < high for v in rows) for low, high in pairwise(edges)]
+    assert targets["counts"] == expected
+    assert targets["mean"] == pytest.approx(sum(rows) / len(rows))
+    assert targets["train"] + targets["test"] == len(rows)
+
+
+def test_the_process_reward_of_both_hosts_is_read(run, tmp_path) -> None:
+    assert gather(run, "a")["iterations"][0]["training"] == {
+        "unit": "step",
+        "points": [(5, -1.75), (10, -1.5), (15, -1.25), (20, -1.0)],
+    }
+    other = tmp_path / "iter1" / "policy"
+    other.mkdir(parents=True)
+    lines = [{"step": s, "objective/scores": s / 100} for s in (64, 128)]
+    (other / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    training = gather(tmp_path, "a")["iterations"][0]["training"]
+    assert training == {"unit": "episode", "points": [(64, 0.64), (128, 1.28)]}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("iter1/eval/prm/quality.json", '{"bins": [[2, 0, 1]]}'),
+        ("iter1/eval/prm/quality.json", "not json"),
+        ("iter1/policy/trainer_state.json", "{"),
+        ("iter1/rollouts/manifest.json", "[]"),
+        ("results.json", '[{"policy": "pi_0", "prm": null, "mode": "policy", "split": "s", "seed": 0, "success": 7}]'),
+        ("results.json", "[1]"),
+        ("iter1/dataset/prm/data/train-0.parquet", "PAR"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, name, text) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    with pytest.raises(UserError, match=path.name):
+        gather(tmp_path, "a")
