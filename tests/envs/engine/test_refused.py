@@ -45,6 +45,13 @@ UNPROVEN = {
     "a rule that calls itself": {"grammar": replaced(HELP, '"rhs": "#help.feedback#\\nAvailable')},
     "a rule that is not there": {"grammar": replaced(HELP, '"rhs": "#nobody#\\nAvailable')},
     "a variable that is not bound": {"grammar": replaced(HELP, '"rhs": "{o.name}\\nAvailable')},
+    "a text with too many cases": {
+        "grammar": replaced(
+            HELP,
+            '"rhs": "{x.name | inreceptacle(x:object, r:receptacle) & inreceptacle(y:object, s:receptacle)'
+            " & inreceptacle(z:object, t:receptacle)}\\nAvailable",
+        ),
+    },
     "a predicate named like a negation": {
         "domain": replaced("(examined ?l - location)", "(examined ?l - location) (not_clean ?o - object)"),
         "problem": replaced("(:init", "(:init (not_clean apple_bar_1)"),

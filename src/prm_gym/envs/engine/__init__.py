@@ -9,8 +9,9 @@
 
 A game goes through these modules: `translate` grounds its planning problem and `grammar` reads its texts, both with
 stock's own parsers; `reading` and `invariants` show that the fast path is exact for it; `compiler` makes plain data of
-it, which `storage` and `cache` keep in a file; `graph` plays that data, with `facts`, `texts` and `axioms`; `plays`
-gives it the form of `prm_gym.envs.play`. A game that is not shown exact is played by stock alfworld, with a warning.
+it, with `sketches` of all that its texts can say, which `storage` and `cache` keep in a file; `graph` plays that data,
+with `texts` and `axioms`; `plays` gives it the form of `prm_gym.envs.play`. A game that is not shown exact is played by
+stock alfworld, with a warning.
 """
 
 from __future__ import annotations

@@ -13,6 +13,17 @@ def mask(numbers: Iterable[int]) -> int:
     return union
 
 
+def split(literals: str) -> tuple[int, int]:
+    """The sets of the numbers given as they are, and of those given as complements (`~number`), parted by blanks."""
+    true = false = 0
+    for literal in map(int, literals.split()):
+        if literal >= 0:
+            true |= 1 << literal
+        else:
+            false |= 1 << ~literal
+    return true, false
+
+
 def numbers(mask: int) -> Iterator[int]:
     """The numbers in a set, in order."""
     while mask:

@@ -2,7 +2,7 @@
 
 A node is a distinct state; its edges are the commands taken from it so far. Walking a known edge is one look-up.
 A new state is computed with a few operations on integers, its commands are looked up by the few facts they depend on,
-and its text by the facts that an earlier text of the same kind has read, so that little is ever computed twice.
+and its text is written from a sketch, so that little is ever computed twice.
 
 Plays may run in several threads: what the graph remembers is only ever added, or dropped as a whole, and computing a
 thing twice gives equal results.
@@ -10,55 +10,48 @@ thing twice gives equal results.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from functools import lru_cache
-
 from prm_gym.envs.engine.axioms import Axioms
-from prm_gym.envs.engine.bits import mask, numbers
-from prm_gym.envs.engine.compiled import Row
-from prm_gym.envs.engine.facts import Entity, FactIndex, View
-from prm_gym.envs.engine.storage import Stored, section
-from prm_gym.envs.engine.texts import Writer
+from prm_gym.envs.engine.bits import mask, numbers, split
+from prm_gym.envs.engine.compiled import Compiled, Row
+from prm_gym.envs.engine.texts import Text, write
 
-Topic = tuple[int, ...]  # what a text is about: an action and its arguments, as numbers
+BEGINNING = 0  # the number of the text that a game begins with
 
 
 class Operator:
-    """What a command does: bits added and taken, the same for the history, and effects with a condition.
+    """What a command does: bits added and taken, the same for the history, effects with a condition; what it says.
 
     `left` is the place that a road leaves, 0 for other operators.
     """
 
-    __slots__ = ("added", "conditional", "history_added", "history_taken", "taken", "topic")
+    __slots__ = ("added", "conditional", "history_added", "history_taken", "taken", "text")
 
     def __init__(self, row: Row, history: int, left: int) -> None:
-        _, action, shown, _, _, added, taken, conditional = row
-        self.topic: Topic = (action, *shown)
-        self.added = mask(added)
-        self.taken = mask(taken) | left
+        _, self.text, _, changes, *conditional = row
+        self.added, taken = split(changes)
+        self.taken = taken | left
         self.history_added = self.taken & history
         self.history_taken = self.added & history
-        self.conditional = [
-            (mask(yes) | mask(no), mask(yes), 1 << variable, bool(true)) for yes, no, variable, true in conditional
-        ]
+        self.conditional = [(split(needs), split(effects)) for needs, effects in conditional[0]] if conditional else ()
 
     def apply(self, state: int) -> int:
         """The state after the operator; derived facts are left as they were."""
         after = state & ~self.taken | self.added
-        for wanted, value, bit, true in self.conditional:
-            if state & wanted == value:
-                after = after | bit if true else after & ~bit
+        for (true, false), (added, taken) in self.conditional:
+            if state & true == true and not state & false:
+                after = after & ~taken | added
         return after
 
 
 class Choices:
-    """The commands of a state, sorted, and the row of each. Shared by all states that agree where it matters."""
+    """The commands of a state, sorted, and the rows of those that are no roads. Shared by all states that agree where
+    it matters.
+    """
 
     __slots__ = ("commands", "rows")
 
-    def __init__(self, rows: dict[str, Row]) -> None:
-        self.commands = tuple(sorted(rows))
+    def __init__(self, roads: list[str], rows: dict[str, Row]) -> None:
+        self.commands = tuple(sorted([*roads, *rows]))
         self.rows = rows
 
 
@@ -75,50 +68,25 @@ class Node:
 
 
 class Section:
-    """The operators at one place, unpacked when their key first holds."""
+    """The operators at one place."""
 
-    def __init__(self, packed: bytes) -> None:
-        self.reads, self._keys, self._packed = section(packed)
-        self._rows: dict[int, list[tuple[int, int, Row]]] = {}
+    def __init__(self, reads: str, rows: list[tuple[int, list[Row]]]) -> None:
+        self.reads = int(reads, 16)
+        self._rows = dict(rows)
+        self._always = self._rows.pop(-1, [])
+        self._keys = mask(self._rows)
 
-    def applicable(self, state: int) -> Iterator[Row]:
-        """The rows that `state` allows here."""
-        keys = [*numbers(state & self._keys)]
-        if -1 in self._packed:
-            keys.append(-1)
-        for key in keys:
-            for wanted, value, row in self._rows.get(key) or self._unpack(key):
-                if state & wanted == value:
-                    yield row
-
-    def _unpack(self, key: int) -> list[tuple[int, int, Row]]:
-        unpacked = []
-        for row in json.loads(self._packed[key]):
-            required, forbidden = row[3], row[4]
-            unpacked.append((mask(required) | mask(forbidden), mask(required), row))
-        self._rows[key] = unpacked
-        return unpacked
+    def applicable(self, state: int) -> dict[str, Row]:
+        """The rows that `state` allows here, by command."""
+        rows = [*self._always]
+        for key in numbers(state & self._keys):
+            rows += self._rows[key]
+        return {row[0]: row for row in rows if not row[2] or _holds(row[2], state)}
 
 
-class TextMemory:
-    """The texts on one topic seen so far, by the facts that they depend on."""
-
-    __slots__ = ("_by_reads",)
-
-    def __init__(self) -> None:
-        self._by_reads: dict[tuple[int, int], dict[tuple[int, int], str]] = {}
-
-    def find(self, state: int, history: int) -> tuple[str, bool] | None:
-        """The text and whether it depends on the history, if an earlier one depended on facts that are the same."""
-        for (state_read, history_read), texts in list(self._by_reads.items()):
-            text = texts.get((state & state_read, history & history_read))
-            if text is not None:
-                return text, history_read != 0
-        return None
-
-    def keep(self, view: View, text: str) -> None:
-        reads = view.state_read, view.history_read
-        self._by_reads.setdefault(reads, {})[view.state & reads[0], view.history & reads[1]] = text
+def _holds(needs: str, state: int) -> bool:
+    true, false = split(needs)
+    return state & true == true and not state & false
 
 
 class Graph:
@@ -126,37 +94,26 @@ class Graph:
 
     Parameters
     ----------
-    stored: the compiled game.
+    tables: the compiled game.
     max_states: how many states are remembered; beyond it all are forgotten, and remembered anew as they are visited.
         Plays under way are not affected.
     """
 
-    def __init__(self, stored: Stored, max_states: int) -> None:
-        tables = stored.tables()
+    def __init__(self, tables: Compiled, max_states: int) -> None:
         self.max_states = max_states
         self.task: str = tables["task"]
-        self.intro: str = tables["intro"]
         self.axioms = Axioms.from_data(tables["axioms"])
         self.places = mask(tables["places"])
         self.start = mask(tables["initial"])
         self.history = mask(tables["history"])
-        required, forbidden = tables["goal"]
-        self._goal, self._goal_value = mask(required) | mask(forbidden), mask(required)
-        self._index = FactIndex(
-            [Entity(*entity) for entity in tables["entities"]],
-            [(predicate, tuple(arguments)) for predicate, arguments in tables["always"]],
-            {variable: (predicate, tuple(arguments)) for variable, predicate, arguments in tables["facts"]},
-            tables["history"],
-        )
-        writer = _writer(json.dumps(tables["rules"]))
-        self._actions = [
-            (writer.text(symbols), [(name, kind) for _, name, kind in shown]) for symbols, shown in tables["actions"]
-        ]
+        self._size: int = tables["size"]
+        self._goal, self._goal_absent = split(tables["goal"])
+        self._texts = [text if isinstance(text, str) else Text(*text) for text in tables["texts"]]
         self._roads: dict[str, Row] = {row[0]: row for row in tables["roads"]}
-        self._sections = {place: Section(packed) for place, packed in stored.sections.items()}
+        self._road_ends = {row[0]: int(row[3]) for row in tables["roads"]}
+        self._sections = {place: Section(reads, rows) for place, reads, rows in tables["sections"]}
         self._nodes: dict[int, Node] = {}
         self._choices: dict[tuple[int, int], Choices] = {}
-        self._texts: dict[Topic, TextMemory] = {}
         self._written = 0
 
     def node(self, state: int) -> Node:
@@ -166,42 +123,40 @@ class Graph:
         if node is None:
             if len(self._nodes) >= self.max_states:
                 self.forget()
-            node = Node(state, self._choices_of(state), state & self._goal == self._goal_value)
+            won = state & self._goal == self._goal and not state & self._goal_absent
+            node = Node(state, self._choices_of(state), won)
             node = self._nodes.setdefault(state, node)
         return node
 
     def edge(self, node: Node, command: str, history: int) -> tuple[str | None, Node, Operator] | None:
         """Take a command from a node for the first time; None if it is not admissible. `history` is that before it."""
-        row = node.choices.rows.get(command)
+        row, left = node.choices.rows.get(command), 0
         if row is None:
-            return None
-        left = node.state & self.places if command in self._roads else 0
+            row, left = self._roads.get(command), node.state & self.places
+            if row is None or left in (0, 1 << self._road_ends[command]):
+                return None
         operator = Operator(row, self.history, left)
         reached = self.node(operator.apply(node.state))
         history = history & ~operator.history_taken | operator.history_added
-        text, depends = self.text(operator.topic, reached.state, history)
+        text, depends = self.text(operator.text, reached.state, history)
         edge = node.edges[command] = (None if depends else text, reached, operator)
         return edge
 
-    def text(self, topic: Topic, state: int, history: int) -> tuple[str, bool]:
-        """What the game says on a topic in a state, and whether the history matters to it."""
-        memory = self._texts.get(topic)
-        if memory is None:
-            memory = self._texts.setdefault(topic, TextMemory())
-        found = memory.find(state, history)
-        if found is None:
+    def text(self, number: int, state: int, history: int) -> tuple[str, bool]:
+        """What one of the game's texts is in a state, and whether the history matters to it."""
+        text = self._texts[number]
+        if isinstance(text, str):
+            return text, False
+        known = (state | history << self._size) & text.reads
+        written = text.written.get(known)
+        if written is None:
             # Texts are bounded as states are: one state may have many, where they depend on the history.
             self._written += 1
             if self._written > 4 * self.max_states:
                 self.forget()
-                memory = self._texts.setdefault(topic, TextMemory())
-            text, shown = self._actions[topic[0]]
-            view = View(self._index, state, history)
-            binding = dict(zip(shown, topic[1:], strict=True))
-            written = text(({name: entity for (name, _), entity in binding.items()}, binding, view))
-            memory.keep(view, written)
-            found = written, view.history_read != 0
-        return found
+            facts = {"", *map(str, numbers(known))}
+            written = text.written[known] = write(text.sketch, self._texts, facts)
+        return written, text.reads >> self._size != 0
 
     @property
     def states(self) -> int:
@@ -213,7 +168,9 @@ class Graph:
         nodes = list(self._nodes.values())
         self._nodes.clear()
         self._choices.clear()
-        self._texts.clear()
+        for text in self._texts:
+            if isinstance(text, Text):
+                text.written.clear()
         self._written = 0
         self.axioms.forget()
         for node in nodes:
@@ -221,20 +178,13 @@ class Graph:
 
     def _choices_of(self, state: int) -> Choices:
         place = (state & self.places).bit_length() - 1
-        here, anywhere = self._sections.get(place), self._sections.get(-1)
+        here, anywhere = self._sections.get(place) if place >= 0 else None, self._sections.get(-1)
         reads = (here.reads if here else 0) | (anywhere.reads if anywhere else 0)
         key = place, state & reads
         choices = self._choices.get(key)
         if choices is None:
-            rows = {command: row for command, row in self._roads.items() if row[5] != [place]} if place >= 0 else {}
-            for part in {place: here, -1: anywhere}.values():
-                if part is not None:
-                    rows.update((row[0], row) for row in part.applicable(state))
-            choices = self._choices.setdefault(key, Choices(rows))
+            # A road leads from every place, and from one place only.
+            roads = [command for command, end in self._road_ends.items() if end != place] if place >= 0 else []
+            rows = {**(here.applicable(state) if here else {}), **(anywhere.applicable(state) if anywhere else {})}
+            choices = self._choices.setdefault(key, Choices(roads, rows))
         return choices
-
-
-@lru_cache(maxsize=256)
-def _writer(rules: str) -> Writer:
-    """The compiled rules; nearly all games share theirs."""
-    return Writer(json.loads(rules))

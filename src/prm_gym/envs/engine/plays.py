@@ -7,15 +7,14 @@ import json
 import zlib
 from collections.abc import Sequence
 
-from prm_gym.envs.engine.graph import Graph, Node, Topic
+from prm_gym.envs.engine.graph import BEGINNING, Graph, Node
 from prm_gym.envs.engine.storage import Stored
 from prm_gym.envs.play import Snapshot
 from prm_gym.errors import UserError
 
 NOTHING_HAPPENS = "Nothing happens."
 ENGINE = "exact"
-_BEGINNING: Topic = (-1,)  # the text shown last is the intro
-_NOTHING: Topic = (-2,)  # it is that nothing happens
+_NOTHING = -1  # where another text has its number
 
 
 class ExactGame:
@@ -23,7 +22,7 @@ class ExactGame:
 
     def __init__(self, stored: Stored, max_states: int) -> None:
         self.digest = stored.digest
-        self.graph = Graph(stored, max_states)
+        self.graph = Graph(stored.tables(), max_states)
 
     @property
     def task(self) -> str:
@@ -31,7 +30,7 @@ class ExactGame:
 
     def start(self) -> ExactPlay:
         graph = self.graph
-        return ExactPlay(self, graph.node(graph.start), 0, graph.intro, _BEGINNING)
+        return ExactPlay(self, graph.node(graph.start), 0, graph.text(BEGINNING, 0, 0)[0], BEGINNING)
 
     def restore(self, snapshot: Snapshot) -> ExactPlay:
         if (snapshot["engine"], snapshot["game"]) != (ENGINE, self.digest):
@@ -39,35 +38,28 @@ class ExactGame:
         graph = self.graph
         try:
             told = json.loads(zlib.decompress(base64.b85decode(snapshot["state"])))
-            changed, history, topic = int(told[0], 16), int(told[1], 16), tuple(map(int, told[2]))
+            changed, history, text = int(told[0], 16), int(told[1], 16), int(told[2])
+            if text < _NOTHING:
+                raise ValueError("no such text")
             node = graph.node(graph.start ^ changed)
-            observation = self._observation(topic, node.state, history)
+            observation = NOTHING_HAPPENS if text == _NOTHING else graph.text(text, node.state, history)[0]
         except (ValueError, TypeError, KeyError, IndexError, zlib.error) as error:
             raise UserError("snapshot", "damaged", "take it again", field="state") from error
-        return ExactPlay(self, node, history, observation, topic)
-
-    def _observation(self, topic: Topic, state: int, history: int) -> str:
-        if topic == _BEGINNING:
-            return self.graph.intro
-        if topic == _NOTHING:
-            return NOTHING_HAPPENS
-        if topic[0] < 0:
-            raise ValueError("no such action")
-        return self.graph.text(topic, state, history)[0]
+        return ExactPlay(self, node, history, observation, text)
 
 
 class ExactPlay:
-    """One episode: a node, the history, and the text shown last."""
+    """One episode: a node, the history, and the text shown last with its number."""
 
-    __slots__ = ("_graph", "_history", "_node", "_topic", "game", "observation")
+    __slots__ = ("_graph", "_history", "_node", "_text", "game", "observation")
 
-    def __init__(self, game: ExactGame, node: Node, history: int, observation: str, topic: Topic) -> None:
+    def __init__(self, game: ExactGame, node: Node, history: int, observation: str, text: int) -> None:
         self.game = game
         self.observation = observation
         self._graph = game.graph
         self._node = node
         self._history = history
-        self._topic = topic
+        self._text = text
 
     @property
     def admissible_commands(self) -> Sequence[str]:
@@ -83,23 +75,23 @@ class ExactPlay:
             command = command.strip()
             edge = self._node.edges.get(command) or self._graph.edge(self._node, command, self._history)
             if edge is None:
-                self._topic = _NOTHING
+                self._text = _NOTHING
                 self.observation = NOTHING_HAPPENS
                 return NOTHING_HAPPENS
         text, self._node, operator = edge
         if operator.history_added or operator.history_taken:
             self._history = self._history & ~operator.history_taken | operator.history_added
         if text is None:
-            text = self._graph.text(operator.topic, self._node.state, self._history)[0]
-        self._topic = operator.topic
+            text = self._graph.text(operator.text, self._node.state, self._history)[0]
+        self._text = operator.text
         self.observation = text
         return text
 
     def fork(self) -> ExactPlay:
-        return ExactPlay(self.game, self._node, self._history, self.observation, self._topic)
+        return ExactPlay(self.game, self._node, self._history, self.observation, self._text)
 
     def snapshot(self) -> Snapshot:
         changed = (self._node.state ^ self._graph.start) & ~self._graph.axioms.derived
-        told = json.dumps([f"{changed:x}", f"{self._history:x}", self._topic])
+        told = json.dumps([f"{changed:x}", f"{self._history:x}", self._text])
         packed = base64.b85encode(zlib.compress(told.encode(), 9)).decode()
         return {"engine": ENGINE, "game": self.game.digest, "state": packed}

@@ -7,7 +7,6 @@ in the middle of a game; such a game is refused here and left to stock.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from prm_gym.envs.engine.unsupported import Unsupported
@@ -16,31 +15,24 @@ Placeholder = tuple[str, str]
 _SEPARATORS = ("list_empty", "list_separator", "list_last_separator")
 
 
-@dataclass
-class Reading:
-    """What some symbols may look at, whatever the state."""
-
-    predicates: set[str] = field(default_factory=set)
-    variables: set[str] = field(default_factory=set)  # names used in expressions
-    atoms: list[tuple[str, list[Placeholder], list[Any], frozenset[Placeholder]]] = field(default_factory=list)
-    rules: set[str] = field(default_factory=set)
-
-
 def read(
     rules: Mapping[str, Sequence[tuple[Any, Sequence[Any]]]],
     symbols: Sequence[Any],
     parameters: Sequence[Placeholder],
-) -> Reading:
-    """What `symbols` may read when the placeholders `parameters` are bound. Raises `Unsupported`, see above."""
-    reading = Reading()
-    _Walk(rules, reading).symbols(symbols, frozenset(parameters), ())
-    return reading
+) -> set[str]:
+    """The predicates that `symbols` may ask for, in any state, when the placeholders `parameters` are bound.
+
+    Raises `Unsupported`, see above.
+    """
+    walk = _Walk(rules)
+    walk.symbols(symbols, frozenset(parameters), ())
+    return walk.predicates
 
 
 class _Walk:
-    def __init__(self, rules: Mapping[str, Sequence[tuple[Any, Sequence[Any]]]], reading: Reading) -> None:
+    def __init__(self, rules: Mapping[str, Sequence[tuple[Any, Sequence[Any]]]]) -> None:
         self.rules = rules
-        self.reading = reading
+        self.predicates: set[str] = set()
         self.seen: set[tuple[str, frozenset[Placeholder]]] = set()
 
     def symbols(self, symbols: Sequence[Any], bound: frozenset[Placeholder], path: tuple[str, ...]) -> None:
@@ -74,7 +66,6 @@ class _Walk:
         if (name, bound) in self.seen:
             return
         self.seen.add((name, bound))
-        self.reading.rules.add(name)
         for condition, symbols in productions:
             if condition is not None:
                 self.query(condition, bound)
@@ -84,16 +75,13 @@ class _Walk:
         names = {name for name, _ in bound}
         for parts in alternatives:
             for part in parts:
-                if not isinstance(part, str):
-                    if part[0] not in names:
-                        raise Unsupported(f"the grammar prints {part[0]!r} where nothing is bound to it")
-                    self.reading.variables.add(part[0])
+                if not isinstance(part, str) and part[0] not in names:
+                    raise Unsupported(f"the grammar prints {part[0]!r} where nothing is bound to it")
 
     def query(self, query: Sequence[Any], bound: frozenset[Placeholder]) -> frozenset[Placeholder]:
         """Record the query; the placeholders that a solution binds."""
-        for predicate, placeholders, signatures in query:
+        for predicate, placeholders, _ in query:
             named = [(name, kind) for name, kind in placeholders]
-            self.reading.predicates.add(predicate)
-            self.reading.atoms.append((predicate, named, signatures, bound))
+            self.predicates.add(predicate)
             bound |= frozenset(named)
         return bound

@@ -1,7 +1,6 @@
-"""The file that holds a compiled game: no pickle, checked by digest, decoded in parts as a play needs them.
+"""The file that holds a compiled game: no pickle, checked by digest.
 
-One line of JSON (the header), then compressed JSON documents one after the other: the tables, then each section's
-operators, a line for every key.
+One line of JSON (the header), then the game's tables as compressed JSON.
 """
 
 from __future__ import annotations
@@ -14,11 +13,10 @@ from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from prm_gym.envs.engine.bits import mask
 from prm_gym.envs.engine.compiled import Compiled
 from prm_gym.envs.engine.unsupported import Unsafe, Unsupported
 
-FORMAT = 2
+FORMAT = 3
 TRANSLATORS = ("alfworld", "textworld", "fast-downward-textworld")
 
 
@@ -32,42 +30,23 @@ class Stored:
     digest: str
     unsupported: str
     unsafe: bool
-    packed_tables: bytes
-    sections: dict[int, bytes]
+    packed: bytes
 
-    def tables(self) -> dict[str, Any]:
+    def tables(self) -> Compiled:
         """The tables, see `compiled`."""
-        tables: dict[str, Any] = json.loads(zlib.decompress(self.packed_tables))
+        tables: Compiled = json.loads(zlib.decompress(self.packed))
         return tables
-
-
-def section(packed: bytes) -> tuple[int, int, dict[int, bytes]]:
-    """The set of variables that a section depends on, that of its keys, and by key its operators (JSON documents)."""
-    reads, keys, *lines = zlib.decompress(packed).split(b"\n")
-    keyed = (line.split(b" ", 1) for line in lines)
-    return int(reads, 16), int(keys, 16), {int(key): operators for key, operators in keyed}
 
 
 def encode(digest: str, compiled: Compiled | Unsupported) -> bytes:
     """The file for a compiled game, or for one that is unsupported."""
-    parts, places = [], []
-    if isinstance(compiled, Compiled):
-        parts.append(_pack(_json(compiled.tables)))
-        for place, reads, keys in compiled.sections:
-            sets = mask(reads), mask(key for key, _ in keys if key >= 0)
-            lines = [f"{numbers:x}".encode() for numbers in sets]
-            lines += [f"{key} ".encode() + _json(operators) for key, operators in keys]
-            parts.append(_pack(b"\n".join(lines)))
-            places.append(place)
-    body = b"".join(parts)
+    body = b"" if isinstance(compiled, Unsupported) else zlib.compress(_json(compiled), 6)
     header = {
         "prm_gym": FORMAT,
         "game": digest,
         "translators": versions(),
         "unsupported": str(compiled) if isinstance(compiled, Unsupported) else "",
         "unsafe": isinstance(compiled, Unsafe),
-        "places": places,
-        "lengths": [len(part) for part in parts],
         "body": blake2b(body, digest_size=16).hexdigest(),
     }
     return _json(header) + b"\n" + body
@@ -87,13 +66,7 @@ def decode(content: bytes, digest: str) -> Stored:
         raise ValueError("made by other versions")
     if blake2b(body, digest_size=16).hexdigest() != header["body"]:
         raise ValueError("damaged")
-    parts, start = [], 0
-    for length in header["lengths"]:
-        parts.append(body[start : start + length])
-        start += length
-    tables, *sections = parts or [b""]
-    by_place = dict(zip(header["places"], sections, strict=True))
-    return Stored(digest, header["unsupported"], header["unsafe"], tables, by_place)
+    return Stored(digest, header["unsupported"], header["unsafe"], body)
 
 
 @lru_cache(maxsize=1)
@@ -110,7 +83,3 @@ def versions() -> dict[str, str]:
 
 def _json(data: Any) -> bytes:
     return json.dumps(data, separators=(",", ":"), ensure_ascii=True).encode()
-
-
-def _pack(content: bytes) -> bytes:
-    return zlib.compress(content, 6)
