@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,8 @@ def checkout() -> Path:
     path = os.environ.get("OPEN_INSTRUCT")
     if not path:
         pytest.skip("OPEN_INSTRUCT does not name a checkout of open-instruct")
+    if shutil.which(HOST_PYTHON) is None:
+        pytest.skip(f"no interpreter for open-instruct at {HOST_PYTHON}: `make test-host` makes one")
     from prm_gym.hosts.open_instruct import prepare
 
     prepare(path)
