@@ -3,7 +3,8 @@
     python benchmarks/engine_scale.py              # about two minutes
 
 Random walks of 30 steps through `full` games (the size of real ALFWorld), the games compiled before. Steps a second are
-wall time; memory is the resident size of this process, measured by its growth.
+by the clock and, where other programs share the cores, also by processor time; memory is the resident size of this
+process, measured by its growth.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def main() -> None:
         for name, figure in [*in_a_new_process(memory, paths), *in_a_new_process(bounded, paths), *episodes(paths)]:
             table.add_row(name, figure)
         for workers in (1, 2):
-            table.add_row(f"processes side by side: {workers}", f"{processes(paths, workers):,.0f} steps a second")
+            table.add_row(f"processes side by side: {workers}", told(*processes(paths, workers)))
     Console().print(table)
 
 
@@ -116,7 +117,7 @@ def episodes(paths: Sequence[str]) -> list[tuple[str, str]]:
                     play.step(rng.choice(play.admissible_commands))
 
         rounds = max(1, 1024 // count)
-        rows.append((f"plays, {count} at once", rate(lambda: repeat(plays, rounds), rounds * count * STEPS)))  # noqa: B023
+        rows.append((f"plays, {count} at once", told(*rate(lambda: repeat(plays, rounds), rounds * count * STEPS))))  # noqa: B023
         envs = gymnasium.make_vec(
             prm_gym.envs.ALFWORLD, num_envs=count, vectorization_mode="sync", game_files=paths, max_episode_steps=STEPS
         )
@@ -127,32 +128,35 @@ def episodes(paths: Sequence[str]) -> list[tuple[str, str]]:
                 infos = envs.step([random.choice(commands) for commands in infos["admissible_commands"]])[-1]
 
         rounds = max(1, 256 // count)
-        rows.append((f"make_vec, {count} at once", rate(lambda: repeat(vector, rounds), rounds * count * STEPS)))  # noqa: B023
+        rows.append((f"make_vec, {count} at once", told(*rate(lambda: repeat(vector, rounds), rounds * count * STEPS))))  # noqa: B023
         envs.close()
     return rows
 
 
-def processes(paths: Sequence[str], count: int) -> float:
-    """Steps a second of all processes together, each with walks of its own, begun when all have loaded."""
+def processes(paths: Sequence[str], count: int) -> tuple[float, float]:
+    """Steps a second of all processes together, each with walks of its own, begun when all have loaded: see `told`."""
     barrier, rates = CONTEXT.Barrier(count), CONTEXT.Queue()
     workers = [CONTEXT.Process(target=walker, args=(paths, number, barrier, rates)) for number in range(count)]
     for worker in workers:
         worker.start()
-    total = sum(rates.get() for _ in workers)
+    found = [rates.get() for _ in workers]
     for worker in workers:
         worker.join()
-    return total
+    clock, processor = zip(*found, strict=True)
+    return sum(clock), sum(processor)
 
 
 def walker(paths: Sequence[str], number: int, barrier: Any, rates: Any) -> None:
     for path in paths:
         walk(path, number)
     barrier.wait()
-    before = time.perf_counter()
-    for seed in range(40):
-        for path in paths:
-            walk(path, 1000 * number + seed)
-    rates.put(40 * len(paths) * STEPS / (time.perf_counter() - before))
+
+    def walks() -> None:
+        for seed in range(40):
+            for path in paths:
+                walk(path, 1000 * number + seed)
+
+    rates.put(rate(walks, 40 * len(paths) * STEPS))
 
 
 def repeat(task: Callable[[], None], times: int) -> None:
@@ -160,10 +164,15 @@ def repeat(task: Callable[[], None], times: int) -> None:
         task()
 
 
-def rate(task: Callable[[], object], steps: int) -> str:
-    before = time.perf_counter()
+def rate(task: Callable[[], object], steps: int) -> tuple[float, float]:
+    """Steps a second by the clock and by processor time."""
+    clock, processor = time.perf_counter(), time.process_time()
     task()
-    return f"{steps / (time.perf_counter() - before):,.0f} steps a second"
+    return steps / (time.perf_counter() - clock), steps / (time.process_time() - processor)
+
+
+def told(clock: float, processor: float) -> str:
+    return f"{clock:,.0f} steps a second ({processor:,.0f} of processor time)"
 
 
 def resident_megabytes() -> float:
