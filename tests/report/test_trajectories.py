@@ -51,10 +51,12 @@ def test_without_a_prm_there_is_no_q_and_a_note_says_why(run) -> None:
     assert all(e["q"] is None and "q" not in turn for e in episodes for turn in e["turns"])
 
 
-def test_a_prm_that_does_not_load_costs_q_and_not_the_report(run, tmp_path) -> None:
+@pytest.mark.parametrize("damaged", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_prm_that_does_not_load_costs_q_and_not_the_report(run, tmp_path, damaged) -> None:
     shutil.copytree(run, tmp_path / "run")
-    (tmp_path / "run" / "iter1" / "prm").mkdir()
-    (tmp_path / "run" / "iter1" / "prm" / "config.json").write_text("{}")
+    make_prm(tmp_path / "run" / "iter1" / "prm")
+    file = tmp_path / "run" / "iter1" / "prm" / damaged
+    file.write_bytes(file.read_bytes()[:100])
     episodes, notes = sample([gather(tmp_path / "run", "a")], 1, seed=0)
     assert len(episodes) == 3
     assert len(notes) == 1

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from prm_gym.errors import UserError
 from prm_gym.report.gather import gather
 from prm_gym.report.page import render
 from prm_gym.report.trajectories import sample
@@ -33,8 +34,10 @@ def write(runs: Sequence[Path], out: Path, *, episodes: int = 12, seed: int = 0)
     Raises
     ------
     UserError
-        A folder is no run, or holds a file that cannot be read.
+        `episodes` is negative, a folder is no run or holds a file that cannot be read.
     """
+    if episodes < 0:
+        raise UserError("--episodes", f"{episodes} is no number of episodes", "say 0 or more")
     gathered = [gather(run, name) for run, name in zip(runs, _names(runs), strict=True)]
     chosen, notes = sample(gathered, episodes, seed)
     page = render(gathered, chosen)

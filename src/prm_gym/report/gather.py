@@ -105,11 +105,17 @@ def _checked(path: Path, entry: dict[str, Any]) -> dict[str, Any]:
             "games": int(entry["games"]),
             "success": _share(entry["success"]),
             "ci95": [_share(low), _share(high)],
-            "actions": float(entry["actions"]),
+            "actions": _finite(entry["actions"]),
             "by_task_type": by_type,
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(path, f"an entry cannot be read ({error!r})", "evaluate again") from None
+
+
+def _finite(value: Any) -> float:
+    if not math.isfinite(float(value)):
+        raise ValueError(f"{value} is no number")
+    return float(value)
 
 
 def _share(value: Any) -> float:
@@ -145,7 +151,7 @@ def _targets(data: Path) -> dict[str, Any] | None:
                 file, f"cannot be read ({str(error).partition(chr(10))[0]})", "make the labels again"
             ) from None
         for value in values:
-            counts[min(int(value * TARGET_BINS), TARGET_BINS - 1)] += 1
+            counts[max(0, min(int(value * TARGET_BINS), TARGET_BINS - 1))] += 1
             total += value
         rows[file.name.partition("-")[0]] = len(values)
     if not sum(counts):

@@ -32,7 +32,7 @@
     return node;
   }
 
-  const show = (q) => q.toFixed(2);
+  const show = (q) => q.toFixed(3);
   const many = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
   const outcome = (e) => (e.won ? `won in ${many(e.actions, "action")}` : `${STOPS[e.stop] ?? e.stop}, ${many(e.actions, "action")}`);
 
@@ -176,7 +176,7 @@
     const box = view.querySelector(".course");
     const scored = e.turns.map((turn, t) => [turn, t]).filter(([turn]) => turn.q !== undefined);
     if (!scored.length) return;
-    const width = Math.max(box.clientWidth, 200), height = 132, left = 30, right = 8, top = 12, bottom = 24;
+    const width = Math.max(box.clientWidth, 200), height = 132, left = 38, right = 8, top = 12, bottom = 24;
     const x = (t) => left + ((t + 0.5) / Math.max(e.actions, 8)) * (width - left - right);
     const highest = Math.max(...scored.flatMap(([turn]) => [turn.q, ...turn.cq]));
     const limit = [0.1, 0.2, 0.5].find((end) => highest <= end) ?? 1;

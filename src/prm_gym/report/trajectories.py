@@ -53,7 +53,7 @@ def sample(runs: list[dict[str, Any]], count: int, seed: int) -> tuple[list[dict
             q = f"Q_{iteration['n'] - 1}"
             try:
                 scores = _scores(iteration["folder"], chosen)
-            except (UserError, OSError, ValueError, ImportError) as error:  # whatever keeps a checkpoint from loading
+            except UserError as error:
                 notes.append(f"{run['name']}: no {q} beside the episodes of iteration {iteration['n']}: {error}")
                 scores = [None] * len(chosen)
             for episode, of_turns in zip(chosen, scores, strict=True):
@@ -130,7 +130,7 @@ def _as_dict(episode: Episode, scores: list[list[float] | None] | None) -> dict[
 
 def _scores(iteration: Path, episodes: list[Episode]) -> list[list[list[float] | None] | None]:
     """Per episode and executed turn: Q of the action taken, then of each admissible command in order; None for a turn
-    over Q's context. Raises what keeps Q from being loaded.
+    over Q's context. Raises `UserError` if Q cannot be loaded.
     """
     checkpoint = iteration / "prm"
     if not (checkpoint / "config.json").is_file():
@@ -140,7 +140,12 @@ def _scores(iteration: Path, episodes: list[Episode]) -> list[list[list[float] |
         from prm_gym.policies.prm import PRMScorer
     except ImportError as error:
         raise UserError("Q", f"{error.name} is not installed", "pip install 'prm-gym[trl]'") from None
-    scorer = PRMScorer(checkpoint, prompt=prompt, max_batch=_SCORED_AT_ONCE)
+    try:
+        scorer = PRMScorer(checkpoint, prompt=prompt, max_batch=_SCORED_AT_ONCE)
+    except UserError:
+        raise
+    except Exception as error:  # a damaged checkpoint raises whatever its format's library likes
+        raise UserError(checkpoint, f"cannot be loaded ({error})", "train it again") from error
     return asyncio.run(score_turns(scorer, prompt, episodes))
 
 
