@@ -156,6 +156,17 @@ def test_nothing_a_recipe_names_is_made_by_nobody(folder: Path) -> None:
             assert f"--out {word}" in head or word in outputs or plain in made, word
 
 
+def test_the_embedded_experiment_is_the_same_on_both_hosts() -> None:
+    """All of recipe.yaml but the host, and in the hosts' files what both of them have a field for."""
+    here, there = (ROOT / "recipes" / name for name in ("embedded-open-instruct", "embedded"))
+    ours, theirs = (yaml.safe_load((folder / "recipe.yaml").read_text("utf-8")) for folder in (here, there))
+    assert {**ours, "host": "trl"} == theirs
+    for name in ("sft.yaml", "prm.yaml", "online_dpo.yaml"):
+        ours, theirs = (yaml.safe_load((folder / name).read_text("utf-8")) for folder in (here, there))
+        fields = {"model_name_or_path", "reward_model_path", "output_dir", "temperature", "beta", "seed"}
+        assert {key: ours.get(key) for key in fields} == {key: theirs.get(key) for key in fields}, name
+
+
 def test_shaping_without_its_value_model_says_so_before_stage_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
