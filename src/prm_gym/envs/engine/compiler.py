@@ -55,6 +55,7 @@ class _Compiler:
         self.facts = self.always | {fact for variable, fact in enumerate(self.task.facts) if self.start >> variable & 1}
         self.entities = self.name_entities()
         self.number = {entity.id: number for number, entity in enumerate(self.entities)}
+        # The intro and the commands are written from these, as if they never changed.
         at_start = [(name, self.numbers_of(arguments), None) for name, arguments in sorted(self.facts)]
         self.beginnings = Sketcher(self.rules, FactIndex(self.entities, at_start))
 
@@ -68,7 +69,7 @@ class _Compiler:
         place = exclusive_group(self.task)
         order = sorted(kept, key=lambda v: (self.task.layers[v], self.task.facts[v]))
         renumber = {variable: number for number, variable in enumerate(order)}
-        texts = self.texts(asked, history, renumber)
+        texts = self.texts(history, renumber)
         rows, checks = [], []
         for operator in sorted(self.task.operators, key=lambda operator: (operator.action, operator.arguments)):
             row = self.operation(operator, texts, renumber)
@@ -160,7 +161,7 @@ class _Compiler:
                     kept |= {v for v, _ in axiom.conditions}
         return kept
 
-    def texts(self, asked: set[str], history: Iterable[int], renumber: dict[int, int]) -> Sketcher:
+    def texts(self, history: set[int], renumber: dict[int, int]) -> Sketcher:
         """What feedback is made of, the intro as text number 0."""
         read(self.rules, INTRO, ())
         facts: list[Known] = [(name, self.numbers_of(arguments), None) for name, arguments in sorted(self.always)]

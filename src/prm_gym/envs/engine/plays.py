@@ -8,12 +8,12 @@ import zlib
 from collections.abc import Sequence
 
 from prm_gym.envs.engine.graph import BEGINNING, Graph, Node
-from prm_gym.envs.engine.storage import Stored
+from prm_gym.envs.engine.storage import FORMAT, Stored
 from prm_gym.envs.play import Snapshot
 from prm_gym.errors import UserError
 
 NOTHING_HAPPENS = "Nothing happens."
-ENGINE = "exact"
+ENGINE = f"exact {FORMAT}"  # a snapshot has the numbers of a compiled game
 _NOTHING = -1  # where another text has its number
 
 
