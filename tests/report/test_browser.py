@@ -65,7 +65,7 @@ def page(request, driver, address):
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
     driver.get("about:blank")
     driver.get(address)
-    driver.scheme = scheme
+    driver.scheme, driver.width = scheme, width
     yield driver
     assert driver.get_log("browser") == []
 
@@ -154,9 +154,9 @@ def test_nothing_is_wider_than_the_window(page) -> None:
         page.execute_script("arguments[0].open = true", details)
     for row in (0, -1):  # the last episode is of the run with hostile text
         all_of(page, "#list [role=option]")[row].click()
-        assert page.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+        assert page.execute_script("return document.documentElement.scrollWidth") <= page.width
     tables = all_of(page, ".scroll")
-    assert all(table.rect["width"] <= page.execute_script("return innerWidth") for table in tables)
+    assert all(table.rect["width"] <= page.width for table in tables)
 
 
 def test_injected_markup_is_text_and_does_not_run(page) -> None:
