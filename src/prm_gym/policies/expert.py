@@ -79,15 +79,18 @@ class ExpertPolicy:
 
 
 def _mistake(state: State, rng: random.Random) -> str:
-    """A command of known names that is not admissible at `state`; `look` if ten draws find none."""
-    memory = read_history(state)
+    """A command of known names that is not admissible at `state`; `look` if ten draws find none. Half of the draws are
+    about what the task asks for, as if it were here: a model that reads what follows learns when it is not.
+    """
+    goal, memory = read_task(state.task), read_history(state)
     things = sorted({thing for inside in memory.contents.values() for thing in inside} | {memory.held} - {""})
+    here = [command.removeprefix("examine ") for command in state.admissible_commands if command.startswith("examine ")]
     for _ in range(10):
-        place = rng.choice(memory.receptacles or ["shelf 1"])
-        forms = [f"go to {place}", f"open {place}"]
-        if things:
-            thing = rng.choice(things)
-            forms += [f"take {thing} from {place}", f"move {thing} to {place}"]
+        if rng.random() < 0.5:
+            thing, place = f"{goal.target} {rng.choice('112')}", rng.choice(here or ["shelf 1"])
+        else:
+            thing, place = rng.choice(things or ["mug 1"]), rng.choice(memory.receptacles or ["shelf 1"])
+        forms = (f"go to {place}", f"open {place}", f"take {thing} from {place}", f"move {thing} to {place}")
         if (command := rng.choice(forms)) not in state.admissible_commands:
             return command
     return "look"

@@ -8,10 +8,21 @@ advise. Leaves out: models with convolutions.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
+
+
+@dataclass
+class MuonArguments:
+    """What a recipe may say beside the arguments of a trainer."""
+
+    muon_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Muon for hidden matrices at this rate; `learning_rate` is AdamW's, for the rest."},
+    )
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
@@ -49,3 +60,26 @@ def _output(model: nn.Module) -> Any:
     """The output matrix of a language model; None if there is none."""
     get: Callable[[], Any] = getattr(model, "get_output_embeddings", lambda: None)
     return get()
+
+
+def with_muon(trainer: type[Any], muon_lr: float | None) -> type[Any]:
+    """`trainer`, a class of transformers' `Trainer`, with this optimizer; as it is if `muon_lr` is None."""
+    if muon_lr is None:
+        return trainer
+
+    rate: float = muon_lr
+
+    class MuonTrainer(trainer):  # type: ignore[misc]
+        optimizer: Any
+
+        def create_optimizer(self, model: Any = None) -> Any:
+            if self.optimizer is None:
+                self.optimizer = MuonWithAdamW(
+                    model or self.model,
+                    lr=self.args.learning_rate,
+                    muon_lr=rate,
+                    betas=(self.args.adam_beta1, self.args.adam_beta2),
+                )
+            return self.optimizer
+
+    return MuonTrainer

@@ -27,8 +27,10 @@ def main(arguments: list[str]) -> None:
     from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
     from trl import TrlParser
 
-    parser = TrlParser((PRMArguments, TrainingArguments))
-    script, training = parser.parse_args_and_config(arguments, fail_with_unknown_args=True)[:2]
+    from prm_gym.hosts.trl.muon import MuonArguments, with_muon
+
+    parser = TrlParser((PRMArguments, TrainingArguments, MuonArguments))
+    script, training, optimizer = parser.parse_args_and_config(arguments, fail_with_unknown_args=True)[:3]
     tokenizer = load_tokenizer(script.model_name_or_path, "model_name_or_path")
 
     def encode(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -55,7 +57,7 @@ def main(arguments: list[str]) -> None:
         script.model_name_or_path, num_labels=1, problem_type="multi_label_classification", dtype=torch.float32
     )
     model.config.pad_token_id = tokenizer.pad_token_id
-    trainer = Trainer(
+    trainer = with_muon(Trainer, optimizer.muon_learning_rate)(
         model=model,
         args=training,
         train_dataset=load("train"),
