@@ -176,7 +176,7 @@ generators.TransformersGenerator.load, exchange.Exchange.send = loaded, sent
 def test_a_raised_error_ends_the_process(launch: Launch, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     """The generation thread is waiting for prompts then, and would keep the process alive."""
     monkeypatch.setenv("NOTE", os.devnull)
-    run = launch("online_dpo", recipe(), program=PROGRAM % "host.get_reward = lambda *_: 1 / 0", limit=120)
+    run = launch("online_dpo", recipe(), program=PROGRAM % "host.get_reward = lambda *_: 1 / 0", limit=300)
     assert run.status == 1
     assert "ZeroDivisionError" in run.log
 
