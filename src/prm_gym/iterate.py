@@ -48,7 +48,7 @@ class Run:
 
     def stages(self) -> list[Stage]:
         """The stages of this iteration in order, those of pi_0 before them if n is 1. Raises `UserError` if the
-        iteration before has not been made.
+        host, a value model that the labels want, or the iteration before is not there.
         """
         hosts.check(self.recipe.host)
         if "value_fn" in self.recipe.labels.options:
