@@ -9,7 +9,7 @@ from hashlib import sha256
 from html import unescape
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_world import EVIL, add_evaluation, make_run, page_data
 
@@ -28,6 +28,7 @@ def page(tmp_path_factory) -> str:
     return out.read_text("utf-8")
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.recursive(st.text() | st.just(EVIL), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
 def test_json_in_the_page_is_inert_and_comes_back(value) -> None:
     text = as_json(value)
