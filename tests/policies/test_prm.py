@@ -62,9 +62,8 @@ def test_candidates_at_a_state_share_its_prompt(monkeypatch):
     )
     candidates = [chat(state(10), f"go to shelf {i}") for i in range(10)]
     scorer.score_messages(candidates)
-    prompt, answers = fed
-    assert prompt > 100
-    assert answers <= 10 * 4
+    assert max(fed) > 100  # the prompt, once
+    assert sum(fed) - max(fed) <= 10 * 4  # the answers
 
 
 def test_over_the_context():
