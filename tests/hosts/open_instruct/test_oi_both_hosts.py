@@ -101,7 +101,7 @@ def test_their_soft_bce_losses_agree(
     }  # fmt: skip
     (tmp_path / "prm.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "prm_gym.hosts.trl", "prm", "--config", str(tmp_path / "prm.yaml")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     state = json.loads((tmp_path / "trl" / f"checkpoint-{steps}" / "trainer_state.json").read_text())
     ours = [entry["loss"] for entry in state["log_history"] if "loss" in entry]

@@ -106,7 +106,7 @@ print(json.dumps({
 @pytest.mark.parametrize(("stage", "processes"), [(2, 3), (3, 4)])
 def test_accelerate_and_deepspeed_read_them(checkout: Path, stage: int, processes: int) -> None:
     path = ROOT / "recipes" / "deepspeed" / f"zero{stage}.yaml"
-    done = subprocess.run([HOST_PYTHON, "-c", ZERO, str(path)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([HOST_PYTHON, "-c", ZERO, str(path)], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     wanted = {"stage": stage, "processes": processes, "precision": "bf16", "whole weights saved": stage == 3}
@@ -235,7 +235,7 @@ for name in sys.argv[3:]:
     print(name, [type(p).__name__ for p in parsed], parsed[0].push_to_hub, parsed[0].learning_rate)
 """
     command = [HOST_PYTHON, "-c", program, str(checkout), json.dumps(STAGE), *map(str, RECIPES)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     lines = [line for line in done.stdout.splitlines() if line.startswith(str(ROOT))]
     assert len(lines) == len(RECIPES)
@@ -262,7 +262,7 @@ open(sys.argv[2], "w").write(json.dumps(found))
 
     with tempfile.NamedTemporaryFile("r", suffix=".json") as file:
         command = [HOST_PYTHON, "-c", program, str(checkout), file.name]
-        subprocess.run(command, check=True, capture_output=True, timeout=300)
+        subprocess.run(command, check=True, capture_output=True, timeout=600)
         assert json.load(file) == json.loads((Path(__file__).parent / "fields.json").read_text())
 
 
