@@ -157,6 +157,31 @@ def test_mistakes_are_commands_that_are_not_admissible() -> None:
         assert action == "look" or any(name in action for name in ("desk 1", "drawer 1", "shelf 1"))
 
 
+def test_half_of_the_mistakes_are_about_what_the_task_asks_for() -> None:
+    first = "Looking quickly around you, you see a desk 1, and a shelf 1.\n\nYour task is to: put a mug in desk."
+    observations = (first, "You arrive at shelf 1. On the shelf 1, you see a pen 1.")
+    commands = ("go to desk 1", "examine shelf 1", "take pen 1 from shelf 1")
+    state = State("g", "put a mug in desk", observations, ("go to shelf 1",), commands)
+    actions = [ExpertPolicy(mistakes=1.0).respond(state, seed=seed).action for seed in range(400)]
+    here = [action for action in actions if action.startswith("take mug ") and action.endswith(" from shelf 1")]
+    assert 0.05 < len(here) / len(actions) < 0.4
+
+
+def test_dawdles_before_the_share_of_departures_asked_for_and_once() -> None:
+    first = "Looking quickly around you, you see a desk 1, and a shelf 1.\n\nYour task is to: put a mug in desk."
+    observations = (first, "You arrive at shelf 1. On the shelf 1, you see nothing.")
+    commands = ("go to desk 1", "examine shelf 1", "look")
+    expert = ExpertPolicy(dawdling=0.7)
+    before = State("g", "put a mug in desk", observations, ("go to shelf 1",), commands)
+    after = State(
+        "g", "put a mug in desk", (*observations, "You are facing the shelf 1."), ("go to shelf 1", "look"), commands
+    )
+    actions = [expert.respond(before, seed=seed).action for seed in range(1000)]
+    assert set(actions) == {"look", "go to desk 1"}
+    assert 0.65 < actions.count("look") / 1000 < 0.75
+    assert {expert.respond(after, seed=seed).action for seed in range(100)} == {"go to desk 1"}
+
+
 def test_searches_as_listed() -> None:
     first = (
         "Looking quickly around you, you see a shelf 2, a shelf 1, and a desk 1.\n\nYour task is to: put a mug in desk."

@@ -31,8 +31,8 @@ class ExpertPolicy:
         turns and which commands depends on the seed, the game and the turn.
     mistakes: share of turns on which a command is tried that is not admissible, made of names that were read: what a
         model imitates from such turns is how to go on after "Nothing happens."
-    dawdling: share of arrivals at a receptacle after which it takes a needless `look` first, a habit that costs a step.
-        A model imitates it at a low temperature too when the share is above one half.
+    dawdling: share of departures for another receptacle before which it takes a needless `look`, a habit that costs a
+        step. A model imitates it at a low temperature too when the share is above one half.
     search: receptacles in reach first; then `rare_first`, those of rare types and those that usually stand open, which
         finds things soonest; or `as_listed`, in the order of the first observation, which is easiest to imitate.
     """
@@ -66,15 +66,14 @@ class ExpertPolicy:
         """One response at `state`; samples differ only in their random actions."""
         rng = random.Random(f"{seed} {state.game_id} {state.turn} {sample}")
         draw = rng.random()
-        arrived = bool(state.actions) and state.actions[-1].startswith("go to ")
         if draw < self.random_actions:
             reason, action = RANDOM_REASON, rng.choice(state.admissible_commands)
         elif draw < self.random_actions + self.mistakes:
             reason, action = MISTAKE_REASON, _mistake(state, rng)
-        elif arrived and rng.random() < self.dawdling:
-            reason, action = DAWDLE_REASON, "look"
         else:
             reason, action = _Decision(state, self.search).make()
+            if action.startswith("go to ") and state.actions[-1:] != ("look",) and rng.random() < self.dawdling:
+                reason, action = DAWDLE_REASON, "look"
         return Response(text=format_response(reason, action), reason=reason, action=action)
 
 
