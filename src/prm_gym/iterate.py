@@ -119,7 +119,10 @@ class Run:
             return self._collect(
                 self.games("train", demonstrations.games),
                 ExpertPolicy(
-                    demonstrations.random_actions, mistakes=demonstrations.mistakes, search=demonstrations.search
+                    demonstrations.random_actions,
+                    mistakes=demonstrations.mistakes,
+                    dawdling=demonstrations.dawdling,
+                    search=demonstrations.search,
                 ),
                 collected,
                 rollouts_per_game=demonstrations.rollouts_per_game,

@@ -44,14 +44,15 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Demonstrations:
-    """Expert episodes for SFT, on `games` of the train split. `random_actions`, `mistakes` and `search` are those of
-    `prm_gym.policies.expert.ExpertPolicy`: they set how good the demonstrations are, and how easy to imitate.
+    """Expert episodes for SFT, on `games` of the train split. `random_actions`, `mistakes`, `dawdling` and `search` are
+    those of `prm_gym.policies.expert.ExpertPolicy`: they set how good demonstrations are, and how easy to imitate.
     """
 
     games: int
     rollouts_per_game: int = 1
     random_actions: float = 0.0
     mistakes: float = 0.0
+    dawdling: float = 0.0
     search: str = "rare_first"
     seed: int = 0
 
