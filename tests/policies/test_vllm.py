@@ -115,9 +115,13 @@ def test_the_ids_sampled_come_back_and_read_as_the_text(url, model):
     [responses] = act(url, model, n=8)
     for response in responses:
         assert 0 < response.response_tokens == len(response.token_ids) <= 16
-        # An untrained model writes stray bytes, of which a streaming decoder makes another number of marks.
-        decoded = tokenizer.decode(response.token_ids, skip_special_tokens=True)
-        assert decoded.replace("\ufffd", "") == response.text.replace("\ufffd", "")
+        # An untrained model writes stray bytes, of which a streaming decoder makes something else; all other pieces
+        # stand in the text, in their order.
+        end = 0
+        for piece in tokenizer.convert_ids_to_tokens(response.token_ids):
+            if not piece.startswith(("<0x", "<|")):
+                assert piece in response.text[end:], (piece, response.text)
+                end = response.text.index(piece, end) + len(piece)
         assert response.finished == (response.token_ids[-1] == tokenizer.eos_token_id)
 
 
@@ -153,7 +157,7 @@ def test_scores_are_those_of_the_same_model_in_process(model, tmp_path):
 
     torch.manual_seed(0)
     classifier = transformers.AutoModelForSequenceClassification.from_pretrained(model, num_labels=1)
-    classifier.score.weight.data.normal_()
+    classifier.score.weight.data.normal_(std=0.1)  # no score near 0 or 1
     classifier.save_pretrained(tmp_path / "prm")
     transformers.AutoTokenizer.from_pretrained(model).save_pretrained(tmp_path / "prm")
     pairs = [(STATE, Response(f"ACTION: {action}", "", action)) for action in ("look", "go to sink 1", "open cabinet")]
