@@ -51,10 +51,12 @@ class ExpertPolicy:
                 raise UserError("expert policy", f"{share} is no share", "give 0 to 1", field=field)
         if search not in ("rare_first", "as_listed"):
             raise UserError("expert policy", f"no order {search!r}", "say rare_first or as_listed", field="search")
-        self.random_actions, self.mistakes, self.dawdling = shares.values()
+        self.random_actions = random_actions
+        self.mistakes = mistakes
+        self.dawdling = dawdling
         self.search = search
-        shares = {"random": random_actions, "mistakes": mistakes, "dawdling": dawdling}
-        self.policy_id = "-".join(["expert", *(f"{name}{share:g}" for name, share in shares.items() if share)])
+        named = [f"{field.removesuffix('_actions')}{share:g}" for field, share in shares.items() if share]
+        self.policy_id = "-".join(["expert", *named])
 
     async def act(self, state: State, *, n: int = 1, seed: int = 0) -> list[Response]:
         return [self.respond(state, seed=seed, sample=sample) for sample in range(n)]

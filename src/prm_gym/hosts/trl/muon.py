@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass
@@ -32,13 +34,9 @@ class MuonWithAdamW(torch.optim.Optimizer):
     hold both parts.
     """
 
-    def __init__(self, model: nn.Module, *, lr: float, muon_lr: float, betas: tuple[float, float]) -> None:
-        outer = {
-            id(p)
-            for module in model.modules()
-            if isinstance(module, nn.Embedding) or module is _output(model)
-            for p in module.parameters()
-        }
+    def __init__(self, model: PreTrainedModel, *, lr: float, muon_lr: float, betas: tuple[float, float]) -> None:
+        ends = (model.get_input_embeddings(), model.get_output_embeddings())
+        outer = {id(p) for end in ends if end is not None for p in end.parameters()}
         trained = [p for p in model.parameters() if p.requires_grad]
         hidden = [p for p in trained if p.ndim == 2 and id(p) not in outer]
         rest = [p for p in trained if p.ndim != 2 or id(p) in outer]
@@ -54,12 +52,6 @@ class MuonWithAdamW(torch.optim.Optimizer):
             part.param_groups, part.state = [group], self.state
             part.step()
         return loss
-
-
-def _output(model: nn.Module) -> Any:
-    """The output matrix of a language model; None if there is none."""
-    get: Callable[[], Any] = getattr(model, "get_output_embeddings", lambda: None)
-    return get()
 
 
 def with_muon(trainer: type[Any], muon_lr: float | None) -> type[Any]:
