@@ -80,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     rollout.add_argument("--states-per-episode", type=int, default=2)
     rollout.add_argument("--actions-per-state", type=int, default=2)
     rollout.add_argument("--continuations", type=int, default=1)
+    rollout.add_argument(
+        "--branch-temperature", type=float, help="of the actions at a branch point; default: --temperature"
+    )
 
     label = commands.add_parser("label", help="Make a dataset of collected episodes.")
     kinds = label.add_subparsers(required=True, metavar="KIND")
@@ -221,11 +224,13 @@ def _rollout(options: argparse.Namespace) -> None:
     }
     policy, games = _policy(options), _found(options)
     if options.branch_from:
+        hot = options.branch_temperature
         summary = rollout.rollout_branches(
             options.branch_from,
             games,
             policy,
             options.out,
+            proposals=None if hot is None else _policy(argparse.Namespace(**{**vars(options), "temperature": hot})),
             states_per_episode=options.states_per_episode,
             actions_per_state=options.actions_per_state,
             continuations=options.continuations,

@@ -332,6 +332,7 @@ class Run:
             self.games(split),
             self._sampled(self.n - 1),
             out,
+            proposals=None if b.temperature is None else self._sampled(self.n - 1, b.temperature),
             states_per_episode=b.states_per_episode,
             actions_per_state=b.actions,
             continuations=b.continuations,

@@ -79,12 +79,14 @@ class Rollouts:
 @dataclass(frozen=True)
 class Branches:
     """Stage 1, states visited again: at `states_per_episode` states of each collected episode `actions` different
-    actions, each followed by `continuations` rollouts.
+    actions, each followed by `continuations` rollouts. `temperature` is that of the actions at the state, if not the
+    recipe's; what follows is sampled as all rollouts are.
     """
 
     states_per_episode: int
     actions: int
     continuations: int
+    temperature: float | None = None
 
 
 @dataclass(frozen=True)

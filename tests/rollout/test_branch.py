@@ -83,6 +83,16 @@ def test_the_candidates_are_the_first_different_actions_sampled(parents, tmp_pat
         assert {episode.turns[t].action for episode in branches} in expected[branches[0].turns[t].state_key]
 
 
+def test_proposals_choose_the_actions_and_the_policy_goes_on_from_there(parents, tmp_path):
+    asked, going_on = Walker(commands=["go left"]), Walker(commands=["go right"])
+    run(parents, tmp_path / "out", going_on, proposals=asked, samples=5)
+    assert {n for _, n, _ in asked.calls} == {5}
+    assert {n for _, n, _ in going_on.calls} == {1}
+    for episode in content(tmp_path / "out").values():
+        taken = [turn.action for turn in episode.turns[episode.branch_turn : episode.actions]]
+        assert taken == ["go left"] + ["go right"] * (len(taken) - 1)
+
+
 def test_the_response_at_the_branch_is_the_one_sampled_there(parents, tmp_path):
     run(parents, tmp_path / "out")
     for episode in content(tmp_path / "out").values():

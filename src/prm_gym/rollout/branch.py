@@ -1,10 +1,11 @@
 """Branches: from states of collected episodes, several actions, and several continuations of each.
 
-For every parent episode and chosen turn t, the policy is asked for `samples` responses at s_t. Those with different
-environment actions, in the order sampled, are the candidates; at most `actions_per_state` are kept. Each is executed
-in s_t `continuations` times, and the policy goes on from there to the end. Every continuation is a whole episode in
-the store: `parent_id` and `branch_turn` = t say that its turns before t are the parent's, replayed and checked against
-the parent's text. The action at t was chosen for being different, so it is a visit of (s_t, a) but no sample of pi.
+For every parent episode and chosen turn t, the policy (or `proposals`, say the same one at a higher temperature) is
+asked for `samples` responses at s_t. Those with different environment actions, in the order sampled, are the
+candidates; at most `actions_per_state` are kept. Each is executed in s_t `continuations` times, and the policy goes on
+from there to the end. Every continuation is a whole episode in the store: `parent_id` and `branch_turn` = t say that
+its turns before t are the parent's, replayed and checked against the parent's text. The action at t was chosen for
+being different, so it is a visit of (s_t, a) but no sample of pi.
 
 `where="uncertain"` asks at every candidate turn and keeps those where the entropy of the sampled actions is largest.
 `fill_uniform` adds uniformly drawn admissible commands where the policy offers fewer than `actions_per_state`; nobody
@@ -61,6 +62,7 @@ async def branch(
     policy: Policy,
     out: str | PathLike[str],
     *,
+    proposals: Policy | None = None,
     where: Literal["all", "uncertain"] = "all",
     every: int = 1,
     states_per_episode: int | None = None,
@@ -83,6 +85,8 @@ async def branch(
     Parameters
     ----------
     games: must hold the parents' games.
+    proposals: who is asked for the actions at a state, if not `policy`. Q(s, a) is that of `policy`, which goes on from
+        there; it can be cool, for returns with little noise, while hot proposals show more actions.
     where, every, states_per_episode: the turns t of a parent with t divisible by `every`; of them all, a seeded draw
         of `states_per_episode`, or (`uncertain`) the `states_per_episode` of largest entropy above 0.
     samples: responses asked for at a state; at least `actions_per_state`.
@@ -114,6 +118,7 @@ async def branch(
     settings = {
         "kind": "branch",
         "policy_id": policy.policy_id,
+        "proposals": None if proposals is None else proposals.policy_id,
         "iteration": iteration,
         "seed": seed,
         "max_episode_steps": max_episode_steps,
@@ -126,7 +131,8 @@ async def branch(
     }
     by_id = {game.game_id: game for game in games}
     make_env = make_env or alfworld(games, max_episode_steps)
-    chooser = _Chooser(policy, where, every, states_per_episode, actions_per_state, samples, fill_uniform, seed)
+    proposer = proposals or policy
+    chooser = _Chooser(proposer, where, every, states_per_episode, actions_per_state, samples, fill_uniform, seed)
     with (
         EpisodeWriter(out) as writer,
         Monitor(out, bar=progress, tensorboard=tensorboard, wandb_project=wandb_project) as monitor,
@@ -181,8 +187,9 @@ def rollout_branches(
     out: str | PathLike[str],
     **options: Any,
 ) -> Summary:
-    """`branch` for callers without an event loop. Closes the policy's connections at the end."""
-    return run_and_close(branch(parents, games, policy, out, **options), policy)
+    """`branch` for callers without an event loop. Closes the connections of both policies at the end."""
+    closed = [policy, proposals] if (proposals := options.get("proposals")) else [policy]
+    return run_and_close(branch(parents, games, policy, out, **options), *closed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,14 +131,15 @@ async def in_parallel(items: Iterable[T], work: Callable[[T], Awaitable[None]], 
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def run_and_close(work: Coroutine[Any, Any, T], policy: Policy) -> T:
-    """Run `work` in an event loop of its own and close the policy before the loop ends."""
+def run_and_close(work: Coroutine[Any, Any, T], *policies: Policy) -> T:
+    """Run `work` in an event loop of its own and close the policies before the loop ends."""
 
     async def main() -> T:
         try:
             return await work
         finally:
-            await policy.close()
+            for policy in policies:
+                await policy.close()
 
     return asyncio.run(main())
 

@@ -42,6 +42,16 @@ def test_every_parameter_is_in_one_group(model: Any) -> None:
     assert [group["lr"] for group in groups] == [2e-2, 1e-2]
 
 
+def test_the_score_of_a_prm_is_an_output(model: Any) -> None:
+    from transformers import LlamaForSequenceClassification
+
+    model.config.num_labels, model.config.pad_token_id = 1, 0
+    prm = LlamaForSequenceClassification(model.config)
+    muon, adamw = ({id(p) for p in group["params"]} for group in MuonWithAdamW(prm, **RATES).param_groups)
+    assert id(prm.score.weight) in adamw
+    assert muon
+
+
 def test_a_step_is_torchs_own_of_each_part(model: Any) -> None:
     optimizer = MuonWithAdamW(model, **RATES)
     copied = [[torch.nn.Parameter(p.detach().clone()) for p in group["params"]] for group in optimizer.param_groups]

@@ -1,8 +1,8 @@
 """Muon for the matrices inside a model, AdamW for all else, as one optimizer.
 
 Muon (K. Jordan et al., 2024; `torch.optim.Muon`) orthogonalises the momentum of each weight matrix. A model made from
-scratch learns from far fewer steps with it; embeddings, the output matrix and vectors stay with AdamW, as its authors
-advise. Leaves out: models with convolutions.
+scratch learns from far fewer steps with it; embeddings, heads (the output matrix, a PRM's score) and vectors stay with
+AdamW, as its authors advise. Leaves out: models with convolutions.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class MuonWithAdamW(torch.optim.Optimizer):
     """
 
     def __init__(self, model: PreTrainedModel, *, lr: float, muon_lr: float, betas: tuple[float, float]) -> None:
-        ends = (model.get_input_embeddings(), model.get_output_embeddings())
-        outer = {id(p) for end in ends if end is not None for p in end.parameters()}
+        embedding = model.get_input_embeddings().weight
+        inside = {id(p) for p in model.base_model.parameters() if p.ndim == 2 and p is not embedding}
         trained = [p for p in model.parameters() if p.requires_grad]
-        hidden = [p for p in trained if p.ndim == 2 and id(p) not in outer]
-        rest = [p for p in trained if p.ndim != 2 or id(p) in outer]
+        hidden = [p for p in trained if id(p) in inside]
+        rest = [p for p in trained if id(p) not in inside]
         self._muon = torch.optim.Muon(hidden, lr=muon_lr, weight_decay=0.0)
         self._adamw = torch.optim.AdamW(rest, lr=lr, betas=betas, weight_decay=0.0)
         super().__init__([*self._muon.param_groups, *self._adamw.param_groups], {})
