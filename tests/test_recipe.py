@@ -35,8 +35,8 @@ def changed(tmp_path: Path, path: str, value: Any) -> Path:
 def test_every_shipped_recipe_loads_and_fills(folder: Path, tmp_path: Path) -> None:
     loaded = recipe.load(folder)
     for file in filter(None, (loaded.start.sft, loaded.stages.prm, loaded.stages.online_dpo)):
-        recipe.fill_file(folder / file, tmp_path / "run", 2, tmp_path / "filled.yaml")
-        assert isinstance(yaml.safe_load((tmp_path / "filled.yaml").read_text()), dict)
+        filled = recipe.fill((folder / file).read_text(), tmp_path / "run", 2, file)
+        assert isinstance(yaml.safe_load(filled), dict)
 
 
 @pytest.mark.parametrize("folder", sorted(path.parent for path in RECIPES.glob("*/recipe.yaml")), ids=lambda p: p.name)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from os import PathLike
 
 
@@ -14,3 +15,12 @@ class UserError(Exception):
     def __init__(self, where: str | PathLike[str], problem: str, remedy: str, *, field: str | None = None) -> None:
         place = f"{where}: {field}" if field else f"{where}"
         super().__init__(f"{place}: {problem}; {remedy}")
+
+    def __reduce__(self) -> tuple[Callable[[str], UserError], tuple[str]]:
+        return _said, (str(self),)  # so that it comes back from another process
+
+
+def _said(text: str) -> UserError:
+    error = UserError.__new__(UserError)
+    Exception.__init__(error, text)
+    return error

@@ -15,8 +15,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from prm_gym.stage import Stage
 if TYPE_CHECKING:
     from prm_gym.envs.games import Game
     from prm_gym.policies.prm import PRMScorer
+    from prm_gym.rollout import Summary
     from prm_gym.types import Policy
 
 
@@ -118,7 +120,8 @@ class Run:
 
             return self._collect(
                 self.games("train", demonstrations.games),
-                ExpertPolicy(
+                partial(
+                    ExpertPolicy,
                     demonstrations.random_actions,
                     mistakes=demonstrations.mistakes,
                     dawdling=demonstrations.dawdling,
@@ -157,7 +160,7 @@ class Run:
         def collect() -> dict[str, Any]:
             return self._collect(
                 self.games("train", wanted.games),
-                self._sampled(self.n - 1),
+                self._sampler(self.n - 1),
                 rollouts,
                 rollouts_per_game=wanted.per_game,
                 max_games=wanted.games,
@@ -218,8 +221,8 @@ class Run:
         filled = recipe.fill(source.read_text("utf-8"), self.root, self.n, source)
 
         def make() -> None:
-            file = recipe.fill_file(source, self.root, self.n, out / config)
-            hosts.launch(self.recipe.host, name, file, out, self.recipe.stages.processes)
+            (out / config).write_text(filled, "utf-8")  # the host's launcher gets nothing else
+            hosts.launch(self.recipe.host, name, out / config, out, self.recipe.stages.processes)
 
         title = {"sft": "pi_0 by SFT", "prm": f"Q_{self.n - 1}", "online_dpo": f"pi_{self.n} by online DPO"}[name]
         return Stage(
@@ -239,7 +242,7 @@ class Run:
             from prm_gym.store import read_episodes
 
             games = self.games(wanted.split, wanted.games)
-            policy = self._sampled(self.n - 1)
+            policy = self._sampler(self.n - 1)
             self._collect(games, policy, out / "rollouts", max_games=wanted.games, iteration=self.n - 1, seed=1)
             self._branch(out / "rollouts", wanted.split, wanted.branches, out / "branches")
             scorer = self._scorer()
@@ -263,13 +266,9 @@ class Run:
         out = self.iter / "eval" / f"pi_{n}_{mode}"
 
         def make() -> dict[str, Any]:
-            from prm_gym.policies.best_of_n import BestOfN
             from prm_gym.store import read_episodes
 
-            temperature = e.temperature if prm is None else e.best_of_temperature
-            policy = self._sampled(n, temperature)
-            if prm is not None:
-                policy = BestOfN(policy, self._scorer(), e.best_of)
+            policy = self._sampler(n, e.temperature) if prm is None else self._best_of
             games = self.games(e.split, e.games)
             self._collect(games, policy, out / "episodes", max_games=e.games, iteration=n, seed=e.seed)
             episodes = read_episodes(out / "episodes")
@@ -283,6 +282,10 @@ class Run:
         return Stage(title, out, settings, make)
 
     # --- rollouts ---------------------------------------------------------------------------------------------------
+
+    def _sampler(self, n: int, temperature: float | None = None) -> Callable[[], Policy]:
+        """Makes pi_n, in whatever process it is called."""
+        return partial(self._sampled, n, temperature)
 
     def _sampled(self, n: int, temperature: float | None = None) -> Policy:
         """pi_n as a policy, in process or on the recipe's servers; the rollout that it is made for closes it."""
@@ -318,29 +321,60 @@ class Run:
 
         return PRMScorer(self.iter / "prm", prompt=self.recipe.prompt, max_batch=self.recipe.sampling.max_batch)
 
-    def _collect(self, games: list[Game], policy: Policy, out: Path, **options: Any) -> dict[str, Any]:
-        from prm_gym.rollout import rollout
+    def _best_of(self) -> Policy:
+        """BoN(pi_n, Q_{n-1})."""
+        from prm_gym.policies.best_of_n import BestOfN
 
-        options = {"max_episode_steps": self.recipe.max_episode_steps, **options}
-        return rollout(games, policy, out, concurrency=2 * self.recipe.sampling.max_batch, **options).as_dict()
+        e = self.recipe.evaluation
+        return BestOfN(self._sampled(self.n, e.best_of_temperature), self._scorer(), e.best_of)
+
+    def _collect(self, games: list[Game], policy: Callable[[], Policy], out: Path, **options: Any) -> dict[str, Any]:
+        """Rollouts by what `policy` makes, in as many processes as the recipe says; the counts."""
+        return self._play(partial(_rollout, games, policy), out, **options)
 
     def _branch(self, parents: Path, split: str, b: Branches, out: Path) -> dict[str, Any]:
-        from prm_gym.rollout import rollout_branches
-
-        summary = rollout_branches(
-            parents,
-            self.games(split),
-            self._sampled(self.n - 1),
+        policy, hot = self._sampler(self.n - 1), None
+        if b.temperature is not None:
+            hot = self._sampler(self.n - 1, b.temperature)
+        return self._play(
+            partial(_rollout_branches, parents, self.games(split), policy, hot),
             out,
-            proposals=None if b.temperature is None else self._sampled(self.n - 1, b.temperature),
             states_per_episode=b.states_per_episode,
             actions_per_state=b.actions,
             continuations=b.continuations,
-            max_episode_steps=self.recipe.max_episode_steps,
             iteration=self.n - 1,
-            concurrency=2 * self.recipe.sampling.max_batch,
         )
-        return summary.as_dict()
+
+    def _play(self, play: Callable[..., Summary], out: Path, **options: Any) -> dict[str, Any]:
+        from prm_gym.rollout import in_processes
+
+        sampling = self.recipe.sampling
+        shared = {"max_episode_steps": self.recipe.max_episode_steps, "concurrency": 2 * sampling.max_batch}
+        return in_processes(partial(play, {**shared, **options}), out, sampling.processes).as_dict()
+
+
+def _rollout(
+    games: list[Game], policy: Callable[[], Policy], options: dict[str, Any], out: Path, share: tuple[int, int]
+) -> Summary:
+    from prm_gym.rollout import rollout
+
+    return rollout(games, policy(), out, share=share, progress=share[0] == 0, **options)
+
+
+def _rollout_branches(
+    parents: Path,
+    games: list[Game],
+    policy: Callable[[], Policy],
+    hot: Callable[[], Policy] | None,
+    options: dict[str, Any],
+    out: Path,
+    share: tuple[int, int],
+) -> Summary:
+    from prm_gym.rollout import rollout_branches
+
+    proposals = hot() if hot else None
+    options = {"proposals": proposals, "share": share, "progress": share[0] == 0, **options}
+    return rollout_branches(parents, games, policy(), out, **options)
 
 
 def _link(link: Path, target: Path) -> None:

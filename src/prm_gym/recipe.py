@@ -34,12 +34,15 @@ class Games:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a policy is sampled. `server`: base URLs of OpenAI-compatible servers; in process without them."""
+    """How a policy is sampled. `server`: base URLs of OpenAI-compatible servers; in process without them, and then in
+    `processes` of them, each with a copy of the policy.
+    """
 
     temperature: float
     max_new_tokens: int
     max_batch: int = 64
     server: list[str] = field(default_factory=list)
+    processes: int = 1
 
 
 @dataclass(frozen=True)
@@ -194,10 +197,3 @@ def fill(text: str, run: str | PathLike[str], iteration: int, where: str | PathL
     if left := re.search(r"\{[a-z][a-z0-9_+-]*\}", filled):
         raise UserError(where, f"unknown placeholder {left[0]}", "use {run}, {iter} or {iter-1}")
     return filled
-
-
-def fill_file(source: Path, run: Path, iteration: int, out: Path) -> Path:
-    """Write the host's YAML `source`, filled in, to `out`; the host's launcher gets nothing else."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(fill(source.read_text("utf-8"), run, iteration, source), "utf-8")
-    return out

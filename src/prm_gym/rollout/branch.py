@@ -75,6 +75,7 @@ async def branch(
     iteration: int = 0,
     concurrency: int = 64,
     max_failed_share: float = 0.05,
+    share: tuple[int, int] = (0, 1),
     make_env: Callable[[], Environment] | None = None,
     progress: bool = True,
     tensorboard: bool = False,
@@ -91,6 +92,7 @@ async def branch(
         of `states_per_episode`, or (`uncertain`) the `states_per_episode` of largest entropy above 0.
     samples: responses asked for at a state; at least `actions_per_state`.
     max_episode_steps: actions in all, the parent's included.
+    share: (i, n) for the i-th of n shares of the parents, drawn by their ids, when n processes share them.
 
     The other arguments, what is returned and what is raised are those of `collect`.
     """
@@ -157,12 +159,17 @@ async def branch(
             with (out / POINTS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
-        new = (parent for parent in read_episodes(*folders) if parent.episode_id not in points)
+        def shared() -> Iterator[Episode]:
+            for parent in read_episodes(*folders):
+                if hash_seed("share", parent.episode_id) % share[1] == share[0]:
+                    yield parent
+
+        new = (parent for parent in shared() if parent.episode_id not in points)
         await in_parallel(new, choose, concurrency)
         failures.check()
 
         def plans() -> Iterator[Plan]:
-            for parent in read_episodes(*folders):
+            for parent in shared():
                 for point in points.get(parent.episode_id, ()):
                     for number, action in enumerate(point.actions):
                         for index in range(continuations):

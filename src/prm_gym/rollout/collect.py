@@ -36,6 +36,7 @@ async def collect(
     iteration: int = 0,
     concurrency: int = 64,
     max_failed_share: float = 0.05,
+    share: tuple[int, int] = (0, 1),
     make_env: Callable[[], Environment] | None = None,
     progress: bool = True,
     tensorboard: bool = False,
@@ -50,6 +51,7 @@ async def collect(
     max_games: draw that many of the games; a larger number later extends the same drawing.
     iteration: n of pi_n, stored with every episode.
     max_failed_share: in [0, 1]; a larger share of failed episodes stops the run.
+    share: (i, n) for every n-th of the drawn games from the i-th on, when n processes share them.
     make_env: an environment for one worker; ALFWorld with the exact engine if None.
 
     Returns this run's counts. Raises `UserError` for bad arguments, a folder begun with other settings, or too many
@@ -76,7 +78,7 @@ async def collect(
         claim_folder(out, settings)
         every = [
             _plan(game, index, seed, iteration, policy.policy_id)
-            for game in drawn
+            for game in drawn[share[0] :: share[1]]
             for index in range(rollouts_per_game)
         ]
         plans = [plan for plan in every if plan.episode_id not in writer.finished]

@@ -1,0 +1,66 @@
+"""The same collection by several processes, each with an environment loop and a policy of its own.
+
+For policies in process: one process keeps little more than one core busy. Every process collects its share of the
+episodes into `OUT/share-<i>`; when all are done their episodes become the store `OUT`, which then holds what a single
+process would have written. A run that was stopped goes on in the shares.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import fields
+from multiprocessing import get_context
+from pathlib import Path
+
+from prm_gym.errors import UserError
+from prm_gym.rollout.progress import Summary
+from prm_gym.rollout.run import SETTINGS
+from prm_gym.store import EpisodeWriter, read_episodes
+
+Share = tuple[int, int]  # (i, n): the i-th of n shares
+Work = Callable[[Path, Share], Summary]
+
+
+def in_processes(work: Work, out: Path, processes: int) -> Summary:
+    """Call `work(folder, (i, processes))` in a process of its own for each share i, then gather the stores in `out`.
+
+    `work` is picklable; `collect` and `branch` take the share as an argument. Returns the counts of all shares. Raises
+    `UserError` if `processes` is less than 1, and what `work` raises.
+    """
+    if processes < 1:
+        raise UserError("processes", f"{processes} is not a positive number", "say 1 or more")
+    if processes == 1:
+        return work(out, (0, 1))
+    shares = [out / f"share-{i}" for i in range(processes)]
+    threads = str(max(1, (os.cpu_count() or 1) // processes))
+    # Not forked: the caller may have threads (torch, an event loop) whose locks a fork would copy.
+    with ProcessPoolExecutor(processes, get_context("spawn"), _set_threads, (threads,)) as pool:
+        running = [pool.submit(work, folder, (i, processes)) for i, folder in enumerate(shares)]
+        summaries = [future.result() for future in running]
+    _gather(shares, out)
+    return _sum(summaries)
+
+
+def _set_threads(threads: str) -> None:
+    os.environ["OMP_NUM_THREADS"] = threads  # before torch is imported
+
+
+def _gather(shares: list[Path], out: Path) -> None:
+    with EpisodeWriter(out) as writer:
+        for share in shares:
+            # a share may have had nothing to do
+            for episode in read_episodes(share) if any(share.glob("*.parquet")) else ():
+                if episode.episode_id not in writer.finished:
+                    writer.add(episode)
+    shutil.copyfile(shares[0] / SETTINGS, out / SETTINGS)
+    for share in shares:
+        shutil.rmtree(share)
+
+
+def _sum(summaries: list[Summary]) -> Summary:
+    total = Summary(*(sum(getattr(s, field.name) for s in summaries) for field in fields(Summary)))
+    total.seconds = max(s.seconds for s in summaries)
+    return total

@@ -1,0 +1,66 @@
+"""Collection by several processes: the store of one process, resuming, errors that come through."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+from rollout_world import Corridor, Walker, content, make_games
+
+from prm_gym.errors import UserError
+from prm_gym.rollout import in_processes, rollout, rollout_branches
+from prm_gym.rollout.progress import Summary
+
+OPTIONS = {"make_env": Corridor, "progress": False, "seed": 3}
+
+
+def collect(out: Path, share: tuple[int, int]) -> Summary:
+    return rollout(make_games(5), Walker(), out, rollouts_per_game=2, share=share, **OPTIONS)
+
+
+def branch(parents: Path, out: Path, share: tuple[int, int]) -> Summary:
+    return rollout_branches(parents, make_games(5), Walker(), out, share=share, **OPTIONS)
+
+
+def refuse(out: Path, share: tuple[int, int]) -> Summary:
+    raise UserError(out, f"share {share[0]} of {share[1]} is refused", "do not ask", field="games")
+
+
+def test_the_store_is_that_of_one_process(tmp_path):
+    alone = in_processes(collect, tmp_path / "one", 1)
+    together = in_processes(collect, tmp_path / "two", 2)
+    assert content(tmp_path / "two") == content(tmp_path / "one")
+    assert (together.total, together.episodes, together.won) == (alone.total, alone.episodes, alone.won) == (10, 10, 1)
+    assert not list((tmp_path / "two").glob("share-*"))
+
+
+def test_branches_are_those_of_one_process(tmp_path):
+    in_processes(collect, tmp_path / "parents", 1)
+    work = partial(branch, tmp_path / "parents")
+    in_processes(work, tmp_path / "one", 1)
+    in_processes(work, tmp_path / "three", 3)
+    assert content(tmp_path / "three") == content(tmp_path / "one")
+
+
+def test_shares_that_were_begun_go_on(tmp_path):
+    collect(tmp_path / "out" / "share-1", (1, 2))
+    assert in_processes(collect, tmp_path / "out", 2).resumed == 4
+    in_processes(collect, tmp_path / "one", 1)
+    assert content(tmp_path / "out") == content(tmp_path / "one")
+
+
+def test_a_process_more_than_there_are_games_is_idle(tmp_path):
+    in_processes(collect, tmp_path / "six", 6)
+    in_processes(collect, tmp_path / "one", 1)
+    assert content(tmp_path / "six") == content(tmp_path / "one")
+
+
+def test_an_error_of_a_share_is_raised_as_it_was(tmp_path):
+    with pytest.raises(UserError, match=r"out/share-0: games: share 0 of 2 is refused; do not ask"):
+        in_processes(refuse, tmp_path / "out", 2)
+
+
+def test_no_process_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="processes: 0 is not a positive number"):
+        in_processes(collect, tmp_path, 0)
