@@ -1,8 +1,10 @@
 """TRL as the host: the loss is Eq. 2, every reader of Q sees the same ids, bad input is named before training."""
 
+import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 pytest.importorskip("trl", reason="needs the extra 'trl'")
 import torch
@@ -10,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from trl.data_utils import apply_chat_template
 
 from prm_gym.errors import UserError
-from prm_gym.hosts import command
+from prm_gym.hosts import command, launch
 from prm_gym.hosts.tiny import make_tiny_model
 from prm_gym.hosts.trl.data import check_same_vocabulary, load_split, load_tokenizer
 from prm_gym.labels import monte_carlo
@@ -73,12 +75,39 @@ def test_another_vocabulary_is_refused(checkpoint: Path, tmp_path: Path) -> None
         check_same_vocabulary(load_tokenizer(str(checkpoint), "a"), load_tokenizer(str(tmp_path), "b"), "b")
 
 
-def test_a_dataset_of_another_kind_is_named(tmp_path: Path) -> None:
-    with EpisodeWriter(tmp_path / "rollouts") as writer:
+def make_labels(folder: Path) -> None:
+    """Thirty games won by the same action: every row has the same text and the target 1."""
+    with EpisodeWriter(folder / "rollouts") as writer:
         for game in range(30):
             turns = [Turn(0, "o", ["a"], response="a", action="a", reward=1.0, terminated=True), Turn(1, "p", [])]
             writer.add(Episode(f"e{game}", f"g{game}", "train", "t", "k", "pi_0", 0, 0, "won", turns))
-    monte_carlo.label([tmp_path / "rollouts"], tmp_path / "labels", prompt="compact")
+    monte_carlo.label([folder / "rollouts"], folder / "labels", prompt="compact")
+
+
+def test_two_processes_report_the_loss_of_one(checkpoint: Path, tmp_path: Path) -> None:
+    make_labels(tmp_path)
+    losses = []
+    for processes in (1, 2):
+        out = tmp_path / f"prm-{processes}"
+        config = {
+            "model_name_or_path": str(checkpoint),
+            "dataset_name": str(tmp_path / "labels"),
+            "output_dir": str(out),
+            "per_device_train_batch_size": 4 // processes,
+            "max_steps": 1,
+            "save_steps": 1,
+            "logging_steps": 1,
+            "use_cpu": True,
+            "report_to": "none",
+        }
+        (tmp_path / "prm.yaml").write_text(yaml.safe_dump(config))
+        launch("trl", "prm", tmp_path / "prm.yaml", out, processes)
+        losses.append(json.loads((out / "checkpoint-1" / "trainer_state.json").read_text())["log_history"][0]["loss"])
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+
+
+def test_a_dataset_of_another_kind_is_named(tmp_path: Path) -> None:
+    make_labels(tmp_path)
     assert len(load_split(str(tmp_path / "labels"), "train", ("prompt", "target"))) > 0
     with pytest.raises(UserError, match="lacks the columns chosen"):
         load_split(str(tmp_path / "labels"), "train", ("prompt", "chosen"))

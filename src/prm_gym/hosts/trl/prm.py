@@ -31,6 +31,8 @@ def main(arguments: list[str]) -> None:
 
     parser = TrlParser((PRMArguments, TrainingArguments, MuonArguments))
     script, training, optimizer = parser.parse_args_and_config(arguments, fail_with_unknown_args=True)[:3]
+    # The loss is a mean over rows; the Trainer would multiply it by the number of processes as if it were over tokens.
+    training.average_tokens_across_devices = False
     tokenizer = load_tokenizer(script.model_name_or_path, "model_name_or_path")
 
     def encode(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
