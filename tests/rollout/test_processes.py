@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import time
 from functools import partial
 from pathlib import Path
 
@@ -54,6 +57,35 @@ def test_a_process_more_than_there_are_games_is_idle(tmp_path):
     in_processes(collect, tmp_path / "six", 6)
     in_processes(collect, tmp_path / "one", 1)
     assert content(tmp_path / "six") == content(tmp_path / "one")
+
+
+def sleep(out: Path, share: tuple[int, int]) -> Summary:
+    out.mkdir(parents=True)
+    (out / "pid").write_text(str(os.getpid()))
+    time.sleep(60)
+    return Summary()
+
+
+def test_a_killed_run_leaves_no_process(tmp_path):
+    run = multiprocessing.get_context("spawn").Process(target=in_processes, args=(sleep, tmp_path, 2))
+    run.start()
+    files = [tmp_path / f"share-{i}" / "pid" for i in range(2)]
+    wait_for(lambda: all(file.exists() and file.read_text() for file in files))
+    run.kill()
+    run.join()
+    wait_for(lambda: not any(is_running(int(file.read_text())) for file in files))
+
+
+def wait_for(condition, seconds=40):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def is_running(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def test_an_error_of_a_share_is_raised_as_it_was(tmp_path):

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import fields
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Thread
 
 from prm_gym.errors import UserError
 from prm_gym.rollout.progress import Summary
@@ -37,15 +39,23 @@ def in_processes(work: Work, out: Path, processes: int) -> Summary:
     shares = [out / f"share-{i}" for i in range(processes)]
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     # Not forked: the caller may have threads (torch, an event loop) whose locks a fork would copy.
-    with ProcessPoolExecutor(processes, get_context("spawn"), _set_threads, (threads,)) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn"), _begin, (threads,)) as pool:
         running = [pool.submit(work, folder, (i, processes)) for i, folder in enumerate(shares)]
         summaries = [future.result() for future in running]
     _gather(shares, out)
     return _sum(summaries)
 
 
-def _set_threads(threads: str) -> None:
+def _begin(threads: str) -> None:
     os.environ["OMP_NUM_THREADS"] = threads  # before torch is imported
+    Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """A killed run must not leave processes that go on writing: the next one takes over where they were."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _gather(shares: list[Path], out: Path) -> None:
