@@ -38,6 +38,17 @@ def test_the_store_is_that_of_one_process(tmp_path):
     assert not list((tmp_path / "two").glob("share-*"))
 
 
+def fail_once(out: Path, share: tuple[int, int]) -> Summary:
+    summary = collect(out, share)
+    (out / "failures.jsonl").write_text(f"of share {share[0]}\n")
+    return summary
+
+
+def test_what_failed_in_a_share_is_kept_with_its_reason(tmp_path):
+    in_processes(fail_once, tmp_path / "out", 2)
+    assert (tmp_path / "out" / "failures.jsonl").read_text() == "of share 0\nof share 1\n"
+
+
 def test_branches_are_those_of_one_process(tmp_path):
     in_processes(collect, tmp_path / "parents", 1)
     work = partial(branch, tmp_path / "parents")

@@ -66,6 +66,9 @@ def _gather(shares: list[Path], out: Path) -> None:
                 if episode.episode_id not in writer.finished:
                     writer.add(episode)
     shutil.copyfile(shares[0] / SETTINGS, out / SETTINGS)
+    for name in {file.name for share in shares for file in share.glob("*.jsonl")}:  # metrics, failures, branch points
+        logs = [share / name for share in shares if (share / name).exists()]
+        (out / name).write_bytes(b"".join(log.read_bytes() for log in logs))
     for share in shares:
         shutil.rmtree(share)
 
