@@ -12,6 +12,7 @@ import pytest
 from oi_world import World, write_labels
 
 from prm_gym.errors import UserError
+from prm_gym.hosts import losses
 from prm_gym.hosts.open_instruct import checkpoints, checks, data, online_dpo, reward_modeling, transforms
 
 pytest.importorskip("datasets")
@@ -20,7 +21,7 @@ Labels = Callable[..., Path]
 
 
 def localise(folder: Path, out: Path, split: str = "train", loss: str = "soft_bce") -> Path:
-    columns = transforms.SOURCE_COLUMNS[loss]
+    columns = losses.SOURCE_COLUMNS[loss]
     local, splits, _ = data.localise(
         [(str(folder), "1.0")], [split], columns, out, reward_modeling.check_row(loss), "recipe", "mixer"
     )

@@ -10,7 +10,8 @@ import pytest
 from oi_world import World
 
 from prm_gym.errors import UserError
-from prm_gym.hosts.open_instruct import losses, transforms
+from prm_gym.hosts import losses
+from prm_gym.hosts.open_instruct import transforms
 from prm_gym.hosts.open_instruct.values import check_value_model, value_function
 
 torch = pytest.importorskip("torch")

@@ -17,12 +17,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prm_gym.hosts.open_instruct.transforms import FIRST, ROW
+from prm_gym.hosts.losses import FIRST
+from prm_gym.hosts.open_instruct.transforms import ROW
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Floats = NDArray[np.float64]
+
+# The host's names of its four training averages, and what they hold under each loss.
+_HOST_NAMES = ("chosen_rewards", "rejected_rewards", "reward_margin", "accuracy")
+_VALUES = ("predicted", "target", "bias", "above_target")
+LOGGED = {
+    "soft_bce": _VALUES,
+    "value": _VALUES,
+    "bradley_terry": ("chosen", "rejected", "margin", "pair_accuracy"),
+    "inverse": ("predicted_expert", "expert", "bias", "above_label"),
+}
+
+
+def log_names(loss: str) -> dict[str, str]:
+    """{the host's metric name: ours} for the training log of `loss`."""
+    pairs = zip(_HOST_NAMES, LOGGED[loss], strict=True)
+    return {f"train/rm/{theirs}": f"train/rm/{ours}" for theirs, ours in pairs}
 
 
 def auc(scores: Sequence[float] | Floats, positive: Sequence[bool] | NDArray[np.bool_]) -> float:
@@ -44,7 +61,7 @@ def calibration_error(predicted: Floats, target: Floats, bins: int = 10) -> floa
 
 
 def metrics(loss: str, first: Floats, second: Floats) -> dict[str, float]:
-    """The table's metrics from the two columns that the loss of that name logs (see `losses`), each [rows]."""
+    """The table's metrics from the two columns that the loss of that name logs (see `LOGGED`), each [rows]."""
     if loss == "bradley_terry":
         margin = first - second
         # log(1 + exp(-m)) is -log sigmoid(m)

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from prm_gym.errors import UserError
-from prm_gym.hosts.open_instruct import arguments, checkpoints, checks, data, evaluation, losses, output, transforms
+from prm_gym.hosts import losses
+from prm_gym.hosts.open_instruct import arguments, checkpoints, checks, data, evaluation, output, transforms
 
 
 def parse(recipe: Path, overrides: dict[str, Any]) -> list[Any]:
@@ -40,7 +41,7 @@ def run(recipe: Path, overrides: dict[str, Any]) -> None:
         held["accelerator"] = Accelerator(**options)
         return held["accelerator"]
 
-    names = losses.log_names(args.loss)
+    names = evaluation.log_names(args.loss)
     print_metrics = reward_modeling.print_rich_single_line_metrics
 
     def make_writer(_: str) -> output.MetricsWriter:
@@ -94,7 +95,7 @@ def prepare(args: Any, tc: Any, model_config: Any, output_dir: Path, recipe: Pat
     args.dataset_transform_fn = [f"prm_{args.loss}", "prm_length"]
     args.dataset_target_columns = list(transforms.TRAIN_COLUMNS[args.loss])
     args.dataset_local_cache_dir = str(output_dir / "data")
-    columns, check = transforms.SOURCE_COLUMNS[args.loss], check_row(args.loss)
+    columns, check = losses.SOURCE_COLUMNS[args.loss], check_row(args.loss)
     rows = data.localise_list(args, "dataset_mixer_list", columns, check, recipe, default="train")
     checks.check_batches(rows, args.per_device_train_batch_size * checks.world_size(), recipe)
     sample = data.read_local(args.dataset_mixer_list[::2], columns)

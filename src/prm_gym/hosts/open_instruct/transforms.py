@@ -5,8 +5,8 @@ tokens, then the end-of-turn token. It is what the policy is prompted with and s
 ids, shows Q what it was trained on. (The template over the whole conversation may append text after the end token,
 which no sample has.)
 
-The host asks for the column `chosen_input_ids` in every data set; the other sequence, where a loss compares two, is
-`rejected_input_ids`. Both are sequences of one Q: (s, a) and (s, a'), or (s, a) and (s', a').
+The host asks for the column `chosen_input_ids` in every data set; where a loss compares two sequences, the other is
+`rejected_input_ids`.
 """
 
 from __future__ import annotations
@@ -14,25 +14,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from prm_gym.hosts.losses import FIRST, SECOND
 from prm_gym.types import Message
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FIRST, SECOND = "chosen_input_ids", "rejected_input_ids"
 SEQUENCES = (FIRST, SECOND)
 NUMBERS = ("target", "terminated", "expert")
 ROW = "row"  # which row of the recipe's data sets, so that an evaluation counts each once
 Row = dict[str, Any]
 
-# Columns of the label folder that each loss reads, and the columns it trains on.
-SOURCE_COLUMNS = {
-    "soft_bce": ("prompt", "completion", "target"),
-    "value": ("prompt", "target"),
-    "bradley_terry": ("prompt", "chosen", "rejected"),
-    "inverse": ("prompt", "completion", "next_prompt", "next_completion", "terminated", "expert"),
-}
 SFT_COLUMNS = ("prompt", "completion")
+# The columns that each loss trains on.
 TRAIN_COLUMNS = {
     "soft_bce": (FIRST, ROW, "target"),
     "value": (FIRST, ROW, "target"),

@@ -1,8 +1,9 @@
-"""Stage 2: the process reward model Q(s, a), a sequence classifier with one logit, trained with soft BCE.
+"""Stage 2: the process reward model Q(s, a), a sequence classifier with one logit, by transformers' `Trainer`.
 
-Equation 2 of the paper, L(Q) = -E[ q log Q + (1 - q) log(1 - Q) ] with Q = sigmoid(logit) and the target q in [0, 1]:
-transformers computes it for `problem_type="multi_label_classification"` and float labels of shape [batch, 1].
-A sequence is the chat template over prompt and completion, and its score is read at the last token.
+`loss` chooses one of the four of `prm_gym.hosts.losses`, each with the labels it reads: `soft_bce` (Eq. 2, labels
+`monte_carlo` or `shaping`), `bradley_terry` (`preferences`), `inverse` (Algorithm 2, `inverse`), `value` (`value`: V of
+states alone). A sequence is the chat template over prompt and completion, its score read at the last token; V is read
+where the prompt is open for the assistant's turn.
 """
 
 from __future__ import annotations
@@ -10,7 +11,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from prm_gym.errors import UserError
+from prm_gym.hosts.losses import FIRST, SECOND, SOURCE_COLUMNS
 from prm_gym.hosts.trl.data import load_split, load_tokenizer
+
+# The sequences of each loss as (prompt, response) columns, and the numbers beside them.
+_SEQUENCES: dict[str, dict[str, tuple[str, str | None]]] = {
+    "soft_bce": {FIRST: ("prompt", "completion")},
+    "value": {FIRST: ("prompt", None)},
+    "bradley_terry": {FIRST: ("prompt", "chosen"), SECOND: ("prompt", "rejected")},
+    "inverse": {FIRST: ("prompt", "completion"), SECOND: ("next_prompt", "next_completion")},
+}
+_NUMBERS = ("target", "terminated", "expert")
 
 
 @dataclass
@@ -18,8 +30,10 @@ class PRMArguments:
     """What the recipe says beside transformers' own `TrainingArguments`."""
 
     model_name_or_path: str = field(metadata={"help": "Checkpoint that Q starts from: a policy, or Q of before."})
-    dataset_name: str = field(metadata={"help": "Folder written by `prm-gym label monte_carlo`."})
+    dataset_name: str = field(metadata={"help": "Folder written by `prm-gym label`."})
     max_length: int = field(default=2048, metadata={"help": "Longer sequences are left out, and counted."})
+    loss: str = field(default="soft_bce", metadata={"help": f"One of {', '.join(SOURCE_COLUMNS)}."})
+    gamma: float = field(default=0.95, metadata={"help": "Discount of the loss `inverse`; the others have none."})
 
 
 def main(arguments: list[str]) -> None:
@@ -27,39 +41,51 @@ def main(arguments: list[str]) -> None:
     from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
     from trl import TrlParser
 
+    from prm_gym.hosts.losses import make_compute_loss
     from prm_gym.hosts.trl.muon import MuonArguments, with_muon
 
     parser = TrlParser((PRMArguments, TrainingArguments, MuonArguments))
     script, training, optimizer = parser.parse_args_and_config(arguments, fail_with_unknown_args=True)[:3]
-    # The loss is a mean over rows; the Trainer would multiply it by the number of processes as if it were over tokens.
-    training.average_tokens_across_devices = False
+    if script.loss not in SOURCE_COLUMNS:
+        remedy = f"choose one of {', '.join(SOURCE_COLUMNS)}"
+        raise UserError(script.dataset_name, f"no loss '{script.loss}'", remedy, field="loss")
+    training.remove_unused_columns = False  # the batches are not the model's own arguments
     tokenizer = load_tokenizer(script.model_name_or_path, "model_name_or_path")
 
-    def encode(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        chats = [prompt + completion for prompt, completion in zip(rows["prompt"], rows["completion"], strict=True)]
-        ids = tokenizer.apply_chat_template(chats, tokenize=True, return_dict=True)["input_ids"]
-        return {"input_ids": ids, "labels": [[target] for target in rows["target"]], "length": [len(x) for x in ids]}
-
     def load(split: str) -> Any:
-        rows = load_split(script.dataset_name, split, ("prompt", "completion", "target"))
+        rows = load_split(script.dataset_name, split, SOURCE_COLUMNS[script.loss])
         with training.main_process_first():  # the others read what it has cached
-            encoded = rows.map(encode, batched=True, remove_columns=rows.column_names)
+            unused = [name for name in rows.column_names if name not in _NUMBERS]
+            settings = {"tokenizer": tokenizer, "loss": script.loss}
+            encoded = rows.map(encode, batched=True, fn_kwargs=settings, remove_columns=unused)
             short = encoded.filter(lambda length: length <= script.max_length, input_columns="length")
         if len(short) < len(encoded) and training.process_index == 0:
             print(f"{split}: {len(encoded) - len(short)} of {len(encoded)} rows exceed max_length={script.max_length}")
         return short
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        ids = {"input_ids": [row["input_ids"] for row in rows]}
-        batch = tokenizer.pad(ids, padding_side="right", return_tensors="pt")
-        return {**batch, "labels": torch.tensor([row["labels"] for row in rows], dtype=torch.float32)}
+        names = [name for name in (FIRST, SECOND) if name in rows[0]]
+        ids = [row[name] for name in names for row in rows]
+        padded = tokenizer.pad({"input_ids": ids}, padding_side="right", return_tensors="pt")["input_ids"]
+        numbers = {name: torch.tensor([float(row[name]) for row in rows]) for name in _NUMBERS if name in rows[0]}
+        return {**dict(zip(names, padded.split(len(rows)), strict=True)), **numbers}
+
+    compute_loss = make_compute_loss(script.loss, script.gamma)
+
+    class PRMTrainer(with_muon(Trainer, optimizer.muon_learning_rate)):  # type: ignore[misc]
+        def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], **_: Any) -> torch.Tensor:
+            return compute_loss(model, inputs, tokenizer.pad_token_id)[0]
+
+        def prediction_step(self, model: Any, inputs: Any, *_: Any, **__: Any) -> tuple[Any, None, None]:
+            with torch.no_grad():
+                return self.compute_loss(model, self._prepare_inputs(inputs)), None, None
 
     torch.manual_seed(training.seed)  # the score head of a policy checkpoint is drawn here
     model = AutoModelForSequenceClassification.from_pretrained(
-        script.model_name_or_path, num_labels=1, problem_type="multi_label_classification", dtype=torch.float32
+        script.model_name_or_path, num_labels=1, dtype=torch.float32
     )
     model.config.pad_token_id = tokenizer.pad_token_id
-    trainer = with_muon(Trainer, optimizer.muon_learning_rate)(
+    trainer = PRMTrainer(
         model=model,
         args=training,
         train_dataset=load("train"),
@@ -69,3 +95,21 @@ def main(arguments: list[str]) -> None:
     )
     trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     trainer.save_model(training.output_dir)
+
+
+def encode(rows: dict[str, list[Any]], tokenizer: Any, loss: str) -> dict[str, list[Any]]:
+    """Label rows (columns to lists) to the ids of the sequences of `loss`; `length` is that of the longest."""
+    encoded: dict[str, list[Any]] = {}
+    for name, (prompt, response) in _SEQUENCES[loss].items():
+        chats = list(rows[prompt])
+        if response is not None:
+            chats = [before + after for before, after in zip(chats, rows[response], strict=True)]
+        present = [chat for chat in chats if chat]  # after a terminal transition there is none, and no weight on it
+        ids = iter(
+            tokenizer.apply_chat_template(
+                present, tokenize=True, return_dict=True, add_generation_prompt=response is None
+            )["input_ids"]
+        )
+        encoded[name] = [next(ids) if chat else [tokenizer.eos_token_id] for chat in chats]
+    encoded["length"] = [max(map(len, sequences)) for sequences in zip(*encoded.values(), strict=True)]
+    return encoded

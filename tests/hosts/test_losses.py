@@ -9,7 +9,8 @@ import random
 import numpy as np
 import pytest
 
-from prm_gym.hosts.open_instruct import evaluation, losses
+from prm_gym.hosts import losses
+from prm_gym.hosts.open_instruct import evaluation
 
 torch = pytest.importorskip("torch")
 

@@ -1,7 +1,10 @@
 """The four losses of Stage 2. Q's output is a logit; sigmoid(Q) is the value in [0, 1] that the targets are about.
 
 Each loss takes logits of shape [batch] and gives `(loss, first, second)`: the mean over the batch, and two tensors of
-shape [batch] that the host averages into its log (`LOGGED` says what they are).
+shape [batch] for a host's log: prediction and target, or the logits of both sequences of a pair.
+
+A batch is `FIRST`, int64 [batch, length]; where a loss compares two sequences `SECOND`, alike; and numbers [batch].
+Both are sequences of one Q: (s, a) and (s, a'), or (s, a) and (s', a').
 """
 
 from __future__ import annotations
@@ -9,28 +12,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from prm_gym.hosts.open_instruct.transforms import FIRST, SECOND
-
 if TYPE_CHECKING:
     from torch import Tensor
 
 Output = tuple["Tensor", "Tensor", "Tensor"]
 
-# The host's names of its four training averages, and what they hold under each loss.
-_HOST_NAMES = ("chosen_rewards", "rejected_rewards", "reward_margin", "accuracy")
-_VALUES = ("predicted", "target", "bias", "above_target")
-LOGGED = {
-    "soft_bce": _VALUES,
-    "value": _VALUES,
-    "bradley_terry": ("chosen", "rejected", "margin", "pair_accuracy"),
-    "inverse": ("predicted_expert", "expert", "bias", "above_label"),
+FIRST, SECOND = "chosen_input_ids", "rejected_input_ids"  # open-instruct's names
+
+# Columns of the label folder that each loss reads.
+SOURCE_COLUMNS = {
+    "soft_bce": ("prompt", "completion", "target"),
+    "value": ("prompt", "target"),
+    "bradley_terry": ("prompt", "chosen", "rejected"),
+    "inverse": ("prompt", "completion", "next_prompt", "next_completion", "terminated", "expert"),
 }
-
-
-def log_names(loss: str) -> dict[str, str]:
-    """{the host's metric name: ours} for the training log of `loss`."""
-    pairs = zip(_HOST_NAMES, LOGGED[loss], strict=True)
-    return {f"train/rm/{theirs}": f"train/rm/{ours}" for theirs, ours in pairs}
 
 
 def soft_bce(q: Tensor, target: Tensor) -> Output:
@@ -70,7 +65,7 @@ def score(model: Any, ids: Tensor, pad_token_id: int) -> Tensor:
 
 
 def make_compute_loss(loss: str, gamma: float) -> Callable[[Any, dict[str, Tensor], int], Output]:
-    """The function that takes the place of the host's `compute_loss(model, data, pad_token_id)`."""
+    """A function `compute_loss(model, batch, pad_token_id)` for the loss of that name."""
 
     def compute_loss(model: Any, data: dict[str, Tensor], pad_token_id: int) -> Output:
         import torch

@@ -1,0 +1,152 @@
+"""Stage 2 on TRL's host: what each of the four losses trains on, against its formula row by row."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("trl", reason="needs the extra 'trl'")
+import datasets
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from prm_gym.errors import UserError
+from prm_gym.hosts.tiny import make_tiny_model
+from prm_gym.hosts.trl import prm
+
+GAMMA = 0.9
+SEEN = ["On the shelf 1, you see a mug 1. Task: put a mug in desk.", "Nothing happens. Task: put a mug in desk."]
+ACTIONS = ["take mug 1 from shelf 1", "look", "go to desk 1"]
+Message = dict[str, str]
+
+
+def user(text: str) -> list[Message]:
+    return [{"role": "user", "content": text}]
+
+
+def assistant(text: str) -> list[Message]:
+    return [{"role": "assistant", "content": text}]
+
+
+SOFT_BCE = [
+    {"prompt": user(SEEN[0]), "completion": assistant(ACTIONS[0]), "target": 0.9},
+    {"prompt": user(SEEN[1]), "completion": assistant(ACTIONS[1]), "target": 0.0},
+    {"prompt": user(SEEN[0]), "completion": assistant(ACTIONS[2]), "target": 0.35},
+]
+VALUE = [{"prompt": user(SEEN[0]), "target": 0.25}, {"prompt": user(SEEN[1]), "target": 1.0}]
+PAIRS = [
+    {"prompt": user(SEEN[0]), "chosen": assistant(ACTIONS[0]), "rejected": assistant(ACTIONS[1])},
+    {"prompt": user(SEEN[1]), "chosen": assistant(ACTIONS[2]), "rejected": assistant(ACTIONS[0])},
+]
+INVERSE = [
+    {
+        "prompt": user(SEEN[0]),
+        "completion": assistant(ACTIONS[0]),
+        "next_prompt": user(SEEN[1]),
+        "next_completion": assistant(ACTIONS[1]),
+        "terminated": False,
+        "expert": False,
+    },
+    {
+        "prompt": user(SEEN[1]),
+        "completion": assistant(ACTIONS[2]),
+        "next_prompt": [],
+        "next_completion": [],
+        "terminated": True,
+        "expert": True,
+    },
+]
+ROWS: dict[str, list[dict[str, Any]]] = {
+    "soft_bce": SOFT_BCE,
+    "value": VALUE,
+    "bradley_terry": PAIRS,
+    "inverse": INVERSE,
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("tiny")
+    make_tiny_model(out, [*SEEN, *ACTIONS] * 20, hidden_size=32, layers=1, heads=2)
+    return out
+
+
+def train(checkpoint: Path, folder: Path, loss: str, **options: Any) -> dict[str, Any]:
+    """One step on all rows at once; the first line of the log."""
+    labels = folder / "labels"
+    labels.mkdir()
+    for split in ("train", "test"):
+        datasets.Dataset.from_list(ROWS[loss]).to_parquet(labels / f"{split}.parquet")
+    settings = {
+        "model_name_or_path": checkpoint,
+        "dataset_name": labels,
+        "output_dir": folder / "prm",
+        "loss": loss,
+        "gamma": GAMMA,
+        "max_steps": 1,
+        "logging_steps": 1,
+        "per_device_train_batch_size": 8,
+        "save_strategy": "no",
+        "use_cpu": True,
+        "report_to": "none",
+        **options,
+    }
+    prm.main([word for name, value in settings.items() for word in (f"--{name}", str(value))])
+    state = folder / "prm" / "checkpoint-1" / "trainer_state.json"
+    log: list[dict[str, Any]] = json.loads(state.read_text())["log_history"]
+    return {key: value for line in log for key, value in line.items()}
+
+
+def by_hand(checkpoint: Path, loss: str) -> float:
+    """The loss of the untrained model, each sequence alone and unpadded."""
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    torch.manual_seed(42)  # transformers' default seed
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint, num_labels=1, dtype=torch.float32)
+    model.config.pad_token_id = tokenizer.pad_token_id
+
+    def q(prompt: list[Message], response: list[Message]) -> float:
+        text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+        if response:
+            text += response[0]["content"] + tokenizer.eos_token
+        ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+        with torch.no_grad():
+            return float(model(ids).logits)
+
+    def cross_entropy(logit: float, target: float) -> float:
+        p = 1 / (1 + math.exp(-logit))
+        return -target * math.log(p) - (1 - target) * math.log(1 - p)
+
+    total = 0.0
+    for row in ROWS[loss]:
+        if loss == "soft_bce":
+            total += cross_entropy(q(row["prompt"], row["completion"]), row["target"])
+        elif loss == "value":
+            total += cross_entropy(q(row["prompt"], []), row["target"])
+        elif loss == "bradley_terry":
+            total += cross_entropy(q(row["prompt"], row["chosen"]) - q(row["prompt"], row["rejected"]), 1)
+        else:
+            after = 0 if row["terminated"] else q(row["next_prompt"], row["next_completion"])
+            total += cross_entropy(q(row["prompt"], row["completion"]) - GAMMA * after, row["expert"])
+    return total / len(ROWS[loss])
+
+
+@pytest.mark.parametrize("loss", ROWS)
+def test_the_loss_is_that_of_its_formula(checkpoint: Path, tmp_path: Path, loss: str) -> None:
+    log = train(checkpoint, tmp_path, loss, save_strategy="steps", save_steps=1)
+    assert log["loss"] == pytest.approx(by_hand(checkpoint, loss), abs=1e-4)
+
+
+def test_the_loss_of_held_out_rows_can_be_watched(checkpoint: Path, tmp_path: Path) -> None:
+    watched = {"eval_strategy": "steps", "eval_steps": 1, "learning_rate": 0.0}
+    log = train(checkpoint, tmp_path, "inverse", save_strategy="steps", save_steps=1, **watched)
+    assert log["eval_loss"] == pytest.approx(by_hand(checkpoint, "inverse"), abs=1e-4)
+
+
+def test_an_unknown_loss_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"loss: no loss 'bce'; choose one of soft_bce, value"):
+        prm.main(["--model_name_or_path", str(checkpoint), "--dataset_name", "labels", "--loss", "bce",
+                  "--output_dir", str(tmp_path), "--use_cpu", "true", "--report_to", "none"])  # fmt: skip
