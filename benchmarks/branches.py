@@ -77,7 +77,7 @@ def train(run: Path, folder: Path, data: Path, out: Path, seed: int, processes: 
 
 
 def quality(run: Path, r: recipe.Recipe, prm: Path) -> Quality:
-    held_out = run / "iter1" / "eval" / "prm"
+    held_out = run / "iter1" / "eval" / "held_out"
     scorer = PRMScorer(prm, prompt=r.prompt, max_batch=r.sampling.max_batch)
     return asyncio.run(measure(read_episodes(held_out / "rollouts", held_out / "branches"), scorer, gamma=r.gamma))
 

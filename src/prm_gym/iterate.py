@@ -61,11 +61,15 @@ class Run:
         return [
             *([self._games()] if self.recipe.games.path is None else []),
             *(self._start() if self.n == 1 else []),
+            *([self.evaluation(0)] if self.n == 1 else []),
+            *self._held_out(),
             *self._stage1(),
             self._train("prm", "prm", self.recipe.stages.prm),
             *self._quality(),
+            self._prompts(),
             self._train("online_dpo", "policy", self.recipe.stages.online_dpo),
-            *self._evaluations(),
+            self.evaluation(self.n),
+            *([self.evaluation(self.n, best_of=best_of)] if (best_of := self.recipe.evaluation.best_of) > 1 else []),
         ]
 
     def policy(self, n: int) -> Path:
@@ -155,12 +159,12 @@ class Run:
 
     def _stage1(self) -> list[Stage]:
         r, wanted, branches = self.recipe, self.recipe.rollouts, self.recipe.branches
-        rollouts, branched = self.iter / "rollouts", self.iter / "branches"
+        rollouts, branched, dataset = self.iter / "rollouts", self.iter / "branches", self.iter / "dataset" / "prm"
 
         def collect() -> dict[str, Any]:
             return self._collect(
                 self.games("train", wanted.games),
-                self._sampler(self.n - 1),
+                self.sampler(self.n - 1),
                 rollouts,
                 rollouts_per_game=wanted.per_game,
                 max_games=wanted.games,
@@ -174,7 +178,7 @@ class Run:
 
         def label() -> None:
             sources = [rollouts, branched] if branches else [rollouts]
-            out, kind = self.iter / "dataset", label_function(r.labels.kind)
+            kind = label_function(r.labels.kind)
             options: dict[str, Any] = {"prompt": r.prompt, **self._filled(r.labels.options)}
             if r.labels.kind == "inverse":  # Algorithm 2: D- of all past policies, next actions of pi_{n-1}
                 sources = [self.root / f"iter{i}" / "rollouts" for i in range(1, self.n + 1)]
@@ -183,15 +187,22 @@ class Run:
                 options["gamma"] = r.gamma
             if "value_fn" in options:  # V_mu, fitted before
                 options["value_fn"] = value_function(options["value_fn"])
-            kind(sources, out / "prm", **options)
-            label_function("prompts")([rollouts], out / "prompts", prompt=r.prompt, **self._filled(r.labels.prompts))
+            kind(sources, dataset, **options)
 
         shared = {"sampling": asdict(r.sampling), "max_episode_steps": r.max_episode_steps, "prompt": r.prompt}
         stages = [Stage(f"rollouts of pi_{self.n - 1}", rollouts, {**asdict(wanted), **shared}, collect)]
         if branches:
             stages.append(Stage(f"branches of pi_{self.n - 1}", branched, {**asdict(branches), **shared}, branch))
-        settings = {"prompt": r.prompt, "gamma": r.gamma, **asdict(r.labels)}
-        return [*stages, Stage("labels", self.iter / "dataset", settings, label)]
+        settings = {"prompt": r.prompt, "gamma": r.gamma, "kind": r.labels.kind, "options": r.labels.options}
+        return [*stages, Stage(f"labels for Q_{self.n - 1}", dataset, settings, label)]
+
+    def _prompts(self) -> Stage:
+        r, out = self.recipe, self.iter / "dataset" / "prompts"
+
+        def label() -> None:
+            label_function("prompts")([self.iter / "rollouts"], out, prompt=r.prompt, **self._filled(r.labels.prompts))
+
+        return Stage("prompts for online DPO", out, {"prompt": r.prompt, **r.labels.prompts}, label)
 
     def _filled(self, options: dict[str, Any]) -> dict[str, Any]:
         """Label options with the placeholders of folders filled in."""
@@ -218,87 +229,111 @@ class Run:
 
     def _host_stage(self, name: str, out: Path, config: str) -> Stage:
         source = self.folder / config
-        filled = recipe.fill(source.read_text("utf-8"), self.root, self.n, source)
+        text = source.read_text("utf-8")
+        filled = recipe.fill(text, self.root, self.n, source)
 
         def make() -> None:
             (out / config).write_text(filled, "utf-8")  # the host's launcher gets nothing else
             hosts.launch(self.recipe.host, name, out / config, out, self.recipe.stages.processes)
 
         title = {"sft": "pi_0 by SFT", "prm": f"Q_{self.n - 1}", "online_dpo": f"pi_{self.n} by online DPO"}[name]
-        return Stage(
-            title, out, {"host": self.recipe.host, "config": filled, "processes": self.recipe.stages.processes}, make
-        )
+        # The text as it stands, {run} and all: a run folder that was moved is still complete.
+        settings = {"host": self.recipe.host, "config": text, "processes": self.recipe.stages.processes}
+        return Stage(title, out, settings, make)
 
     # --- on held-out games ------------------------------------------------------------------------------------------
 
-    def _quality(self) -> list[Stage]:
-        wanted = self.recipe.quality
+    def _held_out(self) -> list[Stage]:
+        """Episodes and branches that Q has not learned from, to measure it on."""
+        wanted, out = self.recipe.quality, self.iter / "eval" / "held_out"
         if wanted is None:
             return []
-        out = self.iter / "eval" / "prm"
+
+        def make() -> dict[str, Any]:
+            games, policy = self.games(wanted.split, wanted.games), self.sampler(self.n - 1)
+            self._collect(games, policy, out / "rollouts", max_games=wanted.games, iteration=self.n - 1, seed=1)
+            return self._branch(out / "rollouts", wanted.split, wanted.branches, out / "branches")
+
+        settings = {**asdict(wanted), "sampling": asdict(self.recipe.sampling), "prompt": self.recipe.prompt}
+        return [Stage(f"held-out branches of pi_{self.n - 1}", out, settings, make)]
+
+    def _quality(self) -> list[Stage]:
+        if self.recipe.quality is None:
+            return []
+        held_out, out = self.iter / "eval" / "held_out", self.iter / "eval" / "prm"
 
         def make() -> dict[str, Any]:
             from prm_gym.prm_quality import measure
             from prm_gym.store import read_episodes
 
-            games = self.games(wanted.split, wanted.games)
-            policy = self._sampler(self.n - 1)
-            self._collect(games, policy, out / "rollouts", max_games=wanted.games, iteration=self.n - 1, seed=1)
-            self._branch(out / "rollouts", wanted.split, wanted.branches, out / "branches")
-            scorer = self._scorer()
-            episodes = read_episodes(out / "rollouts", out / "branches")
-            quality = asyncio.run(measure(episodes, scorer, gamma=self.recipe.gamma))
+            episodes = read_episodes(held_out / "rollouts", held_out / "branches")
+            quality = asyncio.run(measure(episodes, self.scorer(), gamma=self.recipe.gamma))
             stage.write_json(out / "quality.json", quality.as_dict())
             Console().print(quality.summary())
             return {"quality": quality.as_dict()}
 
-        settings = {**asdict(wanted), "sampling": asdict(self.recipe.sampling), "prompt": self.recipe.prompt}
+        settings = {"gamma": self.recipe.gamma, "prompt": self.recipe.prompt}
         return [Stage(f"Q_{self.n - 1} on held-out games", out, settings, make)]
 
-    def _evaluations(self) -> list[Stage]:
-        e = self.recipe.evaluation
-        stages = [self._evaluation(n, None) for n in ([0, 1] if self.n == 1 else [self.n])]
-        return [*stages, self._evaluation(self.n, self.n - 1)] if e.best_of > 1 else stages
+    def evaluation(
+        self,
+        n: int,
+        *,
+        best_of: int | None = None,
+        step: int | None = None,
+        games: int | None = None,
+        split: str | None = None,
+    ) -> Stage:
+        """Success of pi_n, or of BoN(pi_n, Q) with this iteration's Q, into results.json.
 
-    def _evaluation(self, n: int, prm: int | None) -> Stage:
+        `step` takes the checkpoint of that training step in place of pi_n; `games` and `split` take the place of the
+        recipe's.
+        """
         e, r = self.recipe.evaluation, self.recipe
-        mode = "policy" if prm is None else f"best_of_{e.best_of}"
-        out = self.iter / "eval" / f"pi_{n}_{mode}"
+        e = replace(e, games=games or e.games, split=split or e.split)
+        mode = "policy" if best_of is None else f"best_of_{best_of}"
+        name = f"pi_{n}" if step is None else f"pi_{n}/checkpoint-{step}"
+        where = e.split if e.split != r.evaluation.split else ""
+        out = self.iter / "eval" / "_".join(filter(None, [name.replace("/checkpoint", ""), mode, where]))
+        checkpoint = self.policy(n) if step is None else self.iter / "policy" / f"checkpoint-{step}"
+        temperature = e.temperature if best_of is None else e.best_of_temperature
 
         def make() -> dict[str, Any]:
             from prm_gym.store import read_episodes
 
-            policy = self._sampler(n, e.temperature) if prm is None else self._best_of
-            games = self.games(e.split, e.games)
-            self._collect(games, policy, out / "episodes", max_games=e.games, iteration=n, seed=e.seed)
+            sampler = self.sampler(n, temperature, checkpoint)
+            policy = sampler if best_of is None else partial(self._best_of, sampler, best_of)
+            chosen = self.games(e.split, e.games)
+            self._collect(chosen, policy, out / "episodes", max_games=e.games, iteration=n, seed=e.seed)
             episodes = read_episodes(out / "episodes")
-            q = None if prm is None else f"Q_{prm}"
-            result = evaluate.summarise(episodes, policy=f"pi_{n}", prm=q, mode=mode, split=e.split, seed=e.seed)
+            q = None if best_of is None else f"Q_{self.n - 1}"
+            result = evaluate.summarise(episodes, policy=name, prm=q, mode=mode, split=e.split, seed=e.seed)
             evaluate.add_result(self.root / "results.json", result)
             return {"success": result["success"]}
 
-        settings = {**asdict(e), "prompt": r.prompt, "max_episode_steps": r.max_episode_steps}
-        title = f"evaluation of pi_{n}" if prm is None else f"evaluation of BoN(pi_{n}, Q_{prm})"
+        settings: dict[str, Any] = {"games": e.games, "split": e.split, "temperature": temperature, "seed": e.seed}
+        settings |= {"best_of": best_of, "prompt": r.prompt, "max_episode_steps": r.max_episode_steps}
+        title = f"evaluation of {name}" if best_of is None else f"evaluation of Bo{best_of}({name}, Q_{self.n - 1})"
         return Stage(title, out, settings, make)
 
     # --- rollouts ---------------------------------------------------------------------------------------------------
 
-    def _sampler(self, n: int, temperature: float | None = None) -> Callable[[], Policy]:
-        """Makes pi_n, in whatever process it is called."""
-        return partial(self._sampled, n, temperature)
+    def sampler(self, n: int, temperature: float | None = None, checkpoint: Path | None = None) -> Callable[[], Policy]:
+        """Makes pi_n, or a checkpoint on the way to it, in whatever process it is called."""
+        return partial(self._sampled, n, temperature, checkpoint)
 
-    def _sampled(self, n: int, temperature: float | None = None) -> Policy:
+    def _sampled(self, n: int, temperature: float | None = None, checkpoint: Path | None = None) -> Policy:
         """pi_n as a policy, in process or on the recipe's servers; the rollout that it is made for closes it."""
-        s, prompt = self.recipe.sampling, self.recipe.prompt
+        s, prompt, checkpoint = self.recipe.sampling, self.recipe.prompt, checkpoint or self.policy(n)
         temperature = s.temperature if temperature is None else temperature
         if s.server:
             from prm_gym.policies.server import ServerPolicy
 
             return ServerPolicy(
                 s.server,
-                str(self.policy(n)),
+                str(checkpoint),
                 prompt=prompt,
-                tokenizer=self.policy(n),
+                tokenizer=checkpoint,
                 temperature=temperature,
                 max_tokens=s.max_new_tokens,
                 policy_id=f"pi_{n}",
@@ -307,7 +342,7 @@ class Run:
         from prm_gym.policies.hf import TransformersPolicy
 
         return TransformersPolicy(
-            self.policy(n),
+            checkpoint,
             prompt=prompt,
             temperature=temperature,
             max_new_tokens=s.max_new_tokens,
@@ -315,27 +350,26 @@ class Run:
             policy_id=f"pi_{n}",
         )
 
-    def _scorer(self) -> PRMScorer:
+    def scorer(self) -> PRMScorer:
         """Q_{n-1} in process."""
         from prm_gym.policies.prm import PRMScorer
 
         return PRMScorer(self.iter / "prm", prompt=self.recipe.prompt, max_batch=self.recipe.sampling.max_batch)
 
-    def _best_of(self) -> Policy:
-        """BoN(pi_n, Q_{n-1})."""
+    def _best_of(self, sampler: Callable[[], Policy], n: int) -> Policy:
+        """Best of `n` by Q_{n-1}."""
         from prm_gym.policies.best_of_n import BestOfN
 
-        e = self.recipe.evaluation
-        return BestOfN(self._sampled(self.n, e.best_of_temperature), self._scorer(), e.best_of)
+        return BestOfN(sampler(), self.scorer(), n)
 
     def _collect(self, games: list[Game], policy: Callable[[], Policy], out: Path, **options: Any) -> dict[str, Any]:
         """Rollouts by what `policy` makes, in as many processes as the recipe says; the counts."""
         return self._play(partial(_rollout, games, policy), out, **options)
 
     def _branch(self, parents: Path, split: str, b: Branches, out: Path) -> dict[str, Any]:
-        policy, hot = self._sampler(self.n - 1), None
+        policy, hot = self.sampler(self.n - 1), None
         if b.temperature is not None:
-            hot = self._sampler(self.n - 1, b.temperature)
+            hot = self.sampler(self.n - 1, b.temperature)
         return self._play(
             partial(_rollout_branches, parents, self.games(split), policy, hot),
             out,

@@ -74,7 +74,8 @@ def make_run(
         store(here / "rollouts", before)
         monte_carlo.label([here / "rollouts"], here / "dataset" / "prm", prompt=prompt, gamma=0.95)
         write_json(
-            here / "dataset" / "manifest.json", {"stage": "labels", "settings": {"prompt": prompt}, "seconds": 1}
+            here / "dataset" / "prm" / "manifest.json",
+            {"stage": "labels", "settings": {"prompt": prompt}, "seconds": 1},
         )
         quality = asyncio.run(measure(read_episodes(here / "rollouts"), FlatScorer()))
         (here / "eval" / "prm").mkdir(parents=True)

@@ -126,7 +126,7 @@ def _share(value: Any) -> float:
 
 def _stages(run: Path) -> list[dict[str, Any]]:
     """Every manifest of the run, in the order in which the stages ended."""
-    found = [*run.glob(f"*/{MANIFEST}"), *run.glob(f"iter*/*/{MANIFEST}"), *run.glob(f"iter*/eval/*/{MANIFEST}")]
+    found = [path for depth in ("*", "iter*/*", "iter*/*/*") for path in run.glob(f"{depth}/{MANIFEST}")]
     seen = {path.resolve(): path for path in found}  # pi_1 is a link to iter1/policy
     stages = []
     for path in sorted(seen, key=lambda path: (path.stat().st_mtime_ns, str(path))):

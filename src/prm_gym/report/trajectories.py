@@ -173,7 +173,7 @@ async def score_turns(scorer: Scorer, prompt: Prompt, episodes: list[Episode]) -
 
 def _prompt_name(iteration: Path) -> str:
     """The prompt that the iteration's labels were rendered with. Raises `UserError` if its manifest does not say."""
-    manifest = iteration / "dataset" / "manifest.json"
+    manifest = iteration / "dataset" / "prm" / "manifest.json"
     try:
         return str(json.loads(manifest.read_text("utf-8"))["settings"]["prompt"])
     except (OSError, ValueError, KeyError, TypeError):

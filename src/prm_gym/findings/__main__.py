@@ -1,0 +1,109 @@
+"""`python -m prm_gym.findings [--finding NAME ...] [--seeds 3]`: run experiments, write results/findings.json and a
+figure each. Everything resumes; findings that are not asked for keep their entries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+import prm_gym
+from prm_gym.errors import UserError
+from prm_gym.findings import statistics
+from prm_gym.findings.chart import draw
+from prm_gym.findings.experiments import FINDINGS, Cell, Finding
+from prm_gym.findings.lab import Lab
+from prm_gym.stage import write_json
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="prm_gym.findings", description=__doc__)
+    parser.add_argument("--finding", nargs="+", choices=list(FINDINGS), default=list(FINDINGS), metavar="NAME")
+    parser.add_argument("--seeds", type=int, default=3, help="0 .. SEEDS - 1")
+    parser.add_argument("--recipe", type=Path, default=Path("recipes/embedded-long"))
+    parser.add_argument("--run", type=Path, default=Path("runs/findings"))
+    parser.add_argument("--out", type=Path, default=Path("results"))
+    options = parser.parse_args()
+    try:
+        for name in options.finding:
+            labs = [Lab(options.recipe, options.run, seed) for seed in range(options.seeds)]
+            entry = result(FINDINGS[name], [list(FINDINGS[name].measure(lab)) for lab in labs])
+            entry["recipe"], entry["prm_gym"] = options.recipe.name, prm_gym.__version__
+            entry["command"] = f"make findings FINDING={name} SEEDS={options.seeds}"
+            write(options.out, entry)
+            show(entry)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+def result(finding: Finding, seeds: list[list[Cell]]) -> dict[str, Any]:
+    """The entry of findings.json: a row a cell and the gains, each over all seeds."""
+    cells: dict[tuple[str, float], list[Cell]] = {}
+    for seed in seeds:
+        for cell in seed:
+            cells.setdefault((cell.series, cell.x), []).append(cell)
+    outcomes = {key: [statistics.outcome(cell.episodes) for cell in of if cell.episodes] for key, of in cells.items()}
+    rows = [row(key, of, outcomes[key]) for key, of in cells.items()]
+    gains = []
+    for better, worse, goal in finding.gains:
+        found = asdict(statistics.gain(outcomes[better], outcomes[worse]))
+        gains.append({"of": list(better), "over": list(worse), "goal": goal, **found})
+    return {
+        "finding": finding.name,
+        "claim": finding.claim,
+        "axes": {"x": finding.x, "y": finding.y, "log": finding.log},
+        "seeds": len(seeds),
+        "rows": rows,
+        "gains": gains,
+    }
+
+
+def row(key: tuple[str, float], cells: list[Cell], outcomes: list[statistics.Outcome]) -> dict[str, Any]:
+    place = {"series": key[0], "x": key[1]}
+    if outcomes:
+        found = asdict(statistics.success(outcomes))
+        return {**place, **found, "by_task_type": statistics.by_task_type(outcomes)}
+    values = [cell.value for cell in cells if cell.value is not None]
+    return {**place, "mean": sum(values) / len(values), "ci95": None, "per_seed": values}
+
+
+def write(out: Path, entry: dict[str, Any]) -> None:
+    """Put `entry` in the place of its former one, and draw it."""
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / "findings.json"
+    try:
+        former = json.loads(file.read_text("utf-8")) if file.exists() else []
+        kept = [each for each in former if each["finding"] != entry["finding"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(file, f"not a list of findings ({error})", "move it away") from None
+    order = list(FINDINGS)
+    write_json(file, sorted([*kept, entry], key=lambda each: order.index(each["finding"])))
+    (out / f"{entry['finding']}.svg").write_text(draw(entry), "utf-8")
+
+
+def show(entry: dict[str, Any]) -> None:
+    table = Table(title=f"{entry['finding']}: {entry['claim']}", title_justify="left")
+    for column in ("series", entry["axes"]["x"], "mean", "95%", "seeds"):
+        table.add_column(column)
+    for of in entry["rows"]:
+        interval = f"{of['ci95'][0]:.3f} to {of['ci95'][1]:.3f}" if of["ci95"] else ""
+        table.add_row(
+            of["series"], f"{of['x']:g}", f"{of['mean']:.3f}", interval, " ".join(f"{v:.3f}" for v in of["per_seed"])
+        )
+    console = Console()
+    console.print(table)
+    for of in entry["gains"]:
+        goal = "" if of["goal"] is None else f"; goal {of['goal']:+.2f}"
+        names = " over ".join(f"{series} at {x:g}" for series, x in (of["of"], of["over"]))
+        console.print(f"{names}: {of['mean']:+.3f} ({of['ci95'][0]:+.3f} to {of['ci95'][1]:+.3f}){goal}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""What each finding compares, as cells of a figure: a series, a place on the x axis, and episodes or a number there.
+
+All use the recipe's own policies and Qs or variants of it that differ in what the finding is about. Each finding says
+what the paper reports and which gain would be the same result here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prm_gym.findings.lab import Changes, Lab
+from prm_gym.findings.process_reward import process_reward, states_of
+from prm_gym.iterate import Run
+
+CURVE_GAMES = 400  # of learning curves
+BEST_OF_GAMES = 200  # of best-of-N, which asks for N responses a turn
+LONG = 240  # steps of a Stage 3 that goes on too long
+FEW = 150  # games of the rollouts that shaping is for
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point: success of `episodes`, or `value`."""
+
+    series: str
+    x: float
+    episodes: Path | None = None
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`measure` gives the cells of one seed. `gains` are pairs of cells (series, x), better and worse, and the least
+    gain that would count as the paper's result here (None: no goal).
+    """
+
+    name: str
+    claim: str  # what the paper says
+    x: str
+    y: str
+    measure: Callable[[Lab], Iterator[Cell]]
+    gains: tuple[tuple[tuple[str, float], tuple[str, float], float | None], ...] = ()
+    log: bool = field(default=False, kw_only=True)  # the x axis
+
+
+def iterations(lab: Lab) -> Iterator[Cell]:
+    runs = lab.run(iterations=3)
+    for n, run in [(0, runs[0]), *enumerate(runs, 1)]:
+        yield Cell("policy", n, lab.evaluated(run, n))
+        yield Cell("best of 16", n, lab.evaluated(run, n, best_of=16, games=BEST_OF_GAMES))
+
+
+def best_of_n(lab: Lab) -> Iterator[Cell]:
+    runs = lab.run(iterations=2)
+    for n, run in [(0, runs[0]), *enumerate(runs, 1)]:
+        for best_of in (1, 2, 4, 8, 16, 32):
+            yield Cell(f"pi_{n}", best_of, lab.evaluated(run, n, best_of=best_of, games=BEST_OF_GAMES))
+
+
+def inverse(lab: Lab) -> Iterator[Cell]:
+    [first, second] = lab.run(iterations=2)
+    yield Cell("SFT", 0, lab.evaluated(first, 0))
+    for n, run in enumerate(lab.run("inverse", INVERSE, iterations=2), 1):
+        yield Cell("InversePRM", n, lab.evaluated(run, n))
+    [independent] = lab.run("independent", INDEPENDENT)
+    yield Cell("AgentPRM, as many rollouts", 1, lab.evaluated(independent, 1))
+    for n, run in enumerate((first, second), 1):
+        yield Cell("AgentPRM, with branches", n, lab.evaluated(run, n))
+
+
+def exploration(lab: Lab) -> Iterator[Cell]:
+    [plain], [reset] = lab.run("curve", CURVE), lab.run("reset", RESET)
+    for name, run in (("plain", plain), ("Reset-50-50", reset)):
+        yield from _curve(lab, run, name, [0, 10, 20, 30, 40, 60, 80])
+
+
+def shaping(lab: Lab) -> Iterator[Cell]:
+    for alpha in (0.0, 0.5, 1.0):
+        [run] = lab.run(f"shaped-{alpha:g}", shaped(lab, alpha))
+        yield from _curve(lab, run, f"alpha {alpha:g}", [0, 20, 40])
+
+
+def loss(lab: Lab) -> Iterator[Cell]:
+    [absolute], [relative] = lab.run(), lab.run("relative", RELATIVE)
+    for name, run in (("absolute (soft BCE)", absolute), ("relative (Bradley-Terry)", relative)):
+        yield from _curve(lab, run, name, [0, 20, 40])
+
+
+def hacking(lab: Lab) -> Iterator[Cell]:
+    """Success against the process reward of the Q that is trained on, and of a Q from rollouts on other games, which
+    training does not see: stop where that one is highest.
+    """
+    [run], [judge] = lab.run("long", {"online_dpo.yaml": {"max_steps": LONG, **KEEP}}), lab.run("judge", JUDGE)
+    scorers = [each.scorer() for each in (run, judge)]
+    states = states_of(run.iter / "eval" / "held_out" / "rollouts", 1000)
+    steps = list(range(0, LONG + 1, 20))
+    yield from _curve(lab, run, "success", steps)
+    for step in steps:
+        checkpoint = run.iter / "policy" / f"checkpoint-{step}" if step else run.policy(0)
+        rewards = process_reward(run.sampler(0, checkpoint=checkpoint)(), scorers, states)
+        for name, reward in zip(("process reward", "process reward by the judge"), rewards, strict=True):
+            yield Cell(name, step, value=reward)
+
+
+def ranking(lab: Lab) -> Iterator[Cell]:
+    """Accuracy of each Q, and the gain of the Stage 3 on it, over the share of data that it saw."""
+    base = lab.run(iterations=2)
+    for n, run in enumerate(base):
+        yield Cell("iteration", n, value=_ranking(run))
+    sizes = [*((games, lab.run(f"games-{games}", fewer(games))[0]) for games in (100, 200, 400)), (800, base[0])]
+    for games, run in sizes:
+        yield Cell("games of rollouts", games, value=_ranking(run))
+        yield Cell("success of pi_1 by games of rollouts", games, lab.evaluated(run, 1))
+    kinds: dict[str, Changes] = {"independent": INDEPENDENT, "relative": RELATIVE, "inverse": INVERSE}
+    for x, (name, changes) in enumerate(kinds.items()):
+        yield Cell(name, x, value=_ranking(lab.run(name, changes)[0]))
+
+
+def _curve(lab: Lab, run: Run, name: str, steps: list[int]) -> Iterator[Cell]:
+    """Success of the checkpoints at `steps` of Stage 3; step 0 is the policy it started from."""
+    for step in steps:
+        options = {"games": CURVE_GAMES, "step": step} if step else {"games": CURVE_GAMES}
+        yield Cell(name, step, lab.evaluated(run, 1 if step else 0, **options))
+
+
+def _ranking(run: Run) -> float:
+    return float(json.loads((run.iter / "eval" / "prm" / "quality.json").read_text("utf-8"))["ranking_accuracy"])
+
+
+KEEP: dict[str, Any] = {"save_steps": 10, "save_total_limit": None}
+CURVE: Changes = {"online_dpo.yaml": {"max_steps": 80, **KEEP}}
+DEMONSTRATIONS: dict[str, Any] = {"expert": ["{run}/demonstrations"]}
+RESET: Changes = {**CURVE, "recipe.yaml": {"labels": {"prompts": {**DEMONSTRATIONS, "expert_fraction": 0.5}}}}
+INVERSE: Changes = {
+    "recipe.yaml": {"branches": None, "labels": {"kind": "inverse", "options": DEMONSTRATIONS}},
+    "prm.yaml": {"loss": "inverse"},
+}
+INDEPENDENT: Changes = {"recipe.yaml": {"branches": None}}
+RELATIVE: Changes = {"recipe.yaml": {"labels": {"kind": "preferences"}}, "prm.yaml": {"loss": "bradley_terry"}}
+JUDGE: Changes = {"recipe.yaml": {"rollouts": {"seed": 500}}, "online_dpo.yaml": {"max_steps": 1}}
+
+
+def fewer(games: int) -> dict[str, Any]:
+    return {"recipe.yaml": {"rollouts": {"games": games}}}
+
+
+def shaped(lab: Lab, alpha: float) -> dict[str, Any]:
+    """Few rollouts, the targets shaped by V of pi_0 from all of the recipe's rollouts."""
+    few = fewer(FEW)
+    if alpha:
+        options = {"alpha": alpha, "value_fn": str(value_model(lab))}
+        few["recipe.yaml"]["labels"] = {"kind": "shaping", "options": options}
+    return few
+
+
+def value_model(lab: Lab) -> Path:
+    """V of pi_0: Stage 2 with the loss `value` on the rollouts of the recipe's first iteration."""
+    changes: Changes = {
+        "recipe.yaml": {"labels": {"kind": "value"}, "quality": None},
+        "prm.yaml": {"loss": "value"},
+        "online_dpo.yaml": {"max_steps": 1},
+    }
+    return lab.run("value", changes)[0].iter / "prm"
+
+
+FINDINGS = {
+    finding.name: finding
+    for finding in (
+        Finding(
+            "iterations",
+            "Success rises each iteration, 64.9, 73.9, 85.8, 88.1 %; best of 16 is 67.9, 84.3, 88.8, 91.0 % (Table 1).",
+            "iteration",
+            "success",
+            iterations,
+            (
+                (("policy", 1), ("policy", 0), 0.0),
+                (("policy", 2), ("policy", 1), 0.0),
+                (("policy", 3), ("policy", 2), 0.0),
+                (("policy", 3), ("policy", 0), 0.20),
+            ),
+        ),
+        Finding(
+            "best_of_n",
+            "Success rises with N, most for pi_0 and pi_1 (Figure 2b).",
+            "N",
+            "success",
+            best_of_n,
+            ((("pi_0", 16), ("pi_0", 1), 0.05), (("pi_1", 16), ("pi_1", 1), None), (("pi_2", 16), ("pi_2", 1), None)),
+            log=True,
+        ),
+        Finding(
+            "inverse",
+            "From the same demonstrations SFT reaches 63.4 %, InversePRM 82.8 and 86.6 % (Table 2).",
+            "iteration",
+            "success",
+            inverse,
+            (
+                (("InversePRM", 1), ("SFT", 0), 0.15),
+                (("InversePRM", 2), ("SFT", 0), 0.15),
+                (("InversePRM", 1), ("AgentPRM, as many rollouts", 1), None),
+            ),
+        ),
+        Finding(
+            "exploration",
+            "Resets and steering learn faster: pi_1 reaches 82 and 84 % against 73.9 % (Figure 6).",
+            "step of online DPO",
+            "success",
+            exploration,
+            ((("Reset-50-50", 20), ("plain", 20), 0.0), (("Reset-50-50", 40), ("plain", 40), 0.0)),
+        ),
+        Finding(
+            "shaping",
+            "On few rollouts the shaped reward is stable and reaches 82 %, the plain one falls to 32 % (Figure 7).",
+            "step of online DPO",
+            "success",
+            shaping,
+            ((("alpha 0.5", 40), ("alpha 0", 40), 0.0), (("alpha 1", 40), ("alpha 0", 40), None)),
+        ),
+        Finding(
+            "loss",
+            "Absolute and relative losses end up alike (Figure 4).",
+            "step of online DPO",
+            "success",
+            loss,
+            ((("relative (Bradley-Terry)", 40), ("absolute (soft BCE)", 40), None),),
+        ),
+        Finding(
+            "hacking",
+            "Success peaks at 82 % and falls to 70 % while the process reward goes on rising (Figure 3).",
+            "step of online DPO",
+            "success and process reward",
+            hacking,
+        ),
+        Finding(
+            "ranking",
+            "Not in the paper: how often Q orders two actions at one state as fresh rollouts of both do.",
+            "games of rollouts",
+            "ranking accuracy",
+            ranking,
+        ),
+    )
+}

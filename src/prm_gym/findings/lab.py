@@ -1,0 +1,115 @@
+"""Variants of a recipe, run as any recipe is; what a variant has in common with another run is linked, not made again.
+
+<root>/seed-<s>            the recipe itself, with other random numbers for s > 0
+<root>/seed-<s>-<variant>  the same with some settings changed; `recipe/` in each is what it was run with
+
+Stages come in the order in which they depend on each other, so two runs share every stage before the first whose
+settings differ.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from prm_gym import stage
+from prm_gym.iterate import Run
+from prm_gym.stage import Stage
+
+Changes = Mapping[str, Mapping[str, Any]]
+"""{file of the recipe: {key: new value}}; mappings are merged."""
+
+
+class Lab:
+    """The runs of one seed of `recipe` under `root`; those of seed 0 lend their games to the others."""
+
+    def __init__(self, recipe: Path, root: Path, seed: int) -> None:
+        self._recipe, self._root, self.seed = recipe, root, seed
+
+    def run(self, variant: str = "", changes: Changes | None = None, iterations: int = 1) -> list[Run]:
+        """Iterations 1 .. `iterations` of a variant, complete; of the recipe itself without a name. A variant is
+        evaluated without best-of-N.
+        """
+        folder = self.folder(variant)
+        if variant:
+            self.run()
+            changes = merged({"recipe.yaml": {"evaluation": {"best_of": 1}}}, changes or {})
+            write_variant(self.folder() / "recipe", folder / "recipe", changes)
+            like = self.folder()
+        else:
+            write_variant(self._recipe, folder / "recipe", seed_changes(self._recipe, self.seed) if self.seed else {})
+            like = self._root / "seed-0"
+        runs = []
+        for n in range(1, iterations + 1):
+            run = Run(folder / "recipe", folder, n)
+            if n == 1 and like != folder:
+                share(run.stages(), folder, Run(like / "recipe", like, 1).stages(), like)
+            complete(run.stages(), f"seed {self.seed} {variant}".strip())
+            runs.append(run)
+        return runs
+
+    def folder(self, variant: str = "") -> Path:
+        return self._root / "-".join(filter(None, [f"seed-{self.seed}", variant]))
+
+    def evaluated(self, run: Run, n: int, **options: Any) -> Path:
+        """The episodes of `Run.evaluation(n, ...)`, played if they are not there."""
+        wanted = run.evaluation(n, **options)
+        complete([wanted], f"seed {self.seed}")
+        return wanted.out / "episodes"
+
+
+def complete(stages: list[Stage], name: str) -> None:
+    """Make what is not there, after a line that says for whom."""
+    if todo := [each for each in stages if not stage.is_complete(each)]:
+        console = Console()
+        console.rule(name)
+        stage.run(todo, console)
+
+
+def write_variant(source: Path, out: Path, changes: Changes) -> None:
+    """A recipe folder like `source` but for `changes`. Files without a change are copied byte for byte."""
+    out.mkdir(parents=True, exist_ok=True)
+    for file in sorted(source.glob("*.yaml")):
+        if file.name in changes:
+            values = merged(yaml.safe_load(file.read_text("utf-8")), changes[file.name])
+            (out / file.name).write_text(yaml.safe_dump(values, sort_keys=False), "utf-8")
+        else:
+            shutil.copyfile(file, out / file.name)
+
+
+def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with `changes` put in, mapping by mapping."""
+    out = deepcopy(dict(values))
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
+        out[key] = merged(out[key], value) if both else value
+    return out
+
+
+def seed_changes(recipe: Path, seed: int) -> dict[str, dict[str, Any]]:
+    """Other demonstrations, rollouts and training for `seed`; the held-out games stay, so that they can be paired."""
+    values = yaml.safe_load((recipe / "recipe.yaml").read_text("utf-8"))
+    changed: dict[str, Any] = {"rollouts": {"seed": 1000 * seed}}
+    if values["start"].get("demonstrations"):
+        changed["start"] = {"demonstrations": {"seed": seed}}
+    trained = {file.name: {"seed": seed} for file in recipe.glob("*.yaml") if file.name != "recipe.yaml"}
+    return {"recipe.yaml": changed, **trained}
+
+
+def share(stages: list[Stage], root: Path, others: list[Stage], other: Path) -> None:
+    """Link the complete stages of the run `other` that stand before the first difference into the run `root`."""
+    for mine, theirs in zip(stages, others, strict=False):
+        place = mine.out.relative_to(root)
+        alike = place == theirs.out.relative_to(other) and mine.settings == theirs.settings
+        if not alike or not stage.is_complete(theirs):
+            return
+        if not mine.out.exists():
+            mine.out.parent.mkdir(parents=True, exist_ok=True)
+            mine.out.symlink_to(os.path.relpath(theirs.out, mine.out.parent.resolve()))
