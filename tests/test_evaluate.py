@@ -53,6 +53,14 @@ def test_a_result_replaces_the_one_of_the_same_kind(tmp_path: Path) -> None:
     assert [(entry["seed"], entry["success"]) for entry in read_results(path)] == [(1, 0.0), (0, 1.0)]
 
 
+def test_a_result_of_more_games_can_be_kept(tmp_path: Path) -> None:
+    path, large, small = tmp_path / "results.json", [episode(i, True, 3) for i in range(3)], [episode(0, False, 3)]
+    for episodes in (large, small):
+        result = summarise(episodes, policy="pi_1", prm=None, mode="policy", split="s", seed=0)
+        add_result(path, result, keep_larger=True)
+    assert [entry["games"] for entry in read_results(path)] == [3]
+
+
 def test_a_damaged_results_file_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text(json.dumps([{"policy": "pi_0"}]))

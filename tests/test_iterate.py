@@ -5,10 +5,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
+from miniature import write_miniature
 
 from prm_gym.errors import UserError
 from prm_gym.iterate import Run
@@ -16,31 +15,10 @@ from prm_gym.iterate import Run
 for package in ("alfworld", "trl"):
     pytest.importorskip(package, reason=f"needs the extra '{package}'")
 
-EMBEDDED = Path(__file__).parent.parent / "recipes" / "embedded"
-
 
 @pytest.fixture(scope="module")
 def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded recipe with a handful of games and steps."""
-    folder = tmp_path_factory.mktemp("recipe") / "miniature"
-    shutil.copytree(EMBEDDED, folder)
-    values: dict[str, Any] = yaml.safe_load((folder / "recipe.yaml").read_text())
-    values["games"]["splits"] = {"train": 18, "valid_seen": 4, "valid_unseen": 6}
-    values["start"]["demonstrations"].update(games=18, rollouts_per_game=1, random_actions=0.0, mistakes=0.0)
-    values["start"]["scratch"] = {"hidden_size": 32, "layers": 1, "heads": 2}
-    values["max_episode_steps"] = 12
-    values["rollouts"].update(games=6, per_game=2)
-    values["branches"] = {"states_per_episode": 1, "actions": 2, "continuations": 2}
-    values["labels"] = {"kind": "monte_carlo", "prompts": {"size": 20}}
-    values["quality"] = {"games": 2, "branches": values["branches"]}
-    values["stages"]["processes"] = 1
-    values["evaluation"].update(games=3, best_of=2)
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
-    for name in ("sft", "prm", "online_dpo"):
-        host = yaml.safe_load((folder / f"{name}.yaml").read_text())
-        host.update(max_steps=2, per_device_train_batch_size=4, save_steps=1)
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(host))
-    return folder
+    return write_miniature(tmp_path_factory.mktemp("recipe") / "miniature")
 
 
 def prm_gym(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -77,7 +55,8 @@ def test_policies_differ_and_the_run_folder_can_be_moved(run: Path) -> None:
     assert not Path((run / "pi_1").readlink()).is_absolute()
 
 
-def test_a_finished_iteration_is_not_made_again(run: Path, miniature: Path) -> None:
+def test_a_finished_iteration_is_not_made_again_even_elsewhere(run: Path, miniature: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(run, tmp_path / "moved", symlinks=True)
     before = {path: path.stat().st_mtime_ns for path in run.rglob("manifest.json")}
     done = prm_gym("iter", 1, "--recipe", miniature, "--run", run)
     assert done.returncode == 0, done.stderr[-3000:]

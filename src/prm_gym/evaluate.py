@@ -79,11 +79,15 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     return list(results)
 
 
-def add_result(path: Path, result: dict[str, Any]) -> None:
-    """Add `result` to the list in `path`, in place of an entry for the same policy, PRM, mode, split and seed."""
-    key = [result[k] for k in _KEY]
-    results = [entry for entry in read_results(path) if [entry[k] for k in _KEY] != key]
-    write_json(path, [*results, result])
+def add_result(path: Path, result: dict[str, Any], *, keep_larger: bool = False) -> None:
+    """Add `result` to the list in `path`, in place of an entry for the same policy, PRM, mode, split and seed; with
+    `keep_larger` an entry of more games stays instead.
+    """
+    results = read_results(path)
+    same = [entry for entry in results if all(entry[k] == result[k] for k in _KEY)]
+    if keep_larger and any(entry["games"] > result["games"] for entry in same):
+        return
+    write_json(path, [*(entry for entry in results if entry not in same), result])
 
 
 def table(results: Iterable[dict[str, Any]]) -> Table:

@@ -287,14 +287,18 @@ class Run:
         """Success of pi_n, or of BoN(pi_n, Q) with this iteration's Q, into results.json.
 
         `step` takes the checkpoint of that training step in place of pi_n; `games` and `split` take the place of the
-        recipe's.
+        recipe's. Of fewer games than an entry of results.json has, nothing goes there.
         """
         e, r = self.recipe.evaluation, self.recipe
         e = replace(e, games=games or e.games, split=split or e.split)
         mode = "policy" if best_of is None else f"best_of_{best_of}"
         name = f"pi_{n}" if step is None else f"pi_{n}/checkpoint-{step}"
-        where = e.split if e.split != r.evaluation.split else ""
-        out = self.iter / "eval" / "_".join(filter(None, [name.replace("/checkpoint", ""), mode, where]))
+        other = [
+            str(value)
+            for value, usual in ((split, r.evaluation.split), (games, r.evaluation.games))
+            if value not in (None, usual)
+        ]
+        out = self.iter / "eval" / "_".join([name.replace("/checkpoint", ""), mode, *other])
         checkpoint = self.policy(n) if step is None else self.iter / "policy" / f"checkpoint-{step}"
         temperature = e.temperature if best_of is None else e.best_of_temperature
 
@@ -308,7 +312,7 @@ class Run:
             episodes = read_episodes(out / "episodes")
             q = None if best_of is None else f"Q_{self.n - 1}"
             result = evaluate.summarise(episodes, policy=name, prm=q, mode=mode, split=e.split, seed=e.seed)
-            evaluate.add_result(self.root / "results.json", result)
+            evaluate.add_result(self.root / "results.json", result, keep_larger=True)
             return {"success": result["success"]}
 
         settings: dict[str, Any] = {"games": e.games, "split": e.split, "temperature": temperature, "seed": e.seed}

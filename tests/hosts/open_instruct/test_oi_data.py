@@ -131,6 +131,25 @@ def test_sft_has_loss_on_the_response_alone_and_none_on_rows_too_long(untrained:
     assert set(transforms.sft_row(row, tokenizer, max_seq_length=len(whole) - 1)["labels"]) == {-100}
 
 
+def test_sft_reads_every_turn_of_an_episode(untrained: Path) -> None:
+    """A demonstration under a multi-turn prompt: one row, whose completion is the whole episode."""
+    tokenizer = checks.load_tokenizer(str(untrained), None, "model_name_or_path")
+    says = ["go to shelf 1", "take mug 1 from shelf 1", "go to desk 1"]
+    seen = ["On the shelf 1, you see a mug 1.", "You pick up the mug 1."]
+    turns = [{"role": "assistant", "content": says[0]}]
+    for observation, action in zip(seen, says[1:], strict=True):
+        turns += [{"role": "user", "content": observation}, {"role": "assistant", "content": action}]
+    row = {"prompt": World().sft()["prompt"], "completion": turns}
+    theirs = tokenizer.apply_chat_template(row["prompt"] + turns, return_dict=False)  # what TRL trains on
+    whole = transforms.sft_whole_row(row, tokenizer, max_seq_length=512)
+    assert whole["input_ids"] == whole["labels"] == theirs
+    made = transforms.sft_row(row, tokenizer, max_seq_length=512)
+    assert made["input_ids"] == theirs
+    trained = [label for label in made["labels"] if label != -100]
+    end = tokenizer.eos_token_id
+    assert trained == [i for text in says for i in [*tokenizer.encode(text, add_special_tokens=False), end]]
+
+
 def test_the_length_filter_sees_the_whole_sequence() -> None:
     row = {transforms.FIRST: [1] * 10, transforms.SECOND: [1] * 12}
     assert transforms.within_length(row, None, max_token_length=12, max_prompt_token_length=3)

@@ -1,6 +1,6 @@
 """pi_0 on open-instruct: supervised fine-tuning on successful demonstrations, the host's `finetune`.
 
-The loss is on the response alone, unless the recipe says `completion_only_loss: false`. (The host's own transform
+The loss is on the responses alone, unless the recipe says `completion_only_loss: false`. (The host's own transform
 trains on every assistant message of a conversation, so that the early turns of an episode, which come back in the
 history of each later one, would count many times.)
 """
@@ -71,7 +71,7 @@ def prepare(args: Any, tc: Any, output_dir: Path, recipe: Path) -> Any:
     rows = data.localise_list(args, "dataset_mixer_list", transforms.SFT_COLUMNS, check_row, recipe, default="train")
     checks.check_batches(rows, args.per_device_train_batch_size * checks.world_size(), recipe)
     sample = data.read_local(args.dataset_mixer_list[::2], transforms.SFT_COLUMNS)
-    lengths = (len(transforms.sequence_ids(tokenizer, row["prompt"], row["completion"])) for row in sample)
+    lengths = (len(transforms.sft_whole_row(row, tokenizer, args.max_seq_length)["input_ids"]) for row in sample)
     checks.check_lengths(lengths, args.max_seq_length, recipe, "max_seq_length")
     return tokenizer
 

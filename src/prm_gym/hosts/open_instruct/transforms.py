@@ -72,19 +72,27 @@ def inverse_row(row: Row, tokenizer: Any) -> Row:
 
 
 def sft_row(row: Row, tokenizer: Any, max_seq_length: int) -> Row:
-    """For the host's SFT: loss on the response alone; a row too long has no loss at all, which the host filters out."""
-    ids = sequence_ids(tokenizer, row["prompt"], row["completion"])
-    return _with_loss_from(len(prompt_ids(tokenizer, row["prompt"])), ids, max_seq_length)
+    """For the host's SFT: loss on the responses alone; a row too long has no loss at all, which the host filters out.
+
+    A completion of several turns (a whole episode) is responses with what was seen between them.
+    """
+    made = sft_whole_row(row, tokenizer, max_seq_length)
+    ids, before = made["input_ids"], list(row["prompt"])
+    labels = [-100] * len(ids)
+    if made["labels"] == ids:
+        for message in row["completion"]:
+            if message["role"] == "assistant":
+                start, end = len(prompt_ids(tokenizer, before)), len(sequence_ids(tokenizer, before, [message]))
+                labels[start:end] = ids[start:end]
+            before.append(message)
+    return {**made, "labels": labels}
 
 
 def sft_whole_row(row: Row, tokenizer: Any, max_seq_length: int) -> Row:
-    """The same with loss on the prompt too."""
-    return _with_loss_from(0, sequence_ids(tokenizer, row["prompt"], row["completion"]), max_seq_length)
-
-
-def _with_loss_from(start: int, ids: list[int], max_seq_length: int) -> Row:
-    start = start if len(ids) <= max_seq_length else len(ids)
-    labels = [-100] * start + ids[start:]
+    """The same with loss on everything."""
+    messages = [*row["prompt"], *row["completion"]]
+    ids = sequence_ids(tokenizer, messages[:-1], messages[-1:])
+    labels = ids if len(ids) <= max_seq_length else [-100] * len(ids)
     return {"input_ids": ids, "labels": labels, "attention_mask": [1] * len(ids)}
 
 

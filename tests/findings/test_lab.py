@@ -1,0 +1,119 @@
+"""Variants of a run: what is equal is linked, what differs is made, and every result is of its own recipe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from miniature import write_miniature
+
+from prm_gym.findings.__main__ import result, write
+from prm_gym.findings.experiments import FINDINGS, RELATIVE, Cell, Finding
+from prm_gym.findings.lab import Lab, merged, seed_changes, write_variant
+from prm_gym.recipe import load
+
+for package in ("alfworld", "trl"):
+    pytest.importorskip(package, reason=f"needs the extra '{package}'")
+
+RECIPES = Path(__file__).parent.parent.parent / "recipes"
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """The miniature recipe, run, and a variant with the relative loss."""
+    root = tmp_path_factory.mktemp("findings")
+    lab = Lab(write_miniature(root / "recipe"), root / "runs", 0)
+    lab.run("relative", RELATIVE)
+    return lab
+
+
+def test_a_variant_links_what_stands_before_the_first_difference(lab: Lab) -> None:
+    variant = lab.folder("relative")
+    shared = ["games", "demonstrations", "pi_0", "iter1/rollouts", "iter1/branches", "iter1/eval/pi_0_policy"]
+    own = ["iter1/dataset/prm", "iter1/prm", "iter1/eval/prm", "iter1/dataset/prompts", "iter1/policy"]
+    assert {place: (variant / place).is_symlink() for place in shared + own} == {
+        **dict.fromkeys(shared, True),
+        **dict.fromkeys(own, False),
+    }
+
+
+def test_a_variant_is_run_with_its_own_settings(lab: Lab) -> None:
+    manifest = json.loads((lab.folder("relative") / "iter1" / "prm" / "manifest.json").read_text())
+    assert yaml.safe_load(manifest["settings"]["config"])["loss"] == "bradley_terry"
+
+
+def test_another_seed_has_the_games_and_nothing_else(lab: Lab) -> None:
+    other = Lab(lab._recipe, lab._root, 1)
+    folder = other.folder()
+    write_variant(lab._recipe, folder / "recipe", seed_changes(lab._recipe, 1))
+    values = load(folder / "recipe")
+    assert values.start.demonstrations is not None
+    assert (values.start.demonstrations.seed, values.rollouts.seed, values.games.seed) == (1, 1000, 0)
+    assert values.evaluation == load(lab._recipe).evaluation
+    for name in ("sft", "prm", "online_dpo"):
+        assert yaml.safe_load((folder / "recipe" / f"{name}.yaml").read_text())["seed"] == 1
+
+
+def test_episodes_of_a_run_become_rates_gains_and_a_figure(lab: Lab, tmp_path: Path) -> None:
+    [run] = lab.run()
+
+    def measure(_: Lab) -> Any:
+        yield Cell("policy", 0, lab.evaluated(run, 0))
+        yield Cell("policy", 1, lab.evaluated(run, 1))
+        yield Cell("Q", 1, value=0.25)
+
+    finding = Finding("loss", "A <claim>.", "n", "success", measure, ((("policy", 1), ("policy", 0), 0.1),))
+    entry = result(finding, [list(measure(lab))])
+    won = {e["policy"]: e["success"] for e in json.loads((run.root / "results.json").read_text())}
+    assert [row["mean"] for row in entry["rows"]] == pytest.approx([won["pi_0"], won["pi_1"], 0.25])
+    assert entry["gains"][0]["mean"] == pytest.approx(won["pi_1"] - won["pi_0"])
+    write(tmp_path, {**entry, "finding": "ranking"})
+    write(tmp_path, entry)
+    write(tmp_path, entry)
+    assert [each["finding"] for each in json.loads((tmp_path / "findings.json").read_text())] == ["loss", "ranking"]
+    assert "A &lt;claim&gt;" in (tmp_path / "loss.svg").read_text()
+
+
+def test_changes_are_merged_mapping_by_mapping() -> None:
+    assert merged({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 4}, "d": None}) == {"a": {"b": 4, "c": 2}, "d": None}
+
+
+@pytest.mark.parametrize("name", FINDINGS)
+def test_every_variant_of_a_finding_is_a_valid_recipe(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With nothing run: each variant that the finding asks for is written and read strictly."""
+    asked: list[str] = []
+
+    class Asked(Exception):
+        pass
+
+    def run(self: Lab, variant: str = "", changes: Any = None, iterations: int = 1) -> Any:
+        write_variant(RECIPES / "embedded-long", tmp_path / (variant or "base"), changes or {})
+        load(tmp_path / (variant or "base"))
+        asked.append(variant)
+        return [Recorded(self, n) for n in range(iterations)]
+
+    class Recorded:
+        def __init__(self, lab: Lab, n: int) -> None:
+            self.iter = tmp_path / f"iter{n}"
+
+        def scorer(self) -> None:
+            raise Asked
+
+    monkeypatch.setattr(Lab, "run", run)
+    monkeypatch.setattr(Lab, "evaluated", lambda *_, **__: tmp_path)
+    monkeypatch.setattr("prm_gym.findings.experiments._ranking", lambda _: 0.5)
+    cells: list[Cell] = []
+    try:
+        cells.extend(FINDINGS[name].measure(Lab(RECIPES / "embedded-long", tmp_path, 0)))
+    except Asked:
+        assert asked == ["long", "judge"]
+        return
+    places = {(cell.series, cell.x) for cell in cells}
+    assert len(places) == len(cells), "a cell twice"
+    for better, worse, _ in FINDINGS[name].gains:
+        assert {better, worse} <= places

@@ -1,0 +1,30 @@
+"""The embedded recipe with a handful of games and steps."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+EMBEDDED = Path(__file__).parent.parent / "recipes" / "embedded"
+
+
+def write_miniature(folder: Path) -> Path:
+    shutil.copytree(EMBEDDED, folder)
+    values: dict[str, Any] = yaml.safe_load((folder / "recipe.yaml").read_text())
+    values["games"]["splits"] = {"train": 18, "valid_seen": 4, "valid_unseen": 6}
+    values["start"]["demonstrations"].update(games=18, rollouts_per_game=1, random_actions=0.0, mistakes=0.0)
+    values["start"]["scratch"] = {"hidden_size": 32, "layers": 1, "heads": 2}
+    values["max_episode_steps"] = 12
+    values["rollouts"].update(games=6, per_game=2)
+    values["branches"] = {"states_per_episode": 1, "actions": 2, "continuations": 2}
+    values["labels"] = {"kind": "monte_carlo", "prompts": {"size": 20}}
+    values["quality"] = {"games": 2, "branches": values["branches"]}
+    values["stages"]["processes"] = 1
+    values["evaluation"].update(games=3, best_of=2)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
+    for name in ("sft", "prm", "online_dpo"):
+        host = yaml.safe_load((folder / f"{name}.yaml").read_text())
+        host.update(max_steps=2, per_device_train_batch_size=4, save_steps=1)
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(host))
+    return folder
