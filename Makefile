@@ -11,13 +11,16 @@ PRM_GYM_HOST_PYTHON ?= $(abspath $(HOST_VENV))/bin/python
 export TOKENIZERS_PARALLELISM := false
 export OPEN_INSTRUCT PRM_GYM_HOST_PYTHON
 
-.PHONY: demo iter test test-exact lint host host-venv test-host clean
+.PHONY: demo iter findings test test-exact lint host host-venv test-host clean
 
 demo: $(VENV)/.installed ## one iteration of AgentPRM on generated households, on a CPU
 	$(BIN)/prm-gym iter 1 --recipe recipes/embedded --run runs/demo
 
 iter: $(VENV)/.installed $(if $(filter open-instruct,$(HOST)),host-venv) ## make iter ITER=2 RECIPE=recipes/embedded [HOST=trl|open-instruct] [RUN=runs/embedded]
 	$(BIN)/prm-gym iter $(ITER) --recipe $(RECIPE) --run $(RUN) $(if $(HOST),--host $(HOST))
+
+findings: $(VENV)/.installed ## make findings [FINDING=name] [SEEDS=3]: the paper's claims, measured here; hours, resumable
+	OMP_NUM_THREADS=1 $(BIN)/python -m prm_gym.findings $(if $(FINDING),--finding $(FINDING)) --seeds $(or $(SEEDS),3)
 
 test: $(VENV)/.installed lint
 	$(BIN)/python -m pytest -m "not slow"

@@ -2,7 +2,7 @@
 
     PRM_GYM_VLLM_PYTHON=.venv-vllm/bin/python python benchmarks/vllm_peak.py MODEL GAMES [--episodes 256]
 
-Starts `vllm serve MODEL` (the environment of tests/policies/test_vllm.py), collects episodes, then sends the recorded
+Starts a server for MODEL (its environment: tests/policies/test_vllm.py), collects episodes, then sends the recorded
 requests once more, `--in-flight` at a time, with no environment, prompt or store around them. Both are done twice, in
 turns, after a warm-up; the last line is collect / peak of the sums. On one machine without a GPU the collector and the
 server share the cores, so the ratio is that of a crowded machine: a lower bound.
@@ -12,19 +12,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import signal
-import socket
-import subprocess
 import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+from vllm_serving import NAME, PYTHON, serving
 
 from prm_gym.envs.alfworld import ALFWorldEnv
 from prm_gym.envs.games import Game, find_games
@@ -32,37 +26,10 @@ from prm_gym.policies.server import ServerPolicy
 from prm_gym.rollout import collect, draw_games
 
 
-@contextmanager
-def serving(python: str, model: Path, log: Path) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--served-model-name", "m"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager"]
-    command += ["--no-enable-prefix-caching"]  # the same requests come twice
-    settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1"}
-    with log.open("w") as file:
-        environment = {**os.environ, **settings}
-        process = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
-    try:
-        while True:
-            if process.poll() is not None:
-                raise SystemExit(f"vLLM ended:\n{log.read_text()[-3000:]}")
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-                    break
-            except OSError:
-                time.sleep(1)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(60)
-
-
 async def collected(url: str, games: list[Game], options: argparse.Namespace, seed: int) -> tuple[float, list[Any]]:
     """Seconds, and the bodies of the requests."""
     policy = ServerPolicy(
-        url, "m", prompt="compact", tokenizer=options.model, max_tokens=16, concurrency=options.in_flight
+        url, NAME, prompt="compact", tokenizer=options.model, max_tokens=16, concurrency=options.in_flight
     )
     bodies: list[Any] = []
     post = policy._endpoints.post
@@ -104,13 +71,15 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=256)
     parser.add_argument("--in-flight", type=int, default=64)
     options = parser.parse_args()
-    python = os.environ.get("PRM_GYM_VLLM_PYTHON")
-    if not python:
+    if not PYTHON:
         raise SystemExit("PRM_GYM_VLLM_PYTHON: not set; name an interpreter that has vLLM")
     games = draw_games(find_games(options.games, "train"), 0, options.episodes)
     for game in games:
         ALFWorldEnv([game]).reset()  # compiled before the clock runs
-    with tempfile.TemporaryDirectory() as folder, serving(python, options.model, Path(folder) / "log") as url:
+    server = ["--no-enable-prefix-caching"]  # the same requests come twice
+    # vLLM 0.32 on a CPU ends when a prompt with a seed is prefilled in parts ("CPU Generator does not use offset").
+    server += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", "65536"]
+    with tempfile.TemporaryDirectory() as folder, serving(options.model, Path(folder) / "log", *server) as url:
         asyncio.run(collected(url, games[:16], options, seed=0))
         ours = peak = 0.0
         for seed in (1, 2):

@@ -9,15 +9,9 @@ vLLM wants an environment of its own; name its interpreter in PRM_GYM_VLLM_PYTHO
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import socket
-import subprocess
-import time
-import urllib.request
-from contextlib import contextmanager
 
 import pytest
+from vllm_serving import NAME, PYTHON, serving
 
 pytest.importorskip("httpx")
 pytest.importorskip("transformers")
@@ -28,47 +22,17 @@ from prm_gym.policies.served_prm import ServedPRMScorer
 from prm_gym.policies.server import ServerPolicy, chat_ids, load_tokenizer
 from prm_gym.types import PromptTooLong, Response, State
 
-PYTHON = os.environ.get("PRM_GYM_VLLM_PYTHON")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not PYTHON, reason="PRM_GYM_VLLM_PYTHON names no interpreter with vLLM"),
 ]
 STATE = State("g", "put a mug in the sink", ("You see a desk.", "It is open."), ("open desk",), ("look", "go to sink"))
+LENGTH = ("--max-model-len", "512")
 TEXTS = [
     "You see a desk.",
     "REASON: I look\nACTION: go to sink 1",
     "You open the cabinet 2. In it you see a mug 1.",
 ] * 20
-
-
-@contextmanager
-def serving(model, log):
-    """The base URL of a vLLM server for the model in a folder."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--served-model-name", "tiny"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager"]
-    command += ["--max-model-len", "512"]
-    settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1"}
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            command, stdout=file, stderr=file, env={**os.environ, **settings}, start_new_session=True
-        )
-    try:
-        deadline = time.monotonic() + 480
-        while True:
-            assert process.poll() is None, f"vLLM ended:\n{log.read_text()[-3000:]}"
-            assert time.monotonic() < deadline, f"vLLM is not up:\n{log.read_text()[-3000:]}"
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-                    break
-            except OSError:
-                time.sleep(1)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -94,14 +58,14 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def url(model, tmp_path_factory):
-    with serving(model, tmp_path_factory.mktemp("log") / "vllm.log") as address:
+    with serving(model, tmp_path_factory.mktemp("log") / "vllm.log", *LENGTH) as address:
         yield address
 
 
 def act(url, model, *, n=1, seeds=(5,), state=STATE, **options):
     async def main():
         options_ = {"temperature": 1.0, "max_tokens": 16, "tokenizer": model, **options}
-        policy = ServerPolicy(url, "tiny", prompt="compact", **options_)
+        policy = ServerPolicy(url, NAME, prompt="compact", **options_)
         try:
             return await asyncio.gather(*(policy.act(state, n=n, seed=seed) for seed in seeds))
         finally:
@@ -168,8 +132,8 @@ def test_scores_are_those_of_the_same_model_in_process(model, tmp_path):
         finally:
             await scorer.close()
 
-    with serving(tmp_path / "prm", tmp_path / "vllm.log") as address:
-        served = ServedPRMScorer(address, "tiny", prompt="compact", tokenizer=tmp_path / "prm")
+    with serving(tmp_path / "prm", tmp_path / "vllm.log", *LENGTH) as address:
+        served = ServedPRMScorer(address, NAME, prompt="compact", tokenizer=tmp_path / "prm")
         theirs = asyncio.run(score(served))
     ours = asyncio.run(score(PRMScorer(tmp_path / "prm", prompt="compact")))
     assert theirs == pytest.approx(ours, abs=1e-4)
