@@ -9,6 +9,7 @@ settings differ.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Mapping
@@ -51,7 +52,7 @@ class Lab:
             run = Run(folder / "recipe", folder, n)
             if n == 1 and like != folder:
                 share(run.stages(), folder, Run(like / "recipe", like, 1).stages(), like)
-            complete(run.stages(), f"seed {self.seed} {variant}".strip())
+            complete(run.stages(), folder)
             runs.append(run)
         return runs
 
@@ -61,16 +62,19 @@ class Lab:
     def evaluated(self, run: Run, n: int, **options: Any) -> Path:
         """The episodes of `Run.evaluation(n, ...)`, played if they are not there."""
         wanted = run.evaluation(n, **options)
-        complete([wanted], f"seed {self.seed}")
+        complete([wanted], run.root)
         return wanted.out / "episodes"
 
 
-def complete(stages: list[Stage], name: str) -> None:
-    """Make what is not there, after a line that says for whom."""
-    if todo := [each for each in stages if not stage.is_complete(each)]:
-        console = Console()
-        console.rule(name)
-        stage.run(todo, console)
+def complete(stages: list[Stage], root: Path) -> None:
+    """Make what is not there. Another process that is at work in the run `root` is waited for."""
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if todo := [each for each in stages if not stage.is_complete(each)]:
+            console = Console()
+            console.rule(root.name)
+            stage.run(todo, console)
 
 
 def write_variant(source: Path, out: Path, changes: Changes) -> None:
