@@ -9,12 +9,13 @@ import yaml
 EMBEDDED = Path(__file__).parent.parent / "recipes" / "embedded"
 
 
-def write_miniature(folder: Path) -> Path:
+def write_miniature(folder: Path, *, processes: int = 1) -> Path:
     shutil.copytree(EMBEDDED, folder)
     values: dict[str, Any] = yaml.safe_load((folder / "recipe.yaml").read_text())
     values["games"]["splits"] = {"train": 18, "valid_seen": 4, "valid_unseen": 6}
     values["start"]["demonstrations"].update(games=18, rollouts_per_game=1, random_actions=0.0, mistakes=0.0)
     values["start"]["scratch"] = {"hidden_size": 32, "layers": 1, "heads": 2}
+    values["sampling"]["processes"] = processes
     values["max_episode_steps"] = 12
     values["rollouts"].update(games=6, per_game=2)
     values["branches"] = {"states_per_episode": 1, "actions": 2, "continuations": 2}

@@ -18,7 +18,7 @@ for package in ("alfworld", "trl"):
 
 @pytest.fixture(scope="module")
 def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_miniature(tmp_path_factory.mktemp("recipe") / "miniature")
+    return write_miniature(tmp_path_factory.mktemp("recipe") / "miniature", processes=2)
 
 
 def prm_gym(*arguments: object) -> subprocess.CompletedProcess[str]:

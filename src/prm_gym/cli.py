@@ -162,9 +162,15 @@ def _add_label(kinds: Any, kind: str) -> None:
         command.add_argument("--policy", type=Path, required=True, metavar="DIR", help="pi_{i-1}, a model's folder")
         command.add_argument("--temperature", type=float, default=0.3)
         command.add_argument("--max-new-tokens", type=int, default=256)
+    if kind == "shaping":
+        command.add_argument("--value-model", type=Path, metavar="DIR", help="V_mu, trained with the loss `value`")
 
     def run(options: argparse.Namespace) -> None:
         chosen = {name: getattr(options, name) for name in names}
+        if kind == "shaping" and options.value_model:
+            from prm_gym.hosts.open_instruct.values import value_function
+
+            chosen["value_fn"] = value_function(options.value_model)
         if kind == "inverse":
             chosen["policy"] = _model(options, options.policy, options.prompt)
         for line in function(options.rollouts, options.out, **chosen).lines():

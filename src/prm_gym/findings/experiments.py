@@ -121,10 +121,12 @@ def ranking(lab: Lab) -> Iterator[Cell]:
 
 
 def _curve(lab: Lab, run: Run, name: str, steps: list[int]) -> Iterator[Cell]:
-    """Success of the checkpoints at `steps` of Stage 3; step 0 is the policy it started from."""
+    """Success of the checkpoints at `steps` of Stage 3; step 0 is pi_0, where it started."""
     for step in steps:
-        options = {"games": CURVE_GAMES, "step": step} if step else {"games": CURVE_GAMES}
-        yield Cell(name, step, lab.evaluated(run, 1 if step else 0, **options))
+        if step:
+            yield Cell(name, step, lab.evaluated(run, 1, step=step, games=CURVE_GAMES))
+        else:
+            yield Cell(name, 0, lab.evaluated(lab.run()[0], 0, games=CURVE_GAMES))
 
 
 def _ranking(run: Run) -> float:
