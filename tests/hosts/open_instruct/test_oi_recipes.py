@@ -183,7 +183,7 @@ def test_shaping_without_its_value_model_says_so_before_stage_1(
     with pytest.raises(UserError, match="whose values would be random"):
         run.stages()
     config.write_text('{"architectures": ["LlamaForSequenceClassification"]}')
-    assert [stage.name for stage in run.stages()][:3] == ["pi_0", "rollouts of pi_0", "labels"]
+    assert [stage.name for stage in run.stages()][2:4] == ["rollouts of pi_0", "labels for Q_0"]
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
