@@ -11,7 +11,7 @@ import yaml
 from miniature import write_miniature
 
 from prm_gym.findings.__main__ import result, write
-from prm_gym.findings.experiments import FINDINGS, RELATIVE, Cell, Finding
+from prm_gym.findings.experiments import FINDINGS, RELATIVE, Cell, Finding, stopping_rule
 from prm_gym.findings.lab import Lab, merged, seed_changes, write_variant
 from prm_gym.recipe import load
 
@@ -75,6 +75,15 @@ def test_episodes_of_a_run_become_rates_gains_and_a_figure(lab: Lab, tmp_path: P
     write(tmp_path, entry)
     assert [each["finding"] for each in json.loads((tmp_path / "findings.json").read_text())] == ["loss", "ranking"]
     assert "A &lt;claim&gt;" in (tmp_path / "loss.svg").read_text()
+
+
+def test_the_stopping_rule_sees_no_success() -> None:
+    judge, success = {0: 0.2, 20: 0.5, 40: 0.4}, {0: 0.5, 20: 0.6, 40: 0.7}
+    series = {"process reward by the judge": judge, "success": success}
+    rows = [{"series": name, "x": x, "mean": mean} for name, of in series.items() for x, mean in of.items()]
+    found = stopping_rule(rows)
+    assert found["step where the judge is highest"] == 20
+    assert (found["success there"], found["highest success"], found["success at the end"]) == (0.6, 0.7, 0.7)
 
 
 def test_changes_are_merged_mapping_by_mapping() -> None:

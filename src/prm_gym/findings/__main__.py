@@ -62,6 +62,7 @@ def result(finding: Finding, seeds: list[list[Cell]]) -> dict[str, Any]:
         "seeds": len(seeds),
         "rows": rows,
         "gains": gains,
+        "remark": finding.remark(rows) if finding.remark else None,
     }
 
 
@@ -103,6 +104,8 @@ def show(entry: dict[str, Any]) -> None:
         goal = "" if of["goal"] is None else f"; goal {of['goal']:+.2f}"
         names = " over ".join(f"{series} at {x:g}" for series, x in (of["of"], of["over"]))
         console.print(f"{names}: {of['mean']:+.3f} ({of['ci95'][0]:+.3f} to {of['ci95'][1]:+.3f}){goal}")
+    for name, value in (entry["remark"] or {}).items():
+        console.print(f"{name}: {value:g}")
 
 
 if __name__ == "__main__":

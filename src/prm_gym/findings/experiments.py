@@ -22,6 +22,9 @@ LONG = 240  # steps of a Stage 3 that goes on too long
 FEW = 150  # games of the rollouts that shaping is for
 
 
+Rows = list[dict[str, Any]]  # {"series", "x", "mean", ...} a cell, seeds pooled
+
+
 @dataclass(frozen=True)
 class Cell:
     """One point: success of `episodes`, or `value`."""
@@ -45,6 +48,7 @@ class Finding:
     measure: Callable[[Lab], Iterator[Cell]]
     gains: tuple[tuple[tuple[str, float], tuple[str, float], float | None], ...] = ()
     log: bool = field(default=False, kw_only=True)  # the x axis
+    remark: Callable[[Rows], dict[str, float]] | None = field(default=None, kw_only=True)  # what else the rows say
 
 
 def iterations(lab: Lab) -> Iterator[Cell]:
@@ -104,6 +108,22 @@ def hacking(lab: Lab) -> Iterator[Cell]:
         rewards = process_reward(run.sampler(0, checkpoint=checkpoint)(), scorers, states)
         for name, reward in zip(("process reward", "process reward by the judge"), rewards, strict=True):
             yield Cell(name, step, value=reward)
+
+
+def stopping_rule(rows: Rows) -> dict[str, float]:
+    """What the judge's rule ends with, beside the peak (which is found by looking at the success itself)."""
+    success, judge = (
+        {row["x"]: row["mean"] for row in rows if row["series"] == series}
+        for series in ("success", "process reward by the judge")
+    )
+    stop, peak = max(judge, key=judge.__getitem__), max(success, key=success.__getitem__)
+    return {
+        "step where the judge is highest": stop,
+        "success there": success[stop],
+        "step of the highest success": peak,
+        "highest success": success[peak],
+        "success at the end": success[max(success)],
+    }
 
 
 def ranking(lab: Lab) -> Iterator[Cell]:
@@ -236,6 +256,7 @@ FINDINGS = {
             "step of online DPO",
             "success and process reward",
             hacking,
+            remark=stopping_rule,
         ),
         Finding(
             "ranking",
