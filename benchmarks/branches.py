@@ -5,8 +5,9 @@
 
 The run's own Q_0 data (rollouts and branches, the proposals at branch points counted) are set against independent
 rollouts of the same policy on the same games, as many as give the same number of sampled tokens. Both become
-`monte_carlo` datasets, both train a PRM by the recipe's YAML, with the same seeds, and both PRMs are measured on the
-run's held-out branches: AUC over visits, and how often they rank two actions at one state as their rollouts do.
+`monte_carlo` datasets, both train a PRM by the recipe's YAML (with soft BCE) and the same seeds, and both PRMs are
+measured on the run's held-out branches: AUC over visits, and how often they rank two actions at one state as their
+rollouts do.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def train(run: Path, folder: Path, data: Path, out: Path, seed: int, processes: 
         text = recipe.fill(source.read_text("utf-8"), run, 1, source)
         config = out / "prm.yaml"
         config.parent.mkdir(parents=True, exist_ok=True)
-        replaced = {"dataset_name": data, "output_dir": out, "seed": seed}
+        replaced = {"dataset_name": data, "output_dir": out, "seed": seed, "loss": "soft_bce"}
         lines = [line for line in text.splitlines() if line.partition(":")[0] not in replaced]
         config.write_text("\n".join([*lines, *(f"{key}: {value}" for key, value in replaced.items())]) + "\n", "utf-8")
         hosts.launch("trl", "prm", config, out, processes)

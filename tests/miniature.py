@@ -27,5 +27,7 @@ def write_miniature(folder: Path, *, processes: int = 1) -> Path:
     for name in ("sft", "prm", "online_dpo"):
         host = yaml.safe_load((folder / f"{name}.yaml").read_text())
         host.update(max_steps=2, per_device_train_batch_size=4, save_steps=1)
+        if name == "prm":
+            host.update(loss="soft_bce")  # so few games may have no pair of actions
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(host))
     return folder

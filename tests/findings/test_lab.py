@@ -11,27 +11,28 @@ import yaml
 from miniature import write_miniature
 
 from prm_gym.findings.__main__ import result, write
-from prm_gym.findings.experiments import FINDINGS, RELATIVE, Cell, Finding, stopping_rule
+from prm_gym.findings.experiments import FINDINGS, Cell, Finding, stopping_rule
 from prm_gym.findings.lab import Lab, merged, seed_changes, write_variant
 from prm_gym.recipe import load
 
 for package in ("alfworld", "trl"):
     pytest.importorskip(package, reason=f"needs the extra '{package}'")
 
+VALUES = {"recipe.yaml": {"labels": {"kind": "value"}}, "prm.yaml": {"loss": "value"}}
 RECIPES = Path(__file__).parent.parent.parent / "recipes"
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    """The miniature recipe, run, and a variant with the relative loss."""
+    """The miniature recipe, run, and a variant with other labels."""
     root = tmp_path_factory.mktemp("findings")
     lab = Lab(write_miniature(root / "recipe"), root / "runs", 0)
-    lab.run("relative", RELATIVE)
+    lab.run("values", VALUES)
     return lab
 
 
 def test_a_variant_links_what_stands_before_the_first_difference(lab: Lab) -> None:
-    variant = lab.folder("relative")
+    variant = lab.folder("values")
     shared = ["games", "demonstrations", "pi_0", "iter1/rollouts", "iter1/branches", "iter1/eval/pi_0_policy"]
     own = ["iter1/dataset/prm", "iter1/prm", "iter1/eval/prm", "iter1/dataset/prompts", "iter1/policy"]
     assert {place: (variant / place).is_symlink() for place in shared + own} == {
@@ -41,8 +42,8 @@ def test_a_variant_links_what_stands_before_the_first_difference(lab: Lab) -> No
 
 
 def test_a_variant_is_run_with_its_own_settings(lab: Lab) -> None:
-    manifest = json.loads((lab.folder("relative") / "iter1" / "prm" / "manifest.json").read_text())
-    assert yaml.safe_load(manifest["settings"]["config"])["loss"] == "bradley_terry"
+    manifest = json.loads((lab.folder("values") / "iter1" / "prm" / "manifest.json").read_text())
+    assert yaml.safe_load(manifest["settings"]["config"])["loss"] == "value"
 
 
 def test_another_seed_has_the_games_and_nothing_else(lab: Lab) -> None:

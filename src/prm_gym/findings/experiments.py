@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prm_gym.findings.lab import Changes, Lab
+from prm_gym.findings.lab import Changes, Lab, merged
 from prm_gym.findings.process_reward import process_reward, states_of
 from prm_gym.iterate import Run
 
@@ -89,7 +89,7 @@ def shaping(lab: Lab) -> Iterator[Cell]:
 
 
 def loss(lab: Lab) -> Iterator[Cell]:
-    [absolute], [relative] = lab.run(), lab.run("relative", RELATIVE)
+    [absolute], [relative] = lab.run("absolute", ABSOLUTE), lab.run()
     for name, run in (("absolute (soft BCE)", absolute), ("relative (Bradley-Terry)", relative)):
         yield from _curve(lab, run, name, [0, 20, 40])
 
@@ -135,7 +135,7 @@ def ranking(lab: Lab) -> Iterator[Cell]:
     for games, run in sizes:
         yield Cell("games of rollouts", games, value=_ranking(run))
         yield Cell("success of pi_1 by games of rollouts", games, lab.evaluated(run, 1))
-    kinds: dict[str, Changes] = {"independent": INDEPENDENT, "relative": RELATIVE, "inverse": INVERSE}
+    kinds: dict[str, Changes] = {"independent": INDEPENDENT, "absolute": ABSOLUTE, "inverse": INVERSE}
     for x, (name, changes) in enumerate(kinds.items()):
         yield Cell(name, x, value=_ranking(lab.run(name, changes)[0]))
 
@@ -161,8 +161,8 @@ INVERSE: Changes = {
     "recipe.yaml": {"branches": None, "labels": {"kind": "inverse", "options": DEMONSTRATIONS}},
     "prm.yaml": {"loss": "inverse"},
 }
-INDEPENDENT: Changes = {"recipe.yaml": {"branches": None}}
-RELATIVE: Changes = {"recipe.yaml": {"labels": {"kind": "preferences"}}, "prm.yaml": {"loss": "bradley_terry"}}
+ABSOLUTE: Changes = {"recipe.yaml": {"labels": {"kind": "monte_carlo"}}, "prm.yaml": {"loss": "soft_bce"}}
+INDEPENDENT: Changes = merged(ABSOLUTE, {"recipe.yaml": {"branches": None}})
 JUDGE: Changes = {"recipe.yaml": {"rollouts": {"seed": 500}}, "online_dpo.yaml": {"max_steps": 1}}
 
 
@@ -172,11 +172,11 @@ def fewer(games: int) -> dict[str, Any]:
 
 def shaped(lab: Lab, alpha: float) -> dict[str, Any]:
     """Few rollouts, the targets shaped by V of pi_0 from all of the recipe's rollouts."""
-    few = fewer(FEW)
-    if alpha:
-        options = {"alpha": alpha, "value_fn": str(value_model(lab))}
-        few["recipe.yaml"]["labels"] = {"kind": "shaping", "options": options}
-    return few
+    few = merged(ABSOLUTE, fewer(FEW))
+    if not alpha:
+        return few
+    options = {"alpha": alpha, "value_fn": str(value_model(lab))}
+    return merged(few, {"recipe.yaml": {"labels": {"kind": "shaping", "options": options}}})
 
 
 def value_model(lab: Lab) -> Path:
