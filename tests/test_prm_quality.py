@@ -92,6 +92,15 @@ def test_calibration_is_measured_against_the_discounted_return() -> None:
     assert math.isclose(shifted.calibration_error, (0.45 + 0.0 + 2 * 0.25) / 4)
 
 
+def test_a_q_without_levels_is_measured_by_its_ranking_alone() -> None:
+    table = Table({(0, "a"): 0.1, (1, "a"): 0.3, (1, "b"): 0.2})
+    episodes = [episode(9, ["a"], True), *branches()]
+    full, ranked = (asyncio.run(measure(episodes, table, levels=levels)) for levels in (True, False))
+    assert (ranked.auc, ranked.calibration_error, ranked.correlation, ranked.bins) == (None, None, None, [])
+    assert ranked.ranking_accuracy == full.ranking_accuracy
+    assert "AUC -, calibration error -" in ranked.summary()
+
+
 def test_no_episode_is_an_error() -> None:
     with pytest.raises(UserError, match="none to measure"):
         asyncio.run(measure([], Table({})))

@@ -267,7 +267,8 @@ class Run:
             from prm_gym.store import read_episodes
 
             episodes = read_episodes(held_out / "rollouts", held_out / "branches")
-            quality = asyncio.run(measure(episodes, self.scorer(), gamma=self.recipe.gamma))
+            levels = self.recipe.labels.kind not in ("preferences", "inverse")  # those say nothing between states
+            quality = asyncio.run(measure(episodes, self.scorer(), gamma=self.recipe.gamma, levels=levels))
             stage.write_json(out / "quality.json", quality.as_dict())
             Console().print(quality.summary())
             return {"quality": quality.as_dict()}

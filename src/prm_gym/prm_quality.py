@@ -42,12 +42,13 @@ class Quality:
     gap_weighted_accuracy: as ranking_accuracy, each pair weighted by the difference of its mean returns.
     bins: (mean Q, mean return, visits) for each bin that has any.
 
-    A figure that the episodes do not determine (no win among them, no pair) is None.
+    A figure that the episodes do not determine (no win among them, no pair) is None. Of a Q whose level means nothing,
+    as of one trained on pairs alone, auc, calibration_error and correlation are None, and there are no bins.
     """
 
     visits: int
     auc: float | None
-    calibration_error: float
+    calibration_error: float | None
     correlation: float | None
     pairs: int
     ranking_accuracy: float | None
@@ -84,12 +85,15 @@ def auc(scores: Floats, positive: npt.NDArray[np.bool_]) -> float | None:
     return float((ranks[positive].sum() - wins * (wins + 1) / 2) / (wins * losses))
 
 
-async def measure(episodes: Iterable[Episode], scorer: Scorer, *, gamma: float = 0.95, seed: int = 0) -> Quality:
+async def measure(
+    episodes: Iterable[Episode], scorer: Scorer, *, gamma: float = 0.95, seed: int = 0, levels: bool = True
+) -> Quality:
     """Compare Q with what happened in `episodes`: independent ones and branches of the policy that Q stands for.
 
     AUC and calibration are over the executed turns of the independent episodes, which visit states as the policy does.
     The ranking is over the branches: the returns that followed each action at a state, and the pairs of actions whose
-    mean returns differ. Raises `UserError` if there is no independent episode.
+    mean returns differ. Without `levels` it is all that is measured: Q only ranks actions at one state. Raises
+    `UserError` if there is no independent episode.
     """
     states: dict[Pair, tuple[State, Response]] = {}
     visits: list[tuple[Pair, float, bool]] = []
@@ -114,13 +118,13 @@ async def measure(episodes: Iterable[Episode], scorer: Scorer, *, gamma: float =
     q = dict(zip(keys, await scorer.score([states[key] for key in keys]), strict=True))
     scores = np.array([q[pair] for pair, _, _ in visits])
     returns = np.array([value for _, value, _ in visits])
-    bins = _bins(scores, returns)
+    bins = _bins(scores, returns) if levels else []
     agree, gaps, halves = _compare(forks, q, random.Random(seed))
     return Quality(
         visits=len(visits),
-        auc=auc(scores, np.array([won for _, _, won in visits])),
-        calibration_error=sum(abs(s - r) * n for s, r, n in bins) / len(visits),
-        correlation=_correlation(scores, returns),
+        auc=auc(scores, np.array([won for _, _, won in visits])) if levels else None,
+        calibration_error=sum(abs(s - r) * n for s, r, n in bins) / len(visits) if levels else None,
+        correlation=_correlation(scores, returns) if levels else None,
         pairs=len(agree),
         ranking_accuracy=float(np.mean(agree)) if agree else None,
         ranking_ci95=wilson(round(sum(agree)), len(agree)),

@@ -167,7 +167,7 @@ def _quality(path: Path) -> dict[str, Any] | None:
     try:
         bins = [(_share(q), float(r), int(visits)) for q, r, visits in quality["bins"]]
         kept = ("auc", "calibration_error", "ranking_accuracy", "ranking_ci95", "ranking_ceiling", "pairs", "visits")
-        return {"bins": bins, **{key: quality[key] for key in kept}} if bins else None
+        return {"bins": bins, **{key: quality[key] for key in kept}}
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(path, f"not a quality file ({error!r})", "remove it and run the iteration again") from None
 

@@ -36,7 +36,7 @@ def render(runs: list[dict[str, Any]], episodes: list[dict[str, Any]]) -> str:
     )
     kinds = [
         ("Learning", [figures.learning_curves, figures.best_of_n_curves, figures.hacking_curves]),
-        ("Process reward model", [q_figures.target_histograms, q_figures.calibrations]),
+        ("Process reward model", [q_figures.target_histograms, q_figures.calibrations, q_figures.rankings]),
     ]
     sections = []
     for title, makers in kinds:

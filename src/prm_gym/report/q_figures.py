@@ -11,6 +11,7 @@ from prm_gym.report.svg import (
     LEFT,
     TOP,
     Scale,
+    diamond,
     dot,
     drawing,
     element,
@@ -18,6 +19,7 @@ from prm_gym.report.svg import (
     nice_ticks,
     path,
     text,
+    whisker,
     x_axis,
     y_axis,
 )
@@ -65,7 +67,7 @@ def target_histograms(run: dict[str, Any]) -> Iterator[Figure]:
 def calibrations(run: dict[str, Any]) -> Iterator[Figure]:
     """Mean return against mean Q in ten bins of Q, on held-out games; on the diagonal Q is right."""
     for iteration in run["iterations"]:
-        if (quality := iteration["quality"]) is None:
+        if (quality := iteration["quality"]) is None or not quality["bins"]:
             continue
         n, bins = iteration["n"] - 1, quality["bins"]
         x, y = Scale(0, 1, LEFT, END), Scale(0, 1, BASE, TOP)
@@ -92,13 +94,40 @@ def calibrations(run: dict[str, Any]) -> Iterator[Figure]:
         }
 
 
+def rankings(run: dict[str, Any]) -> Iterator[Figure]:
+    """How often each Q orders two actions at one state as rollouts of both do: all that Stage 3 and best-of-N use."""
+    found = [(i["n"] - 1, q) for i in run["iterations"] if (q := i["quality"]) and q["ranking_accuracy"] is not None]
+    if not found:
+        return
+    x, y = Scale(found[0][0], found[-1][0], LEFT + 40, END - 20), Scale(0.4, 1, BASE, TOP)
+    marks = [
+        *y_axis(y, (0.4, 0.6, 0.8, 1.0), "pairs in order, %", END, "{:g}", 100),
+        *x_axis(x, [(n, names.pretty(f"Q_{n}")) for n, _ in found], BASE, None, END),
+        line(LEFT, y(0.5), END, y(0.5), "rule"),
+        text(END, y(0.5) - 5, "chance", "label faint", "end"),
+    ]
+    rows = []
+    for n, quality in found:
+        share, (low, high), ceiling = (quality[key] for key in ("ranking_accuracy", "ranking_ci95", "ranking_ceiling"))
+        css, q = names.accent(f"pi_{n}"), names.pretty(f"Q_{n}")
+        said = f"{q}: {names.percent(share)}% of {quality['pairs']:,} pairs"
+        marks += [whisker(x(n), y(max(low, 0.4)), y(high), css), dot(x(n), y(max(share, 0.4)), css, said)]
+        if ceiling is not None:
+            marks.append(diamond(x(n) + 12, y(ceiling), f"{css} hollow", f"rollouts agree: {names.percent(ceiling)}%"))
+        said = names.DASH if ceiling is None else names.percent(ceiling)
+        rows.append([q, f"{quality['pairs']:,}", names.percent(share), names.interval(low, high), said])
+    yield {
+        "title": "Actions at one state in order",
+        "note": "Pairs of actions on held-out games that Q orders as fresh rollouts of both do; hollow, one half of "
+        "the rollouts against the other half. Bars are 95% intervals.",
+        "svg": drawing("Ranking accuracy of Q within states", HEIGHT, marks),
+        "columns": ["", "pairs", "in order %", "95%", "rollouts agree %"],
+        "rows": rows,
+    }
+
+
 def _in_words(quality: dict[str, Any], q: str) -> str:
     said = f"{quality['visits']:,} visits of held-out games, the area of a dot its share."
     if quality["auc"] is not None:
         said += f" AUC of {q} for winning {quality['auc']:.2f}; calibration error {quality['calibration_error']:.2f}."
-    if quality["ranking_accuracy"] is not None:
-        share, between = names.percent(quality["ranking_accuracy"], 0), names.interval(*quality["ranking_ci95"])
-        said += f" Of {quality['pairs']:,} pairs of actions at one state {q} orders {share}% ({between}) as rollouts do"
-        ceiling = quality["ranking_ceiling"]
-        said += "." if ceiling is None else f"; half the rollouts against the other half, {names.percent(ceiling, 0)}%."
     return said

@@ -1,0 +1,30 @@
+"""The figure of the ranking says what was measured, and is left out where nothing was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prm_gym.report.q_figures import calibrations, rankings
+
+
+def run(**quality: Any) -> dict[str, Any]:
+    measured = {"bins": [], "auc": None, "calibration_error": None, "pairs": 150, "visits": 900, **quality}
+    return {"iterations": [{"n": 1, "quality": None}, {"n": 2, "quality": measured}]}
+
+
+def test_a_ranking_is_drawn_without_levels() -> None:
+    of = run(ranking_accuracy=0.66, ranking_ci95=[0.58, 0.73], ranking_ceiling=0.79)
+    [figure] = rankings(of)
+    assert figure["rows"] == [["Q\N{SUBSCRIPT ONE}", "150", "66.0", "58\N{EN DASH}73", "79.0"]]
+    assert "66.0% of 150 pairs" in figure["svg"]
+    assert "rollouts agree: 79.0%" in figure["svg"]
+    assert list(calibrations(of)) == []
+
+
+def test_no_pair_gives_no_figure() -> None:
+    assert list(rankings(run(ranking_accuracy=None, ranking_ci95=[0, 1], ranking_ceiling=None))) == []
+
+
+def test_a_ranking_without_a_ceiling_has_a_dash() -> None:
+    [figure] = rankings(run(ranking_accuracy=0.3, ranking_ci95=[0.1, 0.6], ranking_ceiling=None))
+    assert figure["rows"][0][-1] == "\N{EN DASH}"
