@@ -1,13 +1,13 @@
 """What branches buy: Q from branched rollouts against Q from independent ones, at equal numbers of policy tokens.
 
     make demo                                # or any other run of a recipe with branches, on the TRL host
-    python benchmarks/branches.py runs/demo [--temperature 0.3 0.7] [--seeds 3]
+    python benchmarks/branches.py runs/demo [--loss soft_bce bradley_terry] [--temperature 0.3 0.7] [--seeds 3]
 
 The run's own Q_0 data (rollouts and branches, the proposals at branch points counted) are set against independent
-rollouts of the same policy on the same games, as many as give the same number of sampled tokens. Both become
-`monte_carlo` datasets, both train a PRM by the recipe's YAML (with soft BCE) and the same seeds, and both PRMs are
-measured on the run's held-out branches: AUC over visits, and how often they rank two actions at one state as their
-rollouts do.
+rollouts of the same policy on the same games, as many as give the same number of sampled tokens. Both are labelled
+for the loss (`monte_carlo` for soft BCE, `preferences` for Bradley-Terry), both train a PRM by the recipe's YAML with
+the same seeds, and both PRMs are measured on the run's held-out branches: AUC over visits, and how often they rank two
+actions at one state as their rollouts do.
 """
 
 from __future__ import annotations
@@ -15,19 +15,22 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from prm_gym import hosts, recipe
 from prm_gym.envs.games import find_games
-from prm_gym.labels import monte_carlo
+from prm_gym.labels import monte_carlo, preferences
 from prm_gym.policies.hf import TransformersPolicy
 from prm_gym.policies.prm import PRMScorer
 from prm_gym.prm_quality import Quality, measure
 from prm_gym.rollout import rollout
 from prm_gym.stage import MANIFEST
 from prm_gym.store import read_episodes
+
+LABELS = {"soft_bce": monte_carlo.label, "bradley_terry": preferences.label}
 
 
 def tokens(folder: Path) -> int:
@@ -63,30 +66,33 @@ def independent(run: Path, r: recipe.Recipe, temperature: float, budget: int, ou
     raise AssertionError("the budget is beyond a thousand rollouts a game")
 
 
-def train(run: Path, folder: Path, data: Path, out: Path, seed: int, processes: int) -> Path:
+def train(run: Path, folder: Path, data: Path, out: Path, seed: int, loss: str, processes: int) -> Path:
     """The recipe's PRM on `data`; its folder."""
     if not (out / "model.safetensors").exists():
         source = folder / "prm.yaml"
         text = recipe.fill(source.read_text("utf-8"), run, 1, source)
         config = out / "prm.yaml"
         config.parent.mkdir(parents=True, exist_ok=True)
-        replaced = {"dataset_name": data, "output_dir": out, "seed": seed, "loss": "soft_bce"}
+        replaced = {"dataset_name": data, "output_dir": out, "seed": seed, "loss": loss}
         lines = [line for line in text.splitlines() if line.partition(":")[0] not in replaced]
         config.write_text("\n".join([*lines, *(f"{key}: {value}" for key, value in replaced.items())]) + "\n", "utf-8")
         hosts.launch("trl", "prm", config, out, processes)
     return out
 
 
-def quality(run: Path, r: recipe.Recipe, prm: Path) -> Quality:
+def quality(run: Path, r: recipe.Recipe, prm: Path, *, levels: bool) -> Quality:
     held_out = run / "iter1" / "eval" / "held_out"
     scorer = PRMScorer(prm, prompt=r.prompt, max_batch=r.sampling.max_batch)
-    return asyncio.run(measure(read_episodes(held_out / "rollouts", held_out / "branches"), scorer, gamma=r.gamma))
+    return asyncio.run(
+        measure(read_episodes(held_out / "rollouts", held_out / "branches"), scorer, gamma=r.gamma, levels=levels)
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--recipe", type=Path, default=Path("recipes/embedded"))
+    parser.add_argument("--loss", nargs="+", choices=list(LABELS), default=list(LABELS))
     parser.add_argument("--temperature", type=float, nargs="+", default=[0.3, 0.7], help="of independent rollouts")
     parser.add_argument("--seeds", type=int, default=1, help="of PRM training")
     options = parser.parse_args()
@@ -102,15 +108,15 @@ def main() -> None:
         print(f"{name}: {episodes:,} episodes, {sampled:,} tokens; branched: {budget:,} tokens", flush=True)
         sources[name] = [folder]
     results: dict[str, list[Quality]] = {}
-    for name, stores in sources.items():
-        data = work / f"dataset-{name.replace(', T ', '-')}"
+    for (source, stores), loss in product(sources.items(), options.loss):
+        name, file = f"{source}, {loss}", f"{source.replace(', T ', '-')}-{loss}"
+        data = work / f"dataset-{file}"
         if not data.exists():
-            report = monte_carlo.label(stores, data, prompt=r.prompt, gamma=r.gamma)
+            report = LABELS[loss](stores, data, prompt=r.prompt, gamma=r.gamma)
             print(f"{name}: " + "; ".join(report.lines()), flush=True)
         for seed in range(options.seeds):
-            out = work / f"prm-{name.replace(', T ', '-')}-{seed}"
-            prm = train(run, options.recipe, data, out, seed, r.stages.processes)
-            results.setdefault(name, []).append(quality(run, r, prm))
+            prm = train(run, options.recipe, data, work / f"prm-{file}-{seed}", seed, loss, r.stages.processes)
+            results.setdefault(name, []).append(quality(run, r, prm, levels=loss == "soft_bce"))
             print(f"{name}, seed {seed}: {results[name][-1].summary()}", flush=True)
     for name, found in results.items():
         print(f"{name}: " + ", ".join(f"{what} {_mean(found, what)}" for what in ("auc", "ranking_accuracy")))
@@ -118,6 +124,8 @@ def main() -> None:
 
 def _mean(found: list[Quality], what: str) -> str:
     values: list[Any] = [getattr(q, what) for q in found]
+    if None in values:
+        return "-"
     return f"{mean(values):.3f} ({', '.join(f'{value:.3f}' for value in values)})"
 
 
