@@ -23,6 +23,7 @@ TASK_TYPES = {
     "look_at_obj_in_light": "Look",
     "pick_two_obj_and_place": "Pick 2",
 }
+Z95 = 1.959963984540054  # of the normal distribution: 95% lie within as many deviations
 _KEY = ("policy", "prm", "mode", "split", "seed")
 
 
@@ -30,7 +31,7 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     """The 95% Wilson score interval of a proportion (Wilson 1927); [0, 1] where there is no sample."""
     if n == 0:
         return 0.0, 1.0
-    z = 1.959963984540054
+    z = Z95
     p = successes / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 import prm_gym
+from prm_gym import recipe
 from prm_gym.errors import UserError
 from prm_gym.findings import statistics
 from prm_gym.findings.chart import draw
@@ -31,16 +32,14 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("runs/findings"))
     parser.add_argument("--out", type=Path, default=Path("results"))
     options = parser.parse_args()
-    try:
-        for name in options.finding:
-            labs = [Lab(options.recipe, options.run, seed) for seed in range(options.seeds)]
-            entry = result(FINDINGS[name], [list(FINDINGS[name].measure(lab)) for lab in labs])
-            entry["recipe"], entry["prm_gym"] = options.recipe.name, prm_gym.__version__
-            entry["command"] = f"make findings FINDING={name} SEEDS={options.seeds}"
-            write(options.out, entry)
-            show(entry)
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    recipe.load(options.recipe)  # what is wrong in it is named before a folder is made
+    for name in options.finding:
+        labs = [Lab(options.recipe, options.run, seed) for seed in range(options.seeds)]
+        entry = result(FINDINGS[name], [list(FINDINGS[name].measure(lab)) for lab in labs])
+        entry["recipe"], entry["prm_gym"] = options.recipe.name, prm_gym.__version__
+        entry["command"] = f"make findings FINDING={name} SEEDS={options.seeds}"
+        write(options.out, entry)
+        show(entry)
 
 
 def result(finding: Finding, seeds: list[list[Cell]]) -> dict[str, Any]:
@@ -109,4 +108,8 @@ def show(entry: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -16,12 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from prm_gym.errors import UserError
-from prm_gym.evaluate import wilson
+from prm_gym.evaluate import Z95, wilson
 from prm_gym.store import read_episodes
 
 Outcome = dict[str, tuple[str, float]]
 """game_id -> (task type, share of its episodes that won)"""
-_Z = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -83,5 +82,5 @@ def _estimate(values: np.ndarray) -> Estimate:
     if seeds > 1:
         within = values.var(axis=1, ddof=1).mean() / games
         variance += max(0.0, per_seed.var(ddof=1) - within) / seeds
-    mean, half = float(values.mean()), _Z * math.sqrt(variance)
+    mean, half = float(values.mean()), Z95 * math.sqrt(variance)
     return Estimate(mean, (mean - half, mean + half), [float(m) for m in per_seed], games)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Output = tuple["Tensor", "Tensor", "Tensor"]
 
 FIRST, SECOND = "chosen_input_ids", "rejected_input_ids"  # open-instruct's names
+NUMBERS = ("target", "terminated", "expert")
 
 # Columns of the label folder that each loss reads.
 SOURCE_COLUMNS = {

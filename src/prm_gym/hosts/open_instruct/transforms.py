@@ -14,14 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from prm_gym.hosts.losses import FIRST, SECOND
+from prm_gym.hosts.losses import FIRST, NUMBERS, SECOND
 from prm_gym.types import Message
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SEQUENCES = (FIRST, SECOND)
-NUMBERS = ("target", "terminated", "expert")
 ROW = "row"  # which row of the recipe's data sets, so that an evaluation counts each once
 Row = dict[str, Any]
 

@@ -12,17 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prm_gym.errors import UserError
-from prm_gym.hosts.losses import FIRST, SECOND, SOURCE_COLUMNS
+from prm_gym.hosts.losses import FIRST, NUMBERS, SECOND, SOURCE_COLUMNS
 from prm_gym.hosts.trl.data import load_split, load_tokenizer
 
-# The sequences of each loss as (prompt, response) columns, and the numbers beside them.
+# The sequences of each loss as (prompt, response) columns.
 _SEQUENCES: dict[str, dict[str, tuple[str, str | None]]] = {
     "soft_bce": {FIRST: ("prompt", "completion")},
     "value": {FIRST: ("prompt", None)},
     "bradley_terry": {FIRST: ("prompt", "chosen"), SECOND: ("prompt", "rejected")},
     "inverse": {FIRST: ("prompt", "completion"), SECOND: ("next_prompt", "next_completion")},
 }
-_NUMBERS = ("target", "terminated", "expert")
 
 
 @dataclass
@@ -55,7 +54,7 @@ def main(arguments: list[str]) -> None:
     def load(split: str) -> Any:
         rows = load_split(script.dataset_name, split, SOURCE_COLUMNS[script.loss])
         with training.main_process_first():  # the others read what it has cached
-            unused = [name for name in rows.column_names if name not in _NUMBERS]
+            unused = [name for name in rows.column_names if name not in NUMBERS]
             settings = {"tokenizer": tokenizer, "loss": script.loss}
             encoded = rows.map(encode, batched=True, fn_kwargs=settings, remove_columns=unused)
             short = encoded.filter(lambda length: length <= script.max_length, input_columns="length")
@@ -67,7 +66,7 @@ def main(arguments: list[str]) -> None:
         names = [name for name in (FIRST, SECOND) if name in rows[0]]
         ids = [row[name] for name in names for row in rows]
         padded = tokenizer.pad({"input_ids": ids}, padding_side="right", return_tensors="pt")["input_ids"]
-        numbers = {name: torch.tensor([float(row[name]) for row in rows]) for name in _NUMBERS if name in rows[0]}
+        numbers = {name: torch.tensor([float(row[name]) for row in rows]) for name in NUMBERS if name in rows[0]}
         return {**dict(zip(names, padded.split(len(rows)), strict=True)), **numbers}
 
     compute_loss = make_compute_loss(script.loss, script.gamma)
