@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from prm_gym.errors import UserError
 from prm_gym.hosts.trl.data import check_same_vocabulary, load_split, load_tokenizer
 
 
@@ -18,6 +19,12 @@ class PolicyArguments:
 
     model_name_or_path: str = field(metadata={"help": "pi_{i-1}: where training starts, and the reference."})
     dataset_name: str = field(metadata={"help": "Folder written by `prm-gym label prompts`."})
+    reward_ensemble: list[str] = field(
+        default_factory=list, metadata={"help": "More Qs; the reward is the mean of all of them."}
+    )
+    exploration_probability: float = field(
+        default=0.0, metadata={"help": "Of sampling from a row's `exploration_prompt` (Steered Exploration)."}
+    )
 
 
 def main(arguments: list[str]) -> None:
@@ -26,20 +33,31 @@ def main(arguments: list[str]) -> None:
     from trl import TrlParser
     from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
 
+    from prm_gym.hosts.trl.steering import steered
+
     parser = TrlParser((PolicyArguments, OnlineDPOConfig))
     script, training = parser.parse_args_and_config(arguments, fail_with_unknown_args=True)[:2]
     tokenizer = load_tokenizer(script.model_name_or_path, "model_name_or_path")
-    prm_tokenizer = load_tokenizer(training.reward_model_path, "reward_model_path")
-    check_same_vocabulary(tokenizer, prm_tokenizer, training.reward_model_path)
-    prompts = load_split(script.dataset_name, "train", ("prompt",)).select_columns(["prompt"])
+    columns, trainer_class = ("prompt",), OnlineDPOTrainer
+    if script.exploration_probability:
+        if not 0 < script.exploration_probability <= 1 or training.use_vllm:
+            problem = f"{script.exploration_probability} with use_vllm={training.use_vllm}"
+            remedy = "give a probability, and sample in the training process (use_vllm: false)"
+            raise UserError(script.dataset_name, problem, remedy, field="exploration_probability")
+        columns = ("prompt", "exploration_prompt")
+        trainer_class = steered(OnlineDPOTrainer, script.exploration_probability)
+    prompts = load_split(script.dataset_name, "train", columns).select_columns(list(columns))
     policy = AutoModelForCausalLM.from_pretrained(script.model_name_or_path, dtype=torch.float32)
-    prm = AutoModelForSequenceClassification.from_pretrained(
-        training.reward_model_path, num_labels=1, dtype=torch.float32
-    )
-    trainer = OnlineDPOTrainer(
+    prms, prm_tokenizers = [], []
+    for path in [training.reward_model_path, *script.reward_ensemble]:
+        prm_tokenizers.append(load_tokenizer(path, "reward_model_path"))
+        check_same_vocabulary(tokenizer, prm_tokenizers[-1], path)
+        prms.append(AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, dtype=torch.float32))
+    training.reward_weights = [1 / len(prms)] * len(prms)
+    trainer = trainer_class(
         model=policy,
-        reward_funcs=prm,
-        reward_processing_classes=prm_tokenizer,
+        reward_funcs=prms,
+        reward_processing_classes=prm_tokenizers,
         args=training,
         train_dataset=prompts,
         processing_class=tokenizer,

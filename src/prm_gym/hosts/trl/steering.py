@@ -1,0 +1,39 @@
+"""Steered Exploration (section 4.1) on TRL: sample from a prompt that asks for exploration, score and train on the
+plain one, as `prm_gym.hosts.open_instruct.steering` does on open-instruct.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+
+def steered(trainer: type[Any], probability: float) -> type[Any]:
+    """`trainer`, a class of TRL's `OnlineDPOTrainer`, on rows that have an `exploration_prompt` beside their `prompt`.
+
+    With `probability` it stands in for the plain prompt when the two responses are sampled, for both alike. Drawn from
+    the seed and the step, so that a run can be repeated.
+    """
+
+    class SteeredTrainer(trainer):  # type: ignore[misc]
+        _sampled_from: list[Any]
+
+        def training_step(self, model: Any, inputs: dict[str, Any], *arguments: Any) -> Any:
+            draw = random.Random(f"{self.args.seed} {self.state.global_step} {self.args.process_index}")
+            rows = zip(inputs["prompt"], inputs.pop("exploration_prompt"), strict=True)
+            self._sampled_from = [steered if draw.random() < probability else plain for plain, steered in rows]
+            return super().training_step(model, inputs, *arguments)
+
+        def _generate(self, model: Any, prompts: list[Any], images: Any = None) -> Any:
+            *_, completion_ids, completion_mask, vision = super()._generate(model, self._sampled_from, images)
+            texts = [
+                self.processing_class.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+                for prompt in prompts
+            ]
+            plain = self.processing_class(
+                text=texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
+            ).to(completion_ids.device)
+            ids, mask = (plain[name].repeat(2, 1) for name in ("input_ids", "attention_mask"))
+            return ids, mask, completion_ids, completion_mask, vision
+
+    return SteeredTrainer

@@ -1,0 +1,121 @@
+"""Stage 3 on TRL: what is sampled from under Steered Exploration, what is trained on, and the mean of several Qs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("trl", reason="needs the extra 'trl'")
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from trl.experimental.online_dpo import OnlineDPOTrainer
+
+from prm_gym.errors import UserError
+from prm_gym.hosts.tiny import make_tiny_model
+from prm_gym.hosts.trl import online_dpo
+
+PLAIN, STEERED = "On the shelf 1, you see a mug 1.", "Explore. On the shelf 1, you see a mug 1."
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("tiny")
+    make_tiny_model(out, [PLAIN, STEERED, "go to shelf 1"] * 20, hidden_size=32, layers=1, heads=2)
+    return out
+
+
+@pytest.fixture(scope="module")
+def prms(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folders = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model = AutoModelForSequenceClassification.from_pretrained(checkpoint, num_labels=1)
+        folders.append(tmp_path_factory.mktemp(f"prm{seed}"))
+        model.save_pretrained(folders[-1])
+        AutoTokenizer.from_pretrained(checkpoint).save_pretrained(folders[-1])
+    return folders
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("prompts")
+    row = {
+        name: [{"role": "user", "content": text}] for name, text in (("prompt", PLAIN), ("exploration_prompt", STEERED))
+    }
+    Dataset.from_list([row] * 8).to_parquet(str(folder / "train.parquet"))
+    return folder
+
+
+def train(checkpoint: Path, prms: list[Path], prompts: Path, out: Path, *more: str) -> None:
+    options = {
+        "model_name_or_path": checkpoint, "reward_model_path": prms[0], "dataset_name": prompts, "output_dir": out,
+        "max_steps": 1, "per_device_train_batch_size": 4, "max_new_tokens": 4, "use_cpu": True, "bf16": False,
+        "gradient_checkpointing": False, "report_to": "none", "save_strategy": "no",
+    }  # fmt: skip
+    online_dpo.main([*(text for name, value in options.items() for text in (f"--{name}", str(value))), *more])
+
+
+def ids(checkpoint: Path, text: str) -> list[int]:
+    chat = [{"role": "user", "content": text}]
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    return list(tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"])
+
+
+@pytest.mark.parametrize(("probability", "sampled"), [("1.0", STEERED), ("0.0", PLAIN)])
+def test_steering_changes_what_is_sampled_from_and_not_what_is_trained_on(
+    probability: str,
+    sampled: str,
+    checkpoint: Path,
+    prms: list[Path],
+    prompts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: dict[str, Any] = {}
+    generate, forward = type(AutoModelForCausalLM.from_pretrained(checkpoint)).generate, OnlineDPOTrainer._forward
+
+    def spy_generate(self: Any, *, input_ids: Any, **options: Any) -> Any:
+        seen["generate"] = input_ids.tolist()
+        return generate(self, input_ids=input_ids, **options)
+
+    def spy_forward(self: Any, model: Any, prompt_ids: Any, *rest: Any) -> Any:
+        seen["forward"] = prompt_ids.tolist()
+        return forward(self, model, prompt_ids, *rest)
+
+    monkeypatch.setattr(type(AutoModelForCausalLM.from_pretrained(checkpoint)), "generate", spy_generate)
+    monkeypatch.setattr(OnlineDPOTrainer, "_forward", spy_forward)
+    train(checkpoint, prms, prompts, tmp_path, "--exploration_probability", probability)
+    assert seen == {"generate": [ids(checkpoint, sampled)] * 8, "forward": [ids(checkpoint, PLAIN)] * 8}
+
+
+def test_the_reward_of_an_ensemble_is_the_mean_of_its_qs(
+    checkpoint: Path, prms: list[Path], prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewards = OnlineDPOTrainer._calculate_rewards_from_functions
+    found: list[tuple[list[Any], torch.Tensor]] = []
+
+    def spy(self: Any, **given: Any) -> torch.Tensor:
+        found.append(
+            ([p + c for p, c in zip(given["prompts"], given["completions"], strict=True)], rewards(self, **given))
+        )
+        return found[-1][1]
+
+    monkeypatch.setattr(OnlineDPOTrainer, "_calculate_rewards_from_functions", spy)
+    train(checkpoint, prms, prompts, tmp_path, "--reward_ensemble", str(prms[1]))
+    [(chats, reward)] = found
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    models = [AutoModelForSequenceClassification.from_pretrained(folder).eval() for folder in prms]
+    for chat, mean in zip(chats, reward.tolist(), strict=True):
+        sequence = torch.tensor([tokenizer.apply_chat_template(chat, return_dict=True)["input_ids"]])
+        with torch.no_grad():
+            each = [model(input_ids=sequence).logits.item() for model in models]
+        assert each[0] != pytest.approx(each[1], abs=1e-4)
+        assert mean == pytest.approx(sum(each) / 2, abs=1e-4)
+
+
+def test_a_share_of_steered_prompts_beyond_one_is_refused(
+    checkpoint: Path, prms: list[Path], prompts: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"exploration_probability: 1\.5"):
+        train(checkpoint, prms, prompts, tmp_path, "--exploration_probability", "1.5")
