@@ -38,7 +38,8 @@ def main(arguments: list[str]) -> None:
     parser = TrlParser((PolicyArguments, OnlineDPOConfig))
     script, training = parser.parse_args_and_config(arguments, fail_with_unknown_args=True)[:2]
     tokenizer = load_tokenizer(script.model_name_or_path, "model_name_or_path")
-    columns, trainer_class = ("prompt",), OnlineDPOTrainer
+    columns: tuple[str, ...] = ("prompt",)
+    trainer_class = OnlineDPOTrainer
     if script.exploration_probability:
         if not 0 < script.exploration_probability <= 1 or training.use_vllm:
             problem = f"{script.exploration_probability} with use_vllm={training.use_vllm}"
