@@ -11,7 +11,7 @@ import yaml
 from miniature import write_miniature
 
 from prm_gym.findings.__main__ import result, write
-from prm_gym.findings.experiments import FINDINGS, Cell, Finding, stopping_rule
+from prm_gym.findings.experiments import FINDINGS, Cell, Finding, prediction, stopping_rule
 from prm_gym.findings.lab import Lab, merged, seed_changes, write_variant
 from prm_gym.recipe import load
 
@@ -87,6 +87,21 @@ def test_the_stopping_rule_sees_no_success() -> None:
     assert (found["success there"], found["highest success"], found["success at the end"]) == (0.6, 0.7, 0.7)
 
 
+def test_the_prediction_pairs_each_q_with_its_policy() -> None:
+    """Three Qs, the better the ranking the better pi_1; Q_1 has no policy and is left out."""
+    rows = [
+        {"series": f"{what}, {name}", "x": x, "mean": mean}
+        for name, x, accuracy, success in (
+            ("pairs", 150, 0.6, 0.3),
+            ("pairs", 600, 0.7, 0.5),
+            ("inverse", 600, 0.5, 0.1),
+        )
+        for what, mean in (("ranking", accuracy), ("pi_1", success))
+    ]
+    rows.append({"series": "ranking, pairs, Q_1", "x": 600, "mean": 0.9})
+    assert list(prediction(rows).values()) == [pytest.approx(1.0)]
+
+
 def test_changes_are_merged_mapping_by_mapping() -> None:
     assert merged({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 4}, "d": None}) == {"a": {"b": 4, "c": 2}, "d": None}
 
@@ -102,14 +117,14 @@ def test_every_variant_of_a_finding_is_a_valid_recipe(
         pass
 
     def run(self: Lab, variant: str = "", changes: Any = None, iterations: int = 1) -> Any:
-        write_variant(RECIPES / "embedded-long", tmp_path / (variant or "base"), changes or {})
+        write_variant(RECIPES / "embedded", tmp_path / (variant or "base"), changes or {})
         load(tmp_path / (variant or "base"))
         asked.append(variant)
         return [Recorded(self, n) for n in range(iterations)]
 
     class Recorded:
         def __init__(self, lab: Lab, n: int) -> None:
-            self.iter = tmp_path / f"iter{n}"
+            self.iter, self.recipe = tmp_path / f"iter{n}", load(RECIPES / "embedded")
 
         def scorer(self) -> None:
             raise Asked
@@ -119,9 +134,9 @@ def test_every_variant_of_a_finding_is_a_valid_recipe(
     monkeypatch.setattr("prm_gym.findings.experiments._ranking", lambda _: 0.5)
     cells: list[Cell] = []
     try:
-        cells.extend(FINDINGS[name].measure(Lab(RECIPES / "embedded-long", tmp_path, 0)))
+        cells.extend(FINDINGS[name].measure(Lab(RECIPES / "embedded", tmp_path, 0)))
     except Asked:
-        assert asked == ["long", "judge"]
+        assert asked == ["long", "judge", "q-1", "q-2", "ensemble"]
         return
     places = {(cell.series, cell.x) for cell in cells}
     assert len(places) == len(cells), "a cell twice"

@@ -10,13 +10,13 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import correlation
 from typing import Any
 
 from prm_gym.findings.lab import Changes, Lab, merged
 from prm_gym.findings.process_reward import process_reward, states_of
 from prm_gym.iterate import Run
 
-CURVE_GAMES = 400  # of learning curves
 BEST_OF_GAMES = 200  # of best-of-N, which asks for N responses a turn
 LONG = 240  # steps of a Stage 3 that goes on too long
 FEW = 150  # games of the rollouts that shaping is for
@@ -96,13 +96,17 @@ def loss(lab: Lab) -> Iterator[Cell]:
 
 def hacking(lab: Lab) -> Iterator[Cell]:
     """Success against the process reward of the Q that is trained on, and of a Q from rollouts on other games, which
-    training does not see: stop where that one is highest.
+    training does not see: stop where that one is highest. Beside it, success when the mean of three Qs is trained on.
     """
-    [run], [judge] = lab.run("long", {"online_dpo.yaml": {"max_steps": LONG, **KEEP}}), lab.run("judge", JUDGE)
+    long = {"max_steps": LONG, **KEEP}
+    [run], [judge] = lab.run("long", {"online_dpo.yaml": long}), lab.run("judge", JUDGE)
+    more = [str((lab.run(f"q-{seed}", other_q(lab, seed))[0].iter / "prm").absolute()) for seed in (1, 2)]
+    [ensemble] = lab.run("ensemble", {"online_dpo.yaml": {**long, "reward_ensemble": more}})
     scorers = [each.scorer() for each in (run, judge)]
     states = states_of(run.iter / "eval" / "held_out" / "rollouts", 1000)
     steps = list(range(0, LONG + 1, 20))
     yield from _curve(lab, run, "success", steps)
+    yield from _curve(lab, ensemble, "success with an ensemble", steps)
     for step in steps:
         checkpoint = run.iter / "policy" / f"checkpoint-{step}" if step else run.policy(0)
         rewards = process_reward(run.sampler(0, checkpoint=checkpoint)(), scorers, states)
@@ -127,43 +131,65 @@ def stopping_rule(rows: Rows) -> dict[str, float]:
 
 
 def ranking(lab: Lab) -> Iterator[Cell]:
-    """Accuracy of each Q, and the gain of the Stage 3 on it, over the share of data that it saw."""
+    """Accuracy of each Q, and success after Stage 3 on it, over the games of rollouts that it saw."""
     base = lab.run(iterations=2)
-    for n, run in enumerate(base):
-        yield Cell("iteration", n, value=_ranking(run))
-    sizes = [*((games, lab.run(f"games-{games}", fewer(games))[0]) for games in (100, 200, 400)), (800, base[0])]
-    for games, run in sizes:
-        yield Cell("games of rollouts", games, value=_ranking(run))
-        yield Cell("success of pi_1 by games of rollouts", games, lab.evaluated(run, 1))
-    kinds: dict[str, Changes] = {"independent": INDEPENDENT, "absolute": ABSOLUTE, "inverse": INVERSE}
-    for x, (name, changes) in enumerate(kinds.items()):
-        yield Cell(name, x, value=_ranking(lab.run(name, changes)[0]))
+    full = base[0].recipe.rollouts.games
+    fractions = (full // 4, full // 2)
+    others = (("soft BCE", "absolute", ABSOLUTE), ("independent", "independent", INDEPENDENT))
+    qs = [
+        *(("pairs", games, lab.run(f"games-{games}", fewer(games))[0]) for games in fractions),
+        ("pairs", full, base[0]),
+        *((name, full, lab.run(variant, changes)[0]) for name, variant, changes in others),
+        ("inverse", full, lab.run("inverse", INVERSE)[0]),
+        ("pairs, Q_1", full, base[1]),
+    ]
+    for name, games, run in qs:
+        yield Cell(f"ranking, {name}", games, value=_ranking(run))
+    for name, games, run in qs[:-1]:
+        yield Cell(f"pi_1, {name}", games, lab.evaluated(run, 1))
+
+
+def prediction(rows: Rows) -> dict[str, float]:
+    """Pearson's correlation of the ranking accuracy of Q_0 with the success of pi_1, over the Qs."""
+    found: dict[str, dict[tuple[str, float], float]] = {"ranking": {}, "pi_1": {}}
+    for row in rows:
+        what, _, name = row["series"].partition(", ")
+        found[what][name, row["x"]] = row["mean"]
+    pairs = [(found["ranking"][of], success) for of, success in found["pi_1"].items()]
+    return {"correlation of ranking accuracy with success of pi_1": correlation(*zip(*pairs, strict=True))}
 
 
 def _curve(lab: Lab, run: Run, name: str, steps: list[int]) -> Iterator[Cell]:
     """Success of the checkpoints at `steps` of Stage 3; step 0 is pi_0, where it started."""
     for step in steps:
         if step:
-            yield Cell(name, step, lab.evaluated(run, 1, step=step, games=CURVE_GAMES))
+            yield Cell(name, step, lab.evaluated(run, 1, step=step))
         else:
-            yield Cell(name, 0, lab.evaluated(lab.run()[0], 0, games=CURVE_GAMES))
+            yield Cell(name, 0, lab.evaluated(lab.run()[0], 0))
 
 
 def _ranking(run: Run) -> float:
     return float(json.loads((run.iter / "eval" / "prm" / "quality.json").read_text("utf-8"))["ranking_accuracy"])
 
 
+# A row a visit and not a pair: as many steps as there are for the pairs, and not as many epochs.
+STEPS: dict[str, Any] = {"max_steps": 240}
 KEEP: dict[str, Any] = {"save_steps": 10, "save_total_limit": None}
 CURVE: Changes = {"online_dpo.yaml": {"max_steps": 80, **KEEP}}
 DEMONSTRATIONS: dict[str, Any] = {"expert": ["{run}/demonstrations"]}
 RESET: Changes = {**CURVE, "recipe.yaml": {"labels": {"prompts": {**DEMONSTRATIONS, "expert_fraction": 0.5}}}}
 INVERSE: Changes = {
     "recipe.yaml": {"branches": None, "labels": {"kind": "inverse", "options": DEMONSTRATIONS}},
-    "prm.yaml": {"loss": "inverse"},
+    "prm.yaml": {"loss": "inverse", **STEPS},
 }
-ABSOLUTE: Changes = {"recipe.yaml": {"labels": {"kind": "monte_carlo"}}, "prm.yaml": {"loss": "soft_bce"}}
+ABSOLUTE: Changes = {"recipe.yaml": {"labels": {"kind": "monte_carlo"}}, "prm.yaml": {"loss": "soft_bce", **STEPS}}
 INDEPENDENT: Changes = merged(ABSOLUTE, {"recipe.yaml": {"branches": None}})
 JUDGE: Changes = {"recipe.yaml": {"rollouts": {"seed": 500}}, "online_dpo.yaml": {"max_steps": 1}}
+
+
+def other_q(lab: Lab, seed: int) -> dict[str, Any]:
+    """The recipe's Q with other random numbers in its training, and next to no Stage 3."""
+    return {"prm.yaml": {"seed": 1000 * lab.seed + seed}, "online_dpo.yaml": {"max_steps": 1}}
 
 
 def fewer(games: int) -> dict[str, Any]:
@@ -183,7 +209,7 @@ def value_model(lab: Lab) -> Path:
     """V of pi_0: Stage 2 with the loss `value` on the rollouts of the recipe's first iteration."""
     changes: Changes = {
         "recipe.yaml": {"labels": {"kind": "value"}, "quality": None},
-        "prm.yaml": {"loss": "value"},
+        "prm.yaml": {"loss": "value", **STEPS},
         "online_dpo.yaml": {"max_steps": 1},
     }
     return lab.run("value", changes)[0].iter / "prm"
@@ -262,8 +288,9 @@ FINDINGS = {
             "ranking",
             "Not in the paper: how often Q orders two actions at one state as fresh rollouts of both do.",
             "games of rollouts",
-            "ranking accuracy",
+            "ranking accuracy and success",
             ranking,
+            remark=prediction,
         ),
     )
 }
