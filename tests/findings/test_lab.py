@@ -52,8 +52,8 @@ def test_another_seed_has_the_games_and_nothing_else(lab: Lab) -> None:
     write_variant(lab._recipe, folder / "recipe", seed_changes(lab._recipe, 1))
     values = load(folder / "recipe")
     assert values.start.demonstrations is not None
-    assert (values.start.demonstrations.seed, values.rollouts.seed, values.games.seed) == (1, 1000, 0)
-    assert values.evaluation == load(lab._recipe).evaluation
+    assert (values.start.demonstrations.seed, values.rollouts.seed) == (1, 1000)
+    assert (values.games, values.evaluation) == (load(lab._recipe).games, load(lab._recipe).evaluation)
     for name in ("sft", "prm", "online_dpo"):
         assert yaml.safe_load((folder / "recipe" / f"{name}.yaml").read_text())["seed"] == 1
 
