@@ -26,7 +26,7 @@ from rich.console import Console
 from prm_gym import evaluate, hosts, recipe, stage
 from prm_gym.errors import UserError
 from prm_gym.hosts.open_instruct.values import check_value_model, value_function
-from prm_gym.recipe import Branches, Recipe, label_function
+from prm_gym.recipe import Branches, Demonstrations, Recipe, label_function
 from prm_gym.stage import Stage
 
 if TYPE_CHECKING:
@@ -117,30 +117,34 @@ class Run:
             return [Stage("pi_0", self.root / "start", {"model": model}, link)]
         assert demonstrations is not None
         assert start.sft is not None
-        collected, dataset, scratch = (self.root / name for name in ("demonstrations", "sft_dataset", "scratch"))
+        shown = {"demonstrations": demonstrations, "exploring": start.exploring}
+        kinds = {self.root / name: wanted for name, wanted in shown.items() if wanted is not None}
+        collected, *exploring = kinds
+        dataset, scratch = self.root / "sft_dataset", self.root / "scratch"
 
-        def demonstrate() -> dict[str, Any]:
+        def demonstrate(wanted: Demonstrations, out: Path) -> dict[str, Any]:
             from prm_gym.policies.expert import ExpertPolicy
 
+            policy = partial(
+                ExpertPolicy,
+                wanted.random_actions,
+                mistakes=wanted.mistakes,
+                dawdling=wanted.dawdling,
+                search=wanted.search,
+            )
             return self._collect(
-                self.games("train", demonstrations.games),
-                partial(
-                    ExpertPolicy,
-                    demonstrations.random_actions,
-                    mistakes=demonstrations.mistakes,
-                    dawdling=demonstrations.dawdling,
-                    search=demonstrations.search,
-                ),
-                collected,
-                rollouts_per_game=demonstrations.rollouts_per_game,
-                max_games=demonstrations.games,
-                seed=demonstrations.seed,
+                self.games("train", wanted.games),
+                policy,
+                out,
+                rollouts_per_game=wanted.rollouts_per_game,
+                max_games=wanted.games,
+                seed=wanted.seed,
             )
 
         def label() -> None:
             from prm_gym.labels import sft
 
-            sft.label([collected], dataset, prompt=self.recipe.prompt)
+            sft.label([collected], dataset, prompt=self.recipe.prompt, exploring=exploring)
 
         def make_scratch() -> None:
             from prm_gym.hosts.tiny import make_tiny_model
@@ -148,8 +152,13 @@ class Run:
             make_tiny_model(scratch, _texts(dataset), **(start.scratch or {}))
 
         stages = [
-            Stage("demonstrations", collected, asdict(demonstrations), demonstrate),
-            Stage("sft dataset", dataset, {"prompt": self.recipe.prompt}, label),
+            *(Stage(out.name, out, asdict(wanted), partial(demonstrate, wanted, out)) for out, wanted in kinds.items()),
+            Stage(
+                "sft dataset",
+                dataset,
+                {"prompt": self.recipe.prompt, **({"exploring": True} if exploring else {})},
+                label,
+            ),
         ]
         if start.scratch is not None:
             stages.append(Stage("model from scratch", scratch, dict(start.scratch), make_scratch))

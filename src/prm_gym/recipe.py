@@ -62,10 +62,13 @@ class Demonstrations:
 
 @dataclass(frozen=True)
 class Start:
-    """pi_0: an existing checkpoint (`model`), or SFT on demonstrations, from scratch if `scratch` gives the sizes."""
+    """pi_0: an existing checkpoint (`model`), or SFT on demonstrations, from scratch if `scratch` gives the sizes.
+    `exploring` are demonstrations under the exploration prompt, beside the others.
+    """
 
     model: str | None = None
     demonstrations: Demonstrations | None = None
+    exploring: Demonstrations | None = None
     scratch: dict[str, int] | None = None
     sft: str | None = None  # the host's YAML
 

@@ -47,13 +47,13 @@ def test_a_variant_is_run_with_its_own_settings(lab: Lab) -> None:
 
 
 def test_another_seed_has_the_games_and_nothing_else(lab: Lab) -> None:
-    other = Lab(lab._recipe, lab._root, 1)
+    other = Lab(lab.recipe, lab._root, 1)
     folder = other.folder()
-    write_variant(lab._recipe, folder / "recipe", seed_changes(lab._recipe, 1))
+    write_variant(lab.recipe, folder / "recipe", seed_changes(lab.recipe, 1))
     values = load(folder / "recipe")
     assert values.start.demonstrations is not None
     assert (values.start.demonstrations.seed, values.rollouts.seed) == (1, 1000)
-    assert (values.games, values.evaluation) == (load(lab._recipe).games, load(lab._recipe).evaluation)
+    assert (values.games, values.evaluation) == (load(lab.recipe).games, load(lab.recipe).evaluation)
     for name in ("sft", "prm", "online_dpo"):
         assert yaml.safe_load((folder / "recipe" / f"{name}.yaml").read_text())["seed"] == 1
 
@@ -116,7 +116,7 @@ def test_every_variant_of_a_finding_is_a_valid_recipe(
     class Asked(Exception):
         pass
 
-    def run(self: Lab, variant: str = "", changes: Any = None, iterations: int = 1) -> Any:
+    def run(self: Lab, variant: str = "", changes: Any = None, iterations: int = 1, like: str = "") -> Any:
         write_variant(RECIPES / "embedded", tmp_path / (variant or "base"), changes or {})
         load(tmp_path / (variant or "base"))
         asked.append(variant)

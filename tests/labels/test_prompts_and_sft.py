@@ -120,3 +120,15 @@ def test_sft_can_leave_out_actions_that_were_not_admissible(tmp_path: Path, prom
     said = [m["content"] for row in rows(tmp_path / "out") for m in row["completion"] if m["role"] == "assistant"]
     assert said
     assert not any("put" in words for words in said)
+
+
+def test_exploring_demonstrations_stand_under_the_exploration_prompt(tmp_path: Path) -> None:
+    ours, theirs = tree(), tree(policy="explorer")
+    folders = write(tmp_path / "in", ours), write(tmp_path / "exploring", theirs)
+    sft.label([folders[0]], tmp_path / "out", exploring=[folders[1]], prompt=template(tmp_path))
+    found = rows(tmp_path / "out")
+    marked = {text(row["prompt"]) for row in found if row["policy_id"] == "explorer"}
+    plain = {text(row["prompt"]) for row in found if row["policy_id"] != "explorer"}
+    assert marked and plain
+    assert all(prompt.endswith("|explore") for prompt in marked)
+    assert not any(prompt.endswith("|explore") for prompt in plain)

@@ -191,6 +191,19 @@ def test_searches_as_listed() -> None:
     assert ExpertPolicy(search="rare_first").respond(state).action == "go to desk 1"
 
 
+def test_searches_anywhere_that_nobody_has_looked() -> None:
+    first = (
+        "Looking quickly around you, you see a shelf 2, a shelf 1, and a desk 1.\n\nYour task is to: put a mug in desk."
+    )
+    observations = (first, "You arrive at shelf 2. On the shelf 2, you see nothing.")
+    commands = ("examine shelf 2", "go to desk 1", "go to shelf 1")
+    state = State("g", "put a mug in desk", observations, ("go to shelf 2",), commands)
+    expert = ExpertPolicy(search="anywhere")
+    actions = [expert.respond(state, seed=seed).action for seed in range(200)]
+    assert set(actions) == {"go to desk 1", "go to shelf 1"}
+    assert 70 < actions.count("go to desk 1") < 130
+
+
 def test_an_unknown_order_is_named() -> None:
     with pytest.raises(UserError, match="search: no order 'random'"):
         ExpertPolicy(search="random")

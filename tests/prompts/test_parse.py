@@ -1,7 +1,7 @@
 """The parser's written rule, one example a clause, and that it inverts `format_response`."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prm_gym.prompts import format_response, parse
@@ -33,11 +33,13 @@ def test_rule(text: str, reason: str, action: str) -> None:
 words = st.lists(st.from_regex(r"[a-z0-9]{1,8}", fullmatch=True), min_size=1, max_size=6).map(" ".join)
 
 
+@settings(deadline=None)
 @given(words, words)
 def test_inverts_format_response(reason: str, action: str) -> None:
     assert parse(format_response(reason, action)) == (reason, action)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_never_raises_and_gives_one_line(text: str) -> None:
     parsed = parse(text)

@@ -58,6 +58,18 @@ def test_exploration_changes_the_last_message_alone() -> None:
     assert len(steered[-1]["content"]) > len(plain[-1]["content"])
 
 
+def test_exploration_changes_each_user_message_of_a_conversation_alike() -> None:
+    prompt = load("compact")
+    plain, steered = prompt.messages(state(2)), prompt.exploration_messages(state(2))
+    [mark] = {
+        theirs["content"].removeprefix(ours["content"]) for ours, theirs in zip(plain[::2], steered[::2], strict=True)
+    }
+    assert mark.strip()
+    assert plain[1::2] == steered[1::2]  # what the assistant wrote
+    before = prompt.exploration_messages(state(1))
+    assert steered[: len(before)] == before, "a steered prompt extends the one before"
+
+
 def test_template_text_in_an_observation_is_data() -> None:
     hostile = State("g", "t", ("{{ 7 * 7 }}",), (), ())
     assert "{{ 7 * 7 }}" in load("full").messages(hostile)[-1]["content"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import correlation
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from prm_gym.findings.lab import Changes, Lab, merged
 from prm_gym.findings.process_reward import process_reward, states_of
 from prm_gym.iterate import Run
+from prm_gym.recipe import load
 
 BEST_OF_GAMES = 200  # of best-of-N, which asks for N responses a turn
 LONG = 240  # steps of a Stage 3 that goes on too long
@@ -77,9 +78,18 @@ def inverse(lab: Lab) -> Iterator[Cell]:
 
 
 def exploration(lab: Lab) -> Iterator[Cell]:
-    [plain], [reset] = lab.run("curve", CURVE), lab.run("reset", RESET)
-    for name, run in (("plain", plain), ("Reset-50-50", reset)):
-        yield from _curve(lab, run, name, [0, 10, 20, 30, 40, 60, 80])
+    """A model from scratch follows no instruction, so this pi_0 has seen a third of its demonstrations search anywhere
+    under the exploration prompt, and the others in order under the plain one.
+    """
+    changes = strategy(lab)
+    [plain] = lab.run("strategy", changes)
+    runs = {
+        "plain": plain,
+        "Reset-50-50": lab.run("reset", merged(changes, RESET), like="strategy")[0],
+        "Steered": lab.run("steered", merged(changes, STEERED), like="strategy")[0],
+    }
+    for name, run in runs.items():
+        yield from _curve(lab, run, name, [0, 10, 20, 30, 40, 60, 80], start=plain)
 
 
 def shaping(lab: Lab) -> Iterator[Cell]:
@@ -159,13 +169,13 @@ def prediction(rows: Rows) -> dict[str, float]:
     return {"correlation of ranking accuracy with success of pi_1": correlation(*zip(*pairs, strict=True))}
 
 
-def _curve(lab: Lab, run: Run, name: str, steps: list[int]) -> Iterator[Cell]:
-    """Success of the checkpoints at `steps` of Stage 3; step 0 is pi_0, where it started."""
+def _curve(lab: Lab, run: Run, name: str, steps: list[int], start: Run | None = None) -> Iterator[Cell]:
+    """Success of the checkpoints at `steps` of Stage 3; step 0 is the pi_0 of `start`, or of the recipe."""
     for step in steps:
         if step:
             yield Cell(name, step, lab.evaluated(run, 1, step=step))
         else:
-            yield Cell(name, 0, lab.evaluated(lab.run()[0], 0))
+            yield Cell(name, 0, lab.evaluated(start or lab.run()[0], 0))
 
 
 def _ranking(run: Run) -> float:
@@ -173,11 +183,11 @@ def _ranking(run: Run) -> float:
 
 
 # A row a visit and not a pair: as many steps as there are for the pairs, and not as many epochs.
-STEPS: dict[str, Any] = {"max_steps": 240}
+STEPS: dict[str, Any] = {"max_steps": 280}
 KEEP: dict[str, Any] = {"save_steps": 10, "save_total_limit": None}
-CURVE: Changes = {"online_dpo.yaml": {"max_steps": 80, **KEEP}}
 DEMONSTRATIONS: dict[str, Any] = {"expert": ["{run}/demonstrations"]}
-RESET: Changes = {**CURVE, "recipe.yaml": {"labels": {"prompts": {**DEMONSTRATIONS, "expert_fraction": 0.5}}}}
+RESET: Changes = {"recipe.yaml": {"labels": {"prompts": {**DEMONSTRATIONS, "expert_fraction": 0.5}}}}
+STEERED: Changes = {"online_dpo.yaml": {"exploration_probability": 0.5}}
 INVERSE: Changes = {
     "recipe.yaml": {"branches": None, "labels": {"kind": "inverse", "options": DEMONSTRATIONS}},
     "prm.yaml": {"loss": "inverse", **STEPS},
@@ -185,6 +195,19 @@ INVERSE: Changes = {
 ABSOLUTE: Changes = {"recipe.yaml": {"labels": {"kind": "monte_carlo"}}, "prm.yaml": {"loss": "soft_bce", **STEPS}}
 INDEPENDENT: Changes = merged(ABSOLUTE, {"recipe.yaml": {"branches": None}})
 JUDGE: Changes = {"recipe.yaml": {"rollouts": {"seed": 500}}, "online_dpo.yaml": {"max_steps": 1}}
+
+
+def strategy(lab: Lab) -> dict[str, Any]:
+    """A third of the recipe's demonstrations search anywhere, and say so in the prompt; a long Stage 3."""
+    start = load(lab.recipe).start
+    assert start.demonstrations is not None
+    each = start.demonstrations.rollouts_per_game // 3
+    ordered = {"rollouts_per_game": 2 * each}
+    exploring = {**asdict(start.demonstrations), "rollouts_per_game": each, "search": "anywhere", "seed": lab.seed}
+    return {
+        "recipe.yaml": {"start": {"demonstrations": ordered, "exploring": exploring}},
+        "online_dpo.yaml": {"max_steps": 80, **KEEP},
+    }
 
 
 def other_q(lab: Lab, seed: int) -> dict[str, Any]:
@@ -258,7 +281,7 @@ FINDINGS = {
             "step of online DPO",
             "success",
             exploration,
-            ((("Reset-50-50", 20), ("plain", 20), 0.0), (("Reset-50-50", 40), ("plain", 40), 0.0)),
+            tuple(((name, step), ("plain", step), 0.0) for name in ("Reset-50-50", "Steered") for step in (20, 40, 80)),
         ),
         Finding(
             "shaping",

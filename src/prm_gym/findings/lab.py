@@ -32,26 +32,26 @@ class Lab:
     """The runs of one seed of `recipe` under `root`; those of seed 0 lend their games to the others."""
 
     def __init__(self, recipe: Path, root: Path, seed: int) -> None:
-        self._recipe, self._root, self.seed = recipe, root, seed
+        self.recipe, self._root, self.seed = recipe, root, seed
 
-    def run(self, variant: str = "", changes: Changes | None = None, iterations: int = 1) -> list[Run]:
+    def run(self, variant: str = "", changes: Changes | None = None, iterations: int = 1, like: str = "") -> list[Run]:
         """Iterations 1 .. `iterations` of a variant, complete; of the recipe itself without a name. A variant is
-        evaluated without best-of-N.
+        evaluated without best-of-N, and shares stages with the variant `like`, which is there, or with the recipe.
         """
         folder = self.folder(variant)
         if variant:
             self.run()
             changes = merged({"recipe.yaml": {"evaluation": {"best_of": 1}}}, changes or {})
             write_variant(self.folder() / "recipe", folder / "recipe", changes)
-            like = self.folder()
+            lender = self.folder(like)
         else:
-            write_variant(self._recipe, folder / "recipe", seed_changes(self._recipe, self.seed) if self.seed else {})
-            like = self._root / "seed-0"
+            write_variant(self.recipe, folder / "recipe", seed_changes(self.recipe, self.seed) if self.seed else {})
+            lender = self._root / "seed-0"
         runs = []
         for n in range(1, iterations + 1):
             run = Run(folder / "recipe", folder, n)
-            if n == 1 and like != folder:
-                share(run.stages(), folder, Run(like / "recipe", like, 1).stages(), like)
+            if n == 1 and lender != folder:
+                share(run.stages(), folder, Run(lender / "recipe", lender, 1).stages(), lender)
             complete(run.stages(), folder)
             runs.append(run)
         return runs

@@ -20,14 +20,14 @@ COLUMNS = [("prompt", MESSAGES), ("completion", MESSAGES)]
 # The key of the final state covers all that happened, so episodes with the same one are the same demonstration.
 _DEMONSTRATIONS = """
 CREATE TABLE demonstrations AS
-SELECT min(lot) AS lot, count(*) AS copies FROM turns WHERE won AND NOT branch AND final GROUP BY state_key
+SELECT min(lot) AS lot, count(*) AS copies FROM turns WHERE won AND NOT branch AND final GROUP BY state_key, role
 """
 _TURNS = """
-SELECT t.episode, t.turn, t.state_key FROM turns t SEMI JOIN demonstrations USING (lot)
+SELECT t.episode, t.turn, t.state_key, t.role FROM turns t SEMI JOIN demonstrations USING (lot)
 WHERE t.visit AND (t.action_valid OR NOT $valid_only)
 """
 _EPISODES = """
-SELECT t.episode, max(t.turn) AS turn, arg_max(t.state_key, t.turn) AS state_key FROM turns t
+SELECT t.episode, max(t.turn) AS turn, arg_max(t.state_key, t.turn) AS state_key, any_value(t.role) AS role FROM turns t
 SEMI JOIN demonstrations USING (lot) WHERE t.visit GROUP BY t.episode HAVING bool_and(t.action_valid) OR NOT $valid_only
 """
 
@@ -36,6 +36,7 @@ def label(
     rollouts: Sequence[Path],
     out: Path,
     *,
+    exploring: Sequence[Path] = (),
     prompt: str = "full",
     valid_only: bool = False,
     task_types: Sequence[str] | None = None,
@@ -47,25 +48,35 @@ def label(
 
     Parameters
     ----------
+    exploring
+        Folders of demonstrations of what the exploration prompt asks for: they are shown under it. A model that they
+        have taught can be steered (section 4.1).
     valid_only
         Leave out turns whose action was not admissible; with a multi-turn prompt, episodes with such a turn.
 
     The others, and the errors, are as in `monte_carlo.label`. `turn` and `state_key` of a row are those of its last
     action.
     """
-    settings = locals().copy()
+    settings = {name: value for name, value in locals().items() if exploring or name != "exploring"}
     template = load(prompt)
     with (
         Dataset(out, "sft", COLUMNS, settings) as dataset,
         Rollouts(
-            rollouts, dataset.work, weights=weights, task_types=task_types, seed=seed, train_share=train_share
+            rollouts,
+            dataset.work,
+            expert=exploring,
+            weights=weights,
+            task_types=task_types,
+            seed=seed,
+            train_share=train_share,
         ) as source,
     ):
         source.db.execute(_DEMONSTRATIONS)
         sql = (_EPISODES if template.multi_turn else _TURNS).replace("$valid_only", str(valid_only))
         for texts, row in visits(source, sql):
-            messages = template.messages(texts.state(row["turn"]))
-            first = len(template.messages(texts.state(0))) if template.multi_turn else len(messages)
+            show = template.exploration_messages if row["role"] == "expert" else template.messages
+            messages = show(texts.state(row["turn"]))
+            first = len(show(texts.state(0))) if template.multi_turn else len(messages)
             dataset.add(
                 row,
                 prompt=messages[:first],

@@ -34,7 +34,8 @@ class ExpertPolicy:
     dawdling: share of departures for another receptacle before which it takes a needless `look`, a habit that costs a
         step. A model imitates it at a low temperature too when the share is above one half.
     search: receptacles in reach first; then `rare_first`, those of rare types and those that usually stand open, which
-        finds things soonest; or `as_listed`, in the order of the first observation, which is easiest to imitate.
+        finds things soonest; `as_listed`, in the order of the first observation, which is easiest to imitate; or
+        `anywhere`, in no order at all, near or far.
     """
 
     def __init__(
@@ -49,8 +50,10 @@ class ExpertPolicy:
         for field, share in shares.items():
             if not 0.0 <= share <= 1.0:
                 raise UserError("expert policy", f"{share} is no share", "give 0 to 1", field=field)
-        if search not in ("rare_first", "as_listed"):
-            raise UserError("expert policy", f"no order {search!r}", "say rare_first or as_listed", field="search")
+        if search not in ("rare_first", "as_listed", "anywhere"):
+            raise UserError(
+                "expert policy", f"no order {search!r}", "say rare_first, as_listed or anywhere", field="search"
+            )
         self.random_actions = random_actions
         self.mistakes = mistakes
         self.dawdling = dawdling
@@ -73,7 +76,7 @@ class ExpertPolicy:
         elif draw < self.random_actions + self.mistakes:
             reason, action = MISTAKE_REASON, _mistake(state, rng)
         else:
-            reason, action = _Decision(state, self.search).make()
+            reason, action = _Decision(state, self.search, rng).make()
             if action.startswith("go to ") and state.actions[-1:] != ("look",) and rng.random() < self.dawdling:
                 reason, action = DAWDLE_REASON, "look"
         return Response(text=format_response(reason, action), reason=reason, action=action)
@@ -100,11 +103,11 @@ def _mistake(state: State, rng: random.Random) -> str:
 class _Decision:
     """What to do at one state. Methods return (reason, action)."""
 
-    def __init__(self, state: State, search: str) -> None:
+    def __init__(self, state: State, search: str, rng: random.Random) -> None:
         self.goal = read_task(state.task)
         self.memory = read_history(state)
         self.commands = set(state.admissible_commands)
-        self.search = search
+        self.search, self.rng = search, rng
 
     def make(self) -> tuple[str, str]:
         held = self.memory.held
@@ -166,8 +169,10 @@ class _Decision:
         """Look where nobody has looked yet, first within reach; once all was seen, where it was longest ago."""
         count = Counter(kind_of(place) for place in self.memory.receptacles)
 
-        def promise(place: str) -> tuple[int | bool, ...]:
+        def promise(place: str) -> tuple[float, ...]:
             seen, far = self.memory.seen.get(place, 0), f"examine {place}" not in self.commands
+            if self.search == "anywhere":
+                return seen, self.rng.random()
             if self.search == "as_listed":
                 return seen, far
             return seen, far, count[kind_of(place)], kind_of(place) in _USUALLY_CLOSED

@@ -41,9 +41,9 @@ class Prompt:
         self.multi_turn = bool(vars(module)["multi_turn"])
         system, self._user, self._response = (cast(Callable[..., str], getattr(module, macro)) for macro in _MACROS)
         self._system = str(system()).strip()
-        # A turn that has passed reads the same in every later prompt: it knows no commands and no exploration.
+        # A turn that has passed reads the same in every later prompt: it knows no commands.
         self._past = lru_cache(maxsize=65536)(
-            lambda task, observation, turn: self._content(task, (), observation, (), turn, False)
+            lambda task, observation, turn, explore: self._content(task, (), observation, (), turn, explore)
         )
 
     def messages(self, state: State) -> list[Message]:
@@ -51,7 +51,7 @@ class Prompt:
         return self._chat(state, explore=False)
 
     def exploration_messages(self, state: State) -> list[Message]:
-        """As `messages`, with the addition of Steered Exploration (section 4.1 of the paper) in the last message."""
+        """As `messages`, with the addition of Steered Exploration (section 4.1 of the paper) in each user message."""
         return self._chat(state, explore=True)
 
     def response(self, reason: str, action: str) -> str:
@@ -64,7 +64,9 @@ class Prompt:
             chat.append({"role": "system", "content": self._system})
         if self.multi_turn:
             for turn, action in enumerate(state.actions):
-                chat.append({"role": "user", "content": self._past(state.task, state.observations[turn], turn)})
+                chat.append(
+                    {"role": "user", "content": self._past(state.task, state.observations[turn], turn, explore)}
+                )
                 chat.append({"role": "assistant", "content": self.response("", action)})
         history = () if self.multi_turn else tuple(zip(state.observations, state.actions, strict=False))
         content = self._content(
