@@ -129,6 +129,7 @@ def test_exploring_demonstrations_stand_under_the_exploration_prompt(tmp_path: P
     found = rows(tmp_path / "out")
     marked = {text(row["prompt"]) for row in found if row["policy_id"] == "explorer"}
     plain = {text(row["prompt"]) for row in found if row["policy_id"] != "explorer"}
-    assert marked and plain
+    assert marked
+    assert plain
     assert all(prompt.endswith("|explore") for prompt in marked)
     assert not any(prompt.endswith("|explore") for prompt in plain)
