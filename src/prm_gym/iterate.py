@@ -121,6 +121,7 @@ class Run:
         kinds = {self.root / name: wanted for name, wanted in shown.items() if wanted is not None}
         collected, *exploring = kinds
         dataset, scratch = self.root / "sft_dataset", self.root / "scratch"
+        shown_as = {"prompt": self.recipe.prompt, **({"exploring": True} if exploring else {})}
 
         def demonstrate(wanted: Demonstrations, out: Path) -> dict[str, Any]:
             from prm_gym.policies.expert import ExpertPolicy
@@ -153,12 +154,7 @@ class Run:
 
         stages = [
             *(Stage(out.name, out, asdict(wanted), partial(demonstrate, wanted, out)) for out, wanted in kinds.items()),
-            Stage(
-                "sft dataset",
-                dataset,
-                {"prompt": self.recipe.prompt, **({"exploring": True} if exploring else {})},
-                label,
-            ),
+            Stage("sft dataset", dataset, shown_as, label),
         ]
         if start.scratch is not None:
             stages.append(Stage("model from scratch", scratch, dict(start.scratch), make_scratch))

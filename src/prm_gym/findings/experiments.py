@@ -145,12 +145,15 @@ def ranking(lab: Lab) -> Iterator[Cell]:
     base = lab.run(iterations=2)
     full = base[0].recipe.rollouts.games
     fractions = (full // 4, full // 2)
-    others = (("soft BCE", "absolute", ABSOLUTE), ("independent", "independent", INDEPENDENT))
+    others = (
+        ("soft BCE", "absolute", ABSOLUTE),
+        ("independent", "independent", INDEPENDENT),
+        ("inverse", "inverse", INVERSE),
+    )
     qs = [
         *(("pairs", games, lab.run(f"games-{games}", fewer(games))[0]) for games in fractions),
         ("pairs", full, base[0]),
         *((name, full, lab.run(variant, changes)[0]) for name, variant, changes in others),
-        ("inverse", full, lab.run("inverse", INVERSE)[0]),
         ("pairs, Q_1", full, base[1]),
     ]
     for name, games, run in qs:

@@ -38,6 +38,10 @@ def main(arguments: list[str]) -> None:
     parser = TrlParser((PolicyArguments, OnlineDPOConfig))
     script, training = parser.parse_args_and_config(arguments, fail_with_unknown_args=True)[:2]
     tokenizer = load_tokenizer(script.model_name_or_path, "model_name_or_path")
+    prm_paths = [training.reward_model_path, *script.reward_ensemble]
+    prm_tokenizers = [load_tokenizer(path, "reward_model_path") for path in prm_paths]
+    for path, prm_tokenizer in zip(prm_paths, prm_tokenizers, strict=True):
+        check_same_vocabulary(tokenizer, prm_tokenizer, path)
     columns: tuple[str, ...] = ("prompt",)
     trainer_class = OnlineDPOTrainer
     if script.exploration_probability:
@@ -49,11 +53,10 @@ def main(arguments: list[str]) -> None:
         trainer_class = steered(OnlineDPOTrainer, script.exploration_probability)
     prompts = load_split(script.dataset_name, "train", columns).select_columns(list(columns))
     policy = AutoModelForCausalLM.from_pretrained(script.model_name_or_path, dtype=torch.float32)
-    prms, prm_tokenizers = [], []
-    for path in [training.reward_model_path, *script.reward_ensemble]:
-        prm_tokenizers.append(load_tokenizer(path, "reward_model_path"))
-        check_same_vocabulary(tokenizer, prm_tokenizers[-1], path)
-        prms.append(AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, dtype=torch.float32))
+    prms = [
+        AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, dtype=torch.float32)
+        for path in prm_paths
+    ]
     training.reward_weights = [1 / len(prms)] * len(prms)
     trainer = trainer_class(
         model=policy,

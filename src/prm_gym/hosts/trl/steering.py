@@ -21,7 +21,7 @@ def steered(trainer: type[Any], probability: float) -> type[Any]:
         def training_step(self, model: Any, inputs: dict[str, Any], *arguments: Any) -> Any:
             draw = random.Random(f"{self.args.seed} {self.state.global_step} {self.args.process_index}")
             rows = zip(inputs["prompt"], inputs.pop("exploration_prompt"), strict=True)
-            self._sampled_from = [steered if draw.random() < probability else plain for plain, steered in rows]
+            self._sampled_from = [other if draw.random() < probability else plain for plain, other in rows]
             return super().training_step(model, inputs, *arguments)
 
         def _generate(self, model: Any, prompts: list[Any], images: Any = None) -> Any:
