@@ -73,6 +73,11 @@ def run(stages: list[Stage], console: Console) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` whole or not at all: who reads `path` meanwhile finds the former or the new text."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(text, "utf-8")
     os.replace(partial, path)

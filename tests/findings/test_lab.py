@@ -11,9 +11,9 @@ import yaml
 from miniature import write_miniature
 
 from prm_gym.findings.__main__ import result, write
-from prm_gym.findings.experiments import FINDINGS, Cell, Finding, prediction, stopping_rule
+from prm_gym.findings.experiments import FINDINGS, Cell, Finding, beside, prediction, stopping_rule
 from prm_gym.findings.lab import Lab, merged, seed_changes, write_variant
-from prm_gym.recipe import load
+from prm_gym.recipe import fill, load
 
 for package in ("alfworld", "trl"):
     pytest.importorskip(package, reason=f"needs the extra '{package}'")
@@ -44,6 +44,19 @@ def test_a_variant_links_what_stands_before_the_first_difference(lab: Lab) -> No
 def test_a_variant_is_run_with_its_own_settings(lab: Lab) -> None:
     manifest = json.loads((lab.folder("values") / "iter1" / "prm" / "manifest.json").read_text())
     assert yaml.safe_load(manifest["settings"]["config"])["loss"] == "value"
+
+
+def test_of_a_q_nothing_after_it_is_made(lab: Lab) -> None:
+    run = lab.q("another-q", {"prm.yaml": {"seed": 7}})
+    assert (run.iter / "eval" / "prm" / "quality.json").exists()
+    assert not (run.iter / "dataset" / "prompts").exists()
+    assert not run.policy(1).exists()
+
+
+def test_a_run_names_the_q_beside_it(lab: Lab) -> None:
+    run = lab.q("another-q", {"prm.yaml": {"seed": 7}})
+    named = fill(beside(run), lab.folder("values"), 1, "online_dpo.yaml")
+    assert Path(named).resolve() == (run.iter / "prm").resolve()
 
 
 def test_another_seed_has_the_games_and_nothing_else(lab: Lab) -> None:
@@ -124,12 +137,14 @@ def test_every_variant_of_a_finding_is_a_valid_recipe(
 
     class Recorded:
         def __init__(self, lab: Lab, n: int) -> None:
-            self.iter, self.recipe = tmp_path / f"iter{n}", load(RECIPES / "embedded")
+            self.root, self.recipe = tmp_path, load(RECIPES / "embedded")
+            self.iter = tmp_path / f"iter{n}"
 
         def scorer(self) -> None:
             raise Asked
 
     monkeypatch.setattr(Lab, "run", run)
+    monkeypatch.setattr(Lab, "q", lambda self, variant, changes: run(self, variant, changes)[0])
     monkeypatch.setattr(Lab, "evaluated", lambda *_, **__: tmp_path)
     monkeypatch.setattr("prm_gym.findings.experiments._ranking", lambda _: 0.5)
     cells: list[Cell] = []

@@ -109,8 +109,8 @@ def hacking(lab: Lab) -> Iterator[Cell]:
     training does not see: stop where that one is highest. Beside it, success when the mean of three Qs is trained on.
     """
     long = {"max_steps": LONG, **KEEP}
-    [run], [judge] = lab.run("long", {"online_dpo.yaml": long}), lab.run("judge", JUDGE)
-    more = [str((lab.run(f"q-{seed}", other_q(lab, seed))[0].iter / "prm").absolute()) for seed in (1, 2)]
+    [run], judge = lab.run("long", {"online_dpo.yaml": long}), lab.q("judge", JUDGE)
+    more = [beside(lab.q(f"q-{seed}", other_q(lab, seed))) for seed in (1, 2)]
     [ensemble] = lab.run("ensemble", {"online_dpo.yaml": {**long, "reward_ensemble": more}})
     scorers = [each.scorer() for each in (run, judge)]
     states = states_of(run.iter / "eval" / "held_out" / "rollouts", 1000)
@@ -181,6 +181,11 @@ def _curve(lab: Lab, run: Run, name: str, steps: list[int], start: Run | None = 
             yield Cell(name, 0, lab.evaluated(start or lab.run()[0], 0))
 
 
+def beside(run: Run) -> str:
+    """The Q of `run`, as the recipe of another run of the same Lab names it."""
+    return f"{{run}}/../{run.root.name}/iter1/prm"
+
+
 def _ranking(run: Run) -> float:
     return float(json.loads((run.iter / "eval" / "prm" / "quality.json").read_text("utf-8"))["ranking_accuracy"])
 
@@ -197,7 +202,12 @@ INVERSE: Changes = {
 }
 ABSOLUTE: Changes = {"recipe.yaml": {"labels": {"kind": "monte_carlo"}}, "prm.yaml": {"loss": "soft_bce", **STEPS}}
 INDEPENDENT: Changes = merged(ABSOLUTE, {"recipe.yaml": {"branches": None}})
-JUDGE: Changes = {"recipe.yaml": {"rollouts": {"seed": 500}}, "online_dpo.yaml": {"max_steps": 1}}
+# V of pi_0, on the rollouts of the recipe's first iteration.
+VALUE: Changes = {
+    "recipe.yaml": {"labels": {"kind": "value"}, "quality": None},
+    "prm.yaml": {"loss": "value", **STEPS},
+}
+JUDGE: Changes = {"recipe.yaml": {"rollouts": {"seed": 500}}}
 
 
 def strategy(lab: Lab) -> dict[str, Any]:
@@ -214,8 +224,8 @@ def strategy(lab: Lab) -> dict[str, Any]:
 
 
 def other_q(lab: Lab, seed: int) -> dict[str, Any]:
-    """The recipe's Q with other random numbers in its training, and next to no Stage 3."""
-    return {"prm.yaml": {"seed": 1000 * lab.seed + seed}, "online_dpo.yaml": {"max_steps": 1}}
+    """The recipe's Q with other random numbers in its training."""
+    return {"prm.yaml": {"seed": 1000 * lab.seed + seed}}
 
 
 def fewer(games: int) -> dict[str, Any]:
@@ -227,18 +237,8 @@ def shaped(lab: Lab, alpha: float) -> dict[str, Any]:
     few = merged(ABSOLUTE, fewer(FEW))
     if not alpha:
         return few
-    options = {"alpha": alpha, "value_fn": str(value_model(lab))}
+    options = {"alpha": alpha, "value_fn": beside(lab.q("value", VALUE))}
     return merged(few, {"recipe.yaml": {"labels": {"kind": "shaping", "options": options}}})
-
-
-def value_model(lab: Lab) -> Path:
-    """V of pi_0: Stage 2 with the loss `value` on the rollouts of the recipe's first iteration."""
-    changes: Changes = {
-        "recipe.yaml": {"labels": {"kind": "value"}, "quality": None},
-        "prm.yaml": {"loss": "value", **STEPS},
-        "online_dpo.yaml": {"max_steps": 1},
-    }
-    return lab.run("value", changes)[0].iter / "prm"
 
 
 FINDINGS = {

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 from collections.abc import Mapping
 from copy import deepcopy
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,22 @@ class Lab:
         """Iterations 1 .. `iterations` of a variant, complete; of the recipe itself without a name. A variant is
         evaluated without best-of-N, and shares stages with the variant `like`, which is there, or with the recipe.
         """
+        runs = [self._prepared(variant, changes, like)]
+        complete(runs[0].stages(), runs[0].root)
+        for n in range(2, iterations + 1):
+            runs.append(Run(runs[0].folder, runs[0].root, n))
+            complete(runs[-1].stages(), runs[-1].root)
+        return runs
+
+    def q(self, variant: str, changes: Changes) -> Run:
+        """The first iteration of a variant as far as its Q_0, measured; nothing after it."""
+        run = self._prepared(variant, changes)
+        prompts = run.iter / "dataset" / "prompts"
+        complete(list(takewhile(lambda each: each.out != prompts, run.stages())), run.root)
+        return run
+
+    def _prepared(self, variant: str = "", changes: Changes | None = None, like: str = "") -> Run:
+        """The recipe of a variant written, and what it shares with others linked."""
         folder = self.folder(variant)
         if variant:
             self.run()
@@ -47,14 +63,10 @@ class Lab:
         else:
             write_variant(self.recipe, folder / "recipe", seed_changes(self.recipe, self.seed) if self.seed else {})
             lender = self._root / "seed-0"
-        runs = []
-        for n in range(1, iterations + 1):
-            run = Run(folder / "recipe", folder, n)
-            if n == 1 and lender != folder:
-                share(run.stages(), folder, Run(lender / "recipe", lender, 1).stages(), lender)
-            complete(run.stages(), folder)
-            runs.append(run)
-        return runs
+        run = Run(folder / "recipe", folder, 1)
+        if lender != folder:
+            share(run.stages(), folder, Run(lender / "recipe", lender, 1).stages(), lender)
+        return run
 
     def folder(self, variant: str = "") -> Path:
         return self._root / "-".join(filter(None, [f"seed-{self.seed}", variant]))
@@ -68,6 +80,8 @@ class Lab:
 
 def complete(stages: list[Stage], root: Path) -> None:
     """Make what is not there. Another process that is at work in the run `root` is waited for."""
+    if all(stage.is_complete(each) for each in stages):
+        return
     root.mkdir(parents=True, exist_ok=True)
     with (root / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -78,14 +92,15 @@ def complete(stages: list[Stage], root: Path) -> None:
 
 
 def write_variant(source: Path, out: Path, changes: Changes) -> None:
-    """A recipe folder like `source` but for `changes`. Files without a change are copied byte for byte."""
+    """A recipe folder like `source` but for `changes`. Files without a change are copied byte for byte. Another process
+    may be reading what is there already.
+    """
     out.mkdir(parents=True, exist_ok=True)
     for file in sorted(source.glob("*.yaml")):
+        text = file.read_text("utf-8")
         if file.name in changes:
-            values = merged(yaml.safe_load(file.read_text("utf-8")), changes[file.name])
-            (out / file.name).write_text(yaml.safe_dump(values, sort_keys=False), "utf-8")
-        else:
-            shutil.copyfile(file, out / file.name)
+            text = yaml.safe_dump(merged(yaml.safe_load(text), changes[file.name]), sort_keys=False)
+        stage.write_text(out / file.name, text)
 
 
 def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
