@@ -15,38 +15,24 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
 from prm_gym import evaluate, hosts, recipe, stage
 from prm_gym.errors import UserError
 from prm_gym.hosts.open_instruct.values import check_value_model, value_function
-from prm_gym.recipe import Branches, Demonstrations, Recipe, label_function
+from prm_gym.players import Players
+from prm_gym.recipe import Demonstrations, label_function
 from prm_gym.stage import Stage
 
-if TYPE_CHECKING:
-    from prm_gym.envs.games import Game
-    from prm_gym.policies.prm import PRMScorer
-    from prm_gym.rollout import Summary
-    from prm_gym.types import Policy
 
-
-class Run:
-    """A recipe in a run folder: its stages for one iteration n >= 1."""
-
-    def __init__(self, folder: Path, run: Path, iteration: int, host: str | None = None) -> None:
-        if iteration < 1:
-            raise UserError("ITER", f"{iteration} is no iteration", "iterations count from 1; ITER=1 makes pi_0 first")
-        self.folder, self.root, self.n = folder, run, iteration
-        self.recipe: Recipe = recipe.load(folder)
-        if host:
-            self.recipe = replace(self.recipe, host=host)
-        self.iter = run / f"iter{iteration}"
+class Run(Players):
+    """The stages of one iteration n >= 1 of a recipe in a run folder."""
 
     def stages(self) -> list[Stage]:
         """The stages of this iteration in order, those of pi_0 before them if n is 1. Raises `UserError` if the
@@ -71,20 +57,6 @@ class Run:
             self.evaluation(self.n),
             *([self.evaluation(self.n, best_of=best_of)] if (best_of := self.recipe.evaluation.best_of) > 1 else []),
         ]
-
-    def policy(self, n: int) -> Path:
-        """The checkpoint of pi_n."""
-        return self.root / f"pi_{n}"
-
-    def games(self, split: str, count: int | None = None) -> list[Game]:
-        from prm_gym.envs.games import find_games
-
-        path = self.recipe.games.path
-        games = find_games(os.path.expandvars(path) if path else self.root / "games", split)
-        if count is not None and count > len(games):
-            problem = f"{count} games of {split} wanted, {len(games)} there"
-            raise UserError(self.folder / "recipe.yaml", problem, "generate more or ask for fewer", field="games")
-        return games
 
     # --- before the first iteration ---------------------------------------------------------------------------------
 
@@ -133,7 +105,7 @@ class Run:
                 dawdling=wanted.dawdling,
                 search=wanted.search,
             )
-            return self._collect(
+            return self.collect(
                 self.games("train", wanted.games),
                 policy,
                 out,
@@ -167,7 +139,7 @@ class Run:
         rollouts, branched, dataset = self.iter / "rollouts", self.iter / "branches", self.iter / "dataset" / "prm"
 
         def collect() -> dict[str, Any]:
-            return self._collect(
+            return self.collect(
                 self.games("train", wanted.games),
                 self.sampler(self.n - 1),
                 rollouts,
@@ -179,7 +151,7 @@ class Run:
 
         def branch() -> dict[str, Any]:
             assert branches is not None
-            return self._branch(rollouts, "train", branches, branched)
+            return self.branch(rollouts, "train", branches, branched)
 
         def label() -> None:
             sources = [rollouts, branched] if branches else [rollouts]
@@ -187,7 +159,7 @@ class Run:
             options: dict[str, Any] = {"prompt": r.prompt, **self._filled(r.labels.options)}
             if r.labels.kind == "inverse":  # Algorithm 2: D- of all past policies, next actions of pi_{n-1}
                 sources = [self.root / f"iter{i}" / "rollouts" for i in range(1, self.n + 1)]
-                options["policy"] = self._sampled(self.n - 1)
+                options["policy"] = self.sampled(self.n - 1)
             elif "gamma" in inspect.signature(kind).parameters:
                 options["gamma"] = r.gamma
             if "value_fn" in options:  # V_mu, fitted before
@@ -256,8 +228,8 @@ class Run:
 
         def make() -> dict[str, Any]:
             games, policy = self.games(wanted.split, wanted.games), self.sampler(self.n - 1)
-            self._collect(games, policy, out / "rollouts", max_games=wanted.games, iteration=self.n - 1, seed=1)
-            return self._branch(out / "rollouts", wanted.split, wanted.branches, out / "branches")
+            self.collect(games, policy, out / "rollouts", max_games=wanted.games, iteration=self.n - 1, seed=1)
+            return self.branch(out / "rollouts", wanted.split, wanted.branches, out / "branches")
 
         settings = {**asdict(wanted), "sampling": asdict(self.recipe.sampling), "prompt": self.recipe.prompt}
         return [Stage(f"held-out branches of pi_{self.n - 1}", out, settings, make)]
@@ -312,9 +284,9 @@ class Run:
             from prm_gym.store import read_episodes
 
             sampler = self.sampler(n, temperature, checkpoint)
-            policy = sampler if best_of is None else partial(self._best_of, sampler, best_of)
+            policy = sampler if best_of is None else partial(self.best_of, sampler, best_of)
             chosen = self.games(e.split, e.games)
-            self._collect(chosen, policy, out / "episodes", max_games=e.games, iteration=n, seed=e.seed)
+            self.collect(chosen, policy, out / "episodes", max_games=e.games, iteration=n, seed=e.seed)
             episodes = read_episodes(out / "episodes")
             q = None if best_of is None else f"Q_{self.n - 1}"
             result = evaluate.summarise(episodes, policy=name, prm=q, mode=mode, split=e.split, seed=e.seed)
@@ -325,100 +297,6 @@ class Run:
         settings |= {"best_of": best_of, "prompt": r.prompt, "max_episode_steps": r.max_episode_steps}
         title = f"evaluation of {name}" if best_of is None else f"evaluation of Bo{best_of}({name}, Q_{self.n - 1})"
         return Stage(title, out, settings, make)
-
-    # --- rollouts ---------------------------------------------------------------------------------------------------
-
-    def sampler(self, n: int, temperature: float | None = None, checkpoint: Path | None = None) -> Callable[[], Policy]:
-        """Makes pi_n, or a checkpoint on the way to it, in whatever process it is called."""
-        return partial(self._sampled, n, temperature, checkpoint)
-
-    def _sampled(self, n: int, temperature: float | None = None, checkpoint: Path | None = None) -> Policy:
-        """pi_n as a policy, in process or on the recipe's servers; the rollout that it is made for closes it."""
-        s, prompt, checkpoint = self.recipe.sampling, self.recipe.prompt, checkpoint or self.policy(n)
-        temperature = s.temperature if temperature is None else temperature
-        if s.server:
-            from prm_gym.policies.server import ServerPolicy
-
-            return ServerPolicy(
-                s.server,
-                str(checkpoint),
-                prompt=prompt,
-                tokenizer=checkpoint,
-                temperature=temperature,
-                max_tokens=s.max_new_tokens,
-                policy_id=f"pi_{n}",
-                concurrency=s.max_batch,
-            )
-        from prm_gym.policies.hf import TransformersPolicy
-
-        return TransformersPolicy(
-            checkpoint,
-            prompt=prompt,
-            temperature=temperature,
-            max_new_tokens=s.max_new_tokens,
-            max_batch=s.max_batch,
-            policy_id=f"pi_{n}",
-        )
-
-    def scorer(self) -> PRMScorer:
-        """Q_{n-1} in process."""
-        from prm_gym.policies.prm import PRMScorer
-
-        return PRMScorer(self.iter / "prm", prompt=self.recipe.prompt, max_batch=self.recipe.sampling.max_batch)
-
-    def _best_of(self, sampler: Callable[[], Policy], n: int) -> Policy:
-        """Best of `n` by Q_{n-1}."""
-        from prm_gym.policies.best_of_n import BestOfN
-
-        return BestOfN(sampler(), self.scorer(), n)
-
-    def _collect(self, games: list[Game], policy: Callable[[], Policy], out: Path, **options: Any) -> dict[str, Any]:
-        """Rollouts by what `policy` makes, in as many processes as the recipe says; the counts."""
-        return self._play(partial(_rollout, games, policy), out, **options)
-
-    def _branch(self, parents: Path, split: str, b: Branches, out: Path) -> dict[str, Any]:
-        policy, hot = self.sampler(self.n - 1), None
-        if b.temperature is not None:
-            hot = self.sampler(self.n - 1, b.temperature)
-        return self._play(
-            partial(_rollout_branches, parents, self.games(split), policy, hot),
-            out,
-            states_per_episode=b.states_per_episode,
-            actions_per_state=b.actions,
-            continuations=b.continuations,
-            iteration=self.n - 1,
-        )
-
-    def _play(self, play: Callable[..., Summary], out: Path, **options: Any) -> dict[str, Any]:
-        from prm_gym.rollout import in_processes
-
-        sampling = self.recipe.sampling
-        shared = {"max_episode_steps": self.recipe.max_episode_steps, "concurrency": 2 * sampling.max_batch}
-        return in_processes(partial(play, {**shared, **options}), out, sampling.processes).as_dict()
-
-
-def _rollout(
-    games: list[Game], policy: Callable[[], Policy], options: dict[str, Any], out: Path, share: tuple[int, int]
-) -> Summary:
-    from prm_gym.rollout import rollout
-
-    return rollout(games, policy(), out, share=share, progress=share[0] == 0, **options)
-
-
-def _rollout_branches(
-    parents: Path,
-    games: list[Game],
-    policy: Callable[[], Policy],
-    hot: Callable[[], Policy] | None,
-    options: dict[str, Any],
-    out: Path,
-    share: tuple[int, int],
-) -> Summary:
-    from prm_gym.rollout import rollout_branches
-
-    proposals = hot() if hot else None
-    options = {"proposals": proposals, "share": share, "progress": share[0] == 0, **options}
-    return rollout_branches(parents, games, policy(), out, **options)
 
 
 def _link(link: Path, target: Path) -> None:

@@ -7,8 +7,9 @@ The way of the data, each arrow one module:
         +------------------------------ next iteration, policy pi_i -------------------------------+
 
 `types` knows nothing; `envs`, `prompts` and `store` know `types`; `policies` knows `prompts`; `rollout` joins
-environments, policies and the store; `labels` reads the store alone; `hosts` knows recipes alone; `iterate` runs a
-recipe, `findings` variants of one, `report` reads what they leave; `cli` knows all.
+environments, policies and the store; `labels` reads the store alone; `hosts` knows recipes alone; `players` makes the
+policies of a run play, `iterate` runs a recipe, `findings` variants of one, `report` reads what they leave; `cli`
+knows all.
 
 The turn-level MDP of the paper (section 2.1): the state s_t is the history of observations and actions
 o_0, a_0, ..., o_t, the action a_t is the environment action parsed out of the model's response, the reward is 1 on the
