@@ -67,11 +67,14 @@ def best_of_n(lab: Lab) -> Iterator[Cell]:
 
 
 def inverse(lab: Lab) -> Iterator[Cell]:
-    [first, second] = lab.run(iterations=2)
+    """All start from demonstrations without the recipe's dawdling: of a habit that it shares with the demonstrator
+    nothing rids a policy that learns to be like him.
+    """
+    [first, second] = lab.run("clean", CLEAN, iterations=2)
     yield Cell("SFT", 0, lab.evaluated(first, 0))
-    for n, run in enumerate(lab.run("inverse", INVERSE, iterations=2), 1):
+    for n, run in enumerate(lab.run("clean-inverse", merged(CLEAN, INVERSE), iterations=2, like="clean"), 1):
         yield Cell("InversePRM", n, lab.evaluated(run, n))
-    [independent] = lab.run("independent", INDEPENDENT)
+    [independent] = lab.run("clean-independent", merged(CLEAN, INDEPENDENT), like="clean")
     yield Cell("AgentPRM, as many rollouts", 1, lab.evaluated(independent, 1))
     for n, run in enumerate((first, second), 1):
         yield Cell("AgentPRM, with branches", n, lab.evaluated(run, n))
@@ -196,6 +199,7 @@ KEEP: dict[str, Any] = {"save_steps": 10, "save_total_limit": None}
 DEMONSTRATIONS: dict[str, Any] = {"expert": ["{run}/demonstrations"]}
 RESET: Changes = {"recipe.yaml": {"labels": {"prompts": {**DEMONSTRATIONS, "expert_fraction": 0.5}}}}
 STEERED: Changes = {"online_dpo.yaml": {"exploration_probability": 0.5}}
+CLEAN: Changes = {"recipe.yaml": {"start": {"demonstrations": {"dawdling": 0.0}}}}
 INVERSE: Changes = {
     "recipe.yaml": {"branches": None, "labels": {"kind": "inverse", "options": DEMONSTRATIONS}},
     "prm.yaml": {"loss": "inverse", **STEPS},
