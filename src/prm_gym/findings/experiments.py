@@ -67,8 +67,8 @@ def best_of_n(lab: Lab) -> Iterator[Cell]:
 
 
 def inverse(lab: Lab) -> Iterator[Cell]:
-    """All start from demonstrations without the recipe's dawdling: of a habit that it shares with the demonstrator
-    nothing rids a policy that learns to be like him.
+    """A policy that learns to be like its demonstrator keeps the habits that they share, so all start from
+    demonstrations without the recipe's dawdling.
     """
     [first, second] = lab.run("clean", CLEAN, iterations=2)
     yield Cell("SFT", 0, lab.evaluated(first, 0))
