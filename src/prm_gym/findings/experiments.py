@@ -85,14 +85,13 @@ def exploration(lab: Lab) -> Iterator[Cell]:
     under the exploration prompt, and the others in order under the plain one.
     """
     changes = strategy(lab)
-    [plain] = lab.run("strategy", changes)
     runs = {
-        "plain": plain,
+        "plain": lab.run("strategy", changes)[0],
         "Reset-50-50": lab.run("reset", merged(changes, RESET), like="strategy")[0],
         "Steered": lab.run("steered", merged(changes, STEERED), like="strategy")[0],
     }
     for name, run in runs.items():
-        yield from _curve(lab, run, name, [0, 10, 20, 30, 40, 60, 80], start=plain)
+        yield from _curve(lab, run, name, [0, 10, 20, 30, 40, 60, 80])
 
 
 def shaping(lab: Lab) -> Iterator[Cell]:
@@ -175,13 +174,10 @@ def prediction(rows: Rows) -> dict[str, float]:
     return {"correlation of ranking accuracy with success of pi_1": correlation(*zip(*pairs, strict=True))}
 
 
-def _curve(lab: Lab, run: Run, name: str, steps: list[int], start: Run | None = None) -> Iterator[Cell]:
-    """Success of the checkpoints at `steps` of Stage 3; step 0 is the pi_0 of `start`, or of the recipe."""
+def _curve(lab: Lab, run: Run, name: str, steps: list[int]) -> Iterator[Cell]:
+    """Success of the checkpoints at `steps` of Stage 3; step 0 is pi_0, where it started."""
     for step in steps:
-        if step:
-            yield Cell(name, step, lab.evaluated(run, 1, step=step))
-        else:
-            yield Cell(name, 0, lab.evaluated(start or lab.run()[0], 0))
+        yield Cell(name, step, lab.evaluated(run, 1, step=step) if step else lab.evaluated(run, 0))
 
 
 def beside(run: Run) -> str:
