@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="prm_gym.findings", description=__doc__)
     parser.add_argument("--finding", nargs="+", choices=list(FINDINGS), default=list(FINDINGS), metavar="NAME")
     parser.add_argument("--seeds", type=int, default=3, help="0 .. SEEDS - 1")
-    parser.add_argument("--recipe", type=Path, default=Path("recipes/embedded"))
+    parser.add_argument("--recipe", type=Path, default=Path("recipes/findings"))
     parser.add_argument("--run", type=Path, default=Path("runs/findings"))
     parser.add_argument("--out", type=Path, default=Path("results"))
     options = parser.parse_args()

@@ -67,14 +67,14 @@ def best_of_n(lab: Lab) -> Iterator[Cell]:
 
 
 def inverse(lab: Lab) -> Iterator[Cell]:
-    """A policy that learns to be like its demonstrator keeps the habits that they share, so all start from
-    demonstrations without the recipe's dawdling.
+    """Demonstrations of an expert: without the habit and the mistakes of the recipe's, which whoever learns to be like
+    their demonstrator would keep. All start from SFT on them.
     """
-    [first, second] = lab.run("clean", CLEAN, iterations=2)
+    [first, second] = lab.run("expert", EXPERT, iterations=2)
     yield Cell("SFT", 0, lab.evaluated(first, 0))
-    for n, run in enumerate(lab.run("clean-inverse", merged(CLEAN, INVERSE), iterations=2, like="clean"), 1):
+    for n, run in enumerate(lab.run("expert-inverse", merged(EXPERT, INVERSE), iterations=2, like="expert"), 1):
         yield Cell("InversePRM", n, lab.evaluated(run, n))
-    [independent] = lab.run("clean-independent", merged(CLEAN, INDEPENDENT), like="clean")
+    [independent] = lab.run("expert-independent", merged(EXPERT, INDEPENDENT), like="expert")
     yield Cell("AgentPRM, as many rollouts", 1, lab.evaluated(independent, 1))
     for n, run in enumerate((first, second), 1):
         yield Cell("AgentPRM, with branches", n, lab.evaluated(run, n))
@@ -91,19 +91,19 @@ def exploration(lab: Lab) -> Iterator[Cell]:
         "Steered": lab.run("steered", merged(changes, STEERED), like="strategy")[0],
     }
     for name, run in runs.items():
-        yield from _curve(lab, run, name, [0, 10, 20, 30, 40, 60, 80])
+        yield from _curve(lab, run, name, [0, 10, 20, 40, 80])
 
 
 def shaping(lab: Lab) -> Iterator[Cell]:
     for alpha in (0.0, 0.5, 1.0):
         [run] = lab.run(f"shaped-{alpha:g}", shaped(lab, alpha))
-        yield from _curve(lab, run, f"alpha {alpha:g}", [0, 20, 40])
+        yield from _curve(lab, run, f"alpha {alpha:g}", [0, 20, 40, 80])
 
 
 def loss(lab: Lab) -> Iterator[Cell]:
     [absolute], [relative] = lab.run("absolute", ABSOLUTE), lab.run()
     for name, run in (("absolute (soft BCE)", absolute), ("relative (Bradley-Terry)", relative)):
-        yield from _curve(lab, run, name, [0, 20, 40])
+        yield from _curve(lab, run, name, [0, 20, 40, 80])
 
 
 def hacking(lab: Lab) -> Iterator[Cell]:
@@ -116,7 +116,7 @@ def hacking(lab: Lab) -> Iterator[Cell]:
     [ensemble] = lab.run("ensemble", {"online_dpo.yaml": {**long, "reward_ensemble": more}})
     scorers = [each.scorer() for each in (run, judge)]
     states = states_of(run.iter / "eval" / "held_out" / "rollouts", 1000)
-    steps = list(range(0, LONG + 1, 20))
+    steps = [0, 20, *range(40, LONG + 1, 40)]
     yield from _curve(lab, run, "success", steps)
     yield from _curve(lab, ensemble, "success with an ensemble", steps)
     for step in steps:
@@ -195,7 +195,9 @@ KEEP: dict[str, Any] = {"save_steps": 10, "save_total_limit": None}
 DEMONSTRATIONS: dict[str, Any] = {"expert": ["{run}/demonstrations"]}
 RESET: Changes = {"recipe.yaml": {"labels": {"prompts": {**DEMONSTRATIONS, "expert_fraction": 0.5}}}}
 STEERED: Changes = {"online_dpo.yaml": {"exploration_probability": 0.5}}
-CLEAN: Changes = {"recipe.yaml": {"start": {"demonstrations": {"dawdling": 0.0}}}}
+EXPERT: Changes = {
+    "recipe.yaml": {"start": {"demonstrations": dict.fromkeys(("dawdling", "mistakes", "random_actions"), 0.0)}}
+}
 INVERSE: Changes = {
     "recipe.yaml": {"branches": None, "labels": {"kind": "inverse", "options": DEMONSTRATIONS}},
     "prm.yaml": {"loss": "inverse", **STEPS},
@@ -211,7 +213,7 @@ JUDGE: Changes = {"recipe.yaml": {"rollouts": {"seed": 500}}}
 
 
 def strategy(lab: Lab) -> dict[str, Any]:
-    """A third of the recipe's demonstrations search anywhere, and say so in the prompt; a long Stage 3."""
+    """A third of the recipe's demonstrations search anywhere, and say so in the prompt."""
     start = load(lab.recipe).start
     assert start.demonstrations is not None
     each = start.demonstrations.rollouts_per_game // 3
@@ -219,7 +221,6 @@ def strategy(lab: Lab) -> dict[str, Any]:
     exploring = {**asdict(start.demonstrations), "rollouts_per_game": each, "search": "anywhere", "seed": lab.seed}
     return {
         "recipe.yaml": {"start": {"demonstrations": ordered, "exploring": exploring}},
-        "online_dpo.yaml": {"max_steps": 80, **KEEP},
     }
 
 
@@ -292,7 +293,7 @@ FINDINGS = {
             "step of online DPO",
             "success",
             shaping,
-            ((("alpha 0.5", 40), ("alpha 0", 40), 0.0), (("alpha 1", 40), ("alpha 0", 40), None)),
+            ((("alpha 0.5", 80), ("alpha 0", 80), 0.0), (("alpha 1", 80), ("alpha 0", 80), None)),
         ),
         Finding(
             "loss",
@@ -300,7 +301,7 @@ FINDINGS = {
             "step of online DPO",
             "success",
             loss,
-            ((("relative (Bradley-Terry)", 40), ("absolute (soft BCE)", 40), None),),
+            ((("relative (Bradley-Terry)", 80), ("absolute (soft BCE)", 80), None),),
         ),
         Finding(
             "hacking",

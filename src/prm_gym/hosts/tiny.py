@@ -29,11 +29,10 @@ CHAT_TEMPLATE = (
 _PIECE = re.compile(r" ?[A-Za-z]+| ?\d|[^A-Za-z\d]")
 _NAME = re.compile(r" ?([A-Za-z]+)(?= \d)")
 _THING = re.compile(r" [A-Za-z]+ \d+")
-_MAX_PHRASE = 8  # pieces
 
 
 def vocabulary(texts: Iterable[str], *, min_count: int = 20) -> list[str]:
-    """Words, things, and stretches of at most 8 pieces between names and digits: what occurs `min_count` times."""
+    """Words, things, and the stretches between names and digits: what occurs `min_count` times."""
     words: Counter[str] = Counter()
     texts = list(texts)
     phrases = Counter(thing for text in texts for thing in _THING.findall(text))
@@ -43,7 +42,7 @@ def vocabulary(texts: Iterable[str], *, min_count: int = 20) -> list[str]:
         for piece in [*_PIECE.findall(text), "0"]:
             words[piece] += 1
             if piece.strip() in names or piece.strip().isdigit():
-                if 1 < len(stretch) <= _MAX_PHRASE:
+                if len(stretch) > 1:
                     phrases["".join(stretch)] += 1
                 stretch = []
             else:
