@@ -11,8 +11,9 @@ import yaml
 from miniature import write_miniature
 
 from prm_gym.findings.__main__ import result, write
-from prm_gym.findings.experiments import FINDINGS, Cell, Finding, beside, prediction, stopping_rule
+from prm_gym.findings.experiments import FINDINGS, Cell, Finding, _kl, beside, prediction, stopping_rules
 from prm_gym.findings.lab import Lab, merged, seed_changes, write_variant
+from prm_gym.iterate import Run
 from prm_gym.recipe import fill, load
 
 for package in ("alfworld", "trl"):
@@ -91,13 +92,33 @@ def test_episodes_of_a_run_become_rates_gains_and_a_figure(lab: Lab, tmp_path: P
     assert "A &lt;claim&gt;" in (tmp_path / "loss.svg").read_text()
 
 
-def test_the_stopping_rule_sees_no_success() -> None:
-    judge, success = {0: 0.2, 20: 0.5, 40: 0.4}, {0: 0.5, 20: 0.6, 40: 0.7}
-    series = {"process reward by the judge": judge, "success": success}
-    rows = [{"series": name, "x": x, "mean": mean} for name, of in series.items() for x, mean in of.items()]
-    found = stopping_rule(rows)
-    assert found["step where the judge is highest"] == 20
-    assert (found["success there"], found["highest success"], found["success at the end"]) == (0.6, 0.7, 0.7)
+def test_the_stopping_rules_see_no_success() -> None:
+    series = {
+        "success": {0: 0.5, 20: 0.6, 40: 0.7, 60: 0.4},
+        "process reward by the judge": {0: 0.0, 20: 0.5, 40: 0.4, 60: 0.3},
+        "lower bound of three Qs": {0: 0.0, 20: 0.1, 40: 0.2, 60: 0.3},
+        "KL from pi_0": {0: 0.0, 20: 1.0, 40: 2.0, 60: 3.0},
+    }
+    found = stopping_rules([{"series": name, "x": x, "mean": m} for name, of in series.items() for x, m in of.items()])
+    assert found == {
+        "step of the highest success": 40,
+        "highest success": 0.7,
+        "KL there": 2.0,
+        "success at the end": 0.4,
+        "step of the highest process reward by the judge": 20,
+        "success at the highest process reward by the judge": 0.6,
+        "step of the highest lower bound of three Qs": 60,
+        "success at the highest lower bound of three Qs": 0.4,
+    }
+
+
+def test_the_kl_at_a_step_is_what_the_trainer_logged_last(lab: Lab, tmp_path: Path) -> None:
+    run = Run(lab.recipe, tmp_path, 1)
+    checkpoint = run.iter / "policy" / "checkpoint-10"
+    checkpoint.mkdir(parents=True)
+    logged = [{"step": 5, "objective/kl": 0.25}, {"step": 10, "objective/kl": 0.5}, {"step": 10, "train_loss": 0.7}]
+    (checkpoint / "trainer_state.json").write_text(json.dumps({"log_history": logged}))
+    assert (_kl(run, 0), _kl(run, 10)) == (0.0, 0.5)
 
 
 def test_the_prediction_pairs_each_q_with_its_policy() -> None:
@@ -130,14 +151,14 @@ def test_every_variant_of_a_finding_is_a_valid_recipe(
         pass
 
     def run(self: Lab, variant: str = "", changes: Any = None, iterations: int = 1, like: str = "") -> Any:
-        write_variant(RECIPES / "embedded", tmp_path / (variant or "base"), changes or {})
+        write_variant(RECIPES / "findings", tmp_path / (variant or "base"), changes or {})
         load(tmp_path / (variant or "base"))
         asked.append(variant)
         return [Recorded(self, n) for n in range(iterations)]
 
     class Recorded:
         def __init__(self, lab: Lab, n: int) -> None:
-            self.root, self.recipe = tmp_path, load(RECIPES / "embedded")
+            self.root, self.recipe = tmp_path, load(RECIPES / "findings")
             self.iter = tmp_path / f"iter{n}"
 
         def scorer(self) -> None:
@@ -149,7 +170,7 @@ def test_every_variant_of_a_finding_is_a_valid_recipe(
     monkeypatch.setattr("prm_gym.findings.experiments._ranking", lambda _: 0.5)
     cells: list[Cell] = []
     try:
-        cells.extend(FINDINGS[name].measure(Lab(RECIPES / "embedded", tmp_path, 0)))
+        cells.extend(FINDINGS[name].measure(Lab(RECIPES / "findings", tmp_path, 0)))
     except Asked:
         assert asked == ["long", "judge", "q-1", "q-2", "ensemble"]
         return

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from prm_gym.findings.process_reward import process_reward, states_of
+from prm_gym.findings.process_reward import lower_bound, process_rewards, states_of
 from prm_gym.store import EpisodeWriter
 from prm_gym.types import Episode, Response, State, Turn
 
@@ -31,11 +32,16 @@ class Table:
         return [self.q["even" if response.action == "go 0" else "odd"] for _, response in pairs]
 
 
-def test_the_mean_is_over_the_policy_s_actions_for_each_prm() -> None:
+def test_every_prm_scores_the_policy_s_own_actions() -> None:
     states, policy = [State(f"g{i}", "t", ("o",), (), ("go 0", "go 1")) for i in range(5)], Alternating()
-    found = process_reward(policy, [Table(even=1.0, odd=0.0), Table(even=0.2, odd=0.7)], states)
-    assert found == pytest.approx([3 / 5, (3 * 0.2 + 2 * 0.7) / 5])
+    found = process_rewards(policy, [Table(even=1.0, odd=0.0), Table(even=0.2, odd=0.7)], states)
+    assert found.tolist() == [[1.0, 0.0, 1.0, 0.0, 1.0], [0.2, 0.7, 0.2, 0.7, 0.2]]
     assert policy.closed
+
+
+def test_what_qs_disagree_on_counts_less() -> None:
+    """Means 2 and 2; deviations 0 and 1."""
+    assert lower_bound(np.array([[2.0, 1.0], [2.0, 3.0]])) == pytest.approx((2 + 1) / 2)
 
 
 def test_states_are_those_in_which_an_action_was_chosen(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from prm_gym.hosts.tiny import make_tiny_model  # noqa: E402
 TEXTS = [
     "On the shelf 1, you see a mug 1, and a pen 12. Task: put a mug in desk.",
     "The desk 1 is closed. Task: put a clean mug in shelf.",
+    "You are in the middle of a room. Looking quickly around you, you see a desk 1. Task: put a mug in desk.",
     "go to shelf 1",
 ] * 20
 
@@ -50,6 +51,11 @@ def test_a_thing_is_one_piece_and_its_kind_another(
     text: str, piece: str, tokenizer: transformers.PreTrainedTokenizerFast
 ) -> None:
     assert piece in tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"])
+
+
+def test_what_always_stands_between_things_is_one_piece(tokenizer: transformers.PreTrainedTokenizerFast) -> None:
+    fixed = "You are in the middle of a room. Looking quickly around you, you see a"
+    assert tokenizer.convert_ids_to_tokens(tokenizer(f"{fixed} mug 1")["input_ids"]) == [fixed, " mug 1"]
 
 
 def test_pad_and_end_differ(tokenizer: transformers.PreTrainedTokenizerFast) -> None:

@@ -14,12 +14,12 @@ from statistics import correlation
 from typing import Any
 
 from prm_gym.findings.lab import Changes, Lab, merged
-from prm_gym.findings.process_reward import process_reward, states_of
+from prm_gym.findings.process_reward import lower_bound, process_rewards, states_of
 from prm_gym.iterate import Run
 from prm_gym.recipe import load
 
 BEST_OF_GAMES = 200  # of best-of-N, which asks for N responses a turn
-LONG = 240  # steps of a Stage 3 that goes on too long
+LONG = 160  # steps of a Stage 3 that goes on too long
 FEW = 150  # games of the rollouts that shaping is for
 
 
@@ -91,55 +91,62 @@ def exploration(lab: Lab) -> Iterator[Cell]:
         "Steered": lab.run("steered", merged(changes, STEERED), like="strategy")[0],
     }
     for name, run in runs.items():
-        yield from _curve(lab, run, name, [0, 10, 20, 40, 80])
+        yield from _curve(lab, run, name, [0, 10, 20, 30, 40])
 
 
 def shaping(lab: Lab) -> Iterator[Cell]:
     for alpha in (0.0, 0.5, 1.0):
         [run] = lab.run(f"shaped-{alpha:g}", shaped(lab, alpha))
-        yield from _curve(lab, run, f"alpha {alpha:g}", [0, 20, 40, 80])
+        yield from _curve(lab, run, f"alpha {alpha:g}", [0, 20, 40])
 
 
 def loss(lab: Lab) -> Iterator[Cell]:
-    [absolute], [relative] = lab.run("absolute", ABSOLUTE), lab.run()
+    [absolute], [relative] = lab.run("absolute", merged(ABSOLUTE, CURVE)), lab.run("long", ON_AND_ON)
     for name, run in (("absolute (soft BCE)", absolute), ("relative (Bradley-Terry)", relative)):
-        yield from _curve(lab, run, name, [0, 20, 40, 80])
+        yield from _curve(lab, run, name, [0, 20, 40])
 
 
 def hacking(lab: Lab) -> Iterator[Cell]:
-    """Success against the process reward of the Q that is trained on, and of a Q from rollouts on other games, which
-    training does not see: stop where that one is highest. Beside it, success when the mean of three Qs is trained on.
+    """Success over a long Stage 3, on one Q and on the mean of three, beside what could tell when to stop without it.
+
+    Process rewards are in standard deviations of pi_0's actions above their mean: of the Q that is trained on; of a
+    judge, a Q from rollouts on other games; and the lower bound of three Qs that differ in their random numbers.
     """
-    long = {"max_steps": LONG, **KEEP}
-    [run], judge = lab.run("long", {"online_dpo.yaml": long}), lab.q("judge", JUDGE)
-    more = [beside(lab.q(f"q-{seed}", other_q(lab, seed))) for seed in (1, 2)]
-    [ensemble] = lab.run("ensemble", {"online_dpo.yaml": {**long, "reward_ensemble": more}})
-    scorers = [each.scorer() for each in (run, judge)]
-    states = states_of(run.iter / "eval" / "held_out" / "rollouts", 1000)
-    steps = [0, 20, *range(40, LONG + 1, 40)]
+    [run], judge = lab.run("long", ON_AND_ON), lab.q("judge", JUDGE)
+    others = [lab.q(f"q-{seed}", other_q(lab, seed)) for seed in (1, 2)]
+    ensemble = merged(ON_AND_ON, {"online_dpo.yaml": {"reward_ensemble": [beside(other) for other in others]}})
+    steps = list(range(0, LONG + 1, 20))
     yield from _curve(lab, run, "success", steps)
-    yield from _curve(lab, ensemble, "success with an ensemble", steps)
-    for step in steps:
-        checkpoint = run.iter / "policy" / f"checkpoint-{step}" if step else run.policy(0)
-        rewards = process_reward(run.sampler(0, checkpoint=checkpoint)(), scorers, states)
-        for name, reward in zip(("process reward", "process reward by the judge"), rewards, strict=True):
-            yield Cell(name, step, value=reward)
-
-
-def stopping_rule(rows: Rows) -> dict[str, float]:
-    """What the judge's rule ends with, beside the peak (which is found by looking at the success itself)."""
-    success, judge = (
-        {row["x"]: row["mean"] for row in rows if row["series"] == series}
-        for series in ("success", "process reward by the judge")
-    )
-    stop, peak = max(judge, key=judge.__getitem__), max(success, key=success.__getitem__)
-    return {
-        "step where the judge is highest": stop,
-        "success there": success[stop],
-        "step of the highest success": peak,
-        "highest success": success[peak],
-        "success at the end": success[max(success)],
+    yield from _curve(lab, lab.run("ensemble", ensemble)[0], "success with an ensemble", steps)
+    scorers = [each.scorer() for each in (run, judge, *others)]
+    states = states_of(run.iter / "eval" / "held_out" / "rollouts", 1000)
+    rewards = {
+        step: process_rewards(run.sampler(0, checkpoint=_checkpoint(run, step))(), scorers, states) for step in steps
     }
+    mean, deviation = (of(axis=1, keepdims=True) for of in (rewards[0].mean, rewards[0].std))
+    for step, found in rewards.items():
+        found = (found - mean) / deviation
+        yield Cell("process reward", step, value=float(found[0].mean()))
+        yield Cell("process reward by the judge", step, value=float(found[1].mean()))
+        yield Cell("lower bound of three Qs", step, value=lower_bound(found[[0, 2, 3]]))
+        yield Cell("KL from pi_0", step, value=_kl(run, step))
+
+
+def stopping_rules(rows: Rows) -> dict[str, float]:
+    """What each rule ends with, beside the peak (which is found by looking at the success itself), and the KL there:
+    a budget of it would work if it were the same for every seed.
+    """
+    curves: dict[str, dict[float, float]] = {}
+    for row in rows:
+        curves.setdefault(row["series"], {})[row["x"]] = row["mean"]
+    success = curves["success"]
+    peak = max(success, key=success.__getitem__)
+    found = {"step of the highest success": peak, "highest success": success[peak]}
+    found |= {"KL there": curves["KL from pi_0"][peak], "success at the end": success[max(success)]}
+    for name in ("process reward by the judge", "lower bound of three Qs"):
+        stop = max(curves[name], key=curves[name].__getitem__)
+        found |= {f"step of the highest {name}": stop, f"success at the highest {name}": success[stop]}
+    return found
 
 
 def ranking(lab: Lab) -> Iterator[Cell]:
@@ -180,6 +187,18 @@ def _curve(lab: Lab, run: Run, name: str, steps: list[int]) -> Iterator[Cell]:
         yield Cell(name, step, lab.evaluated(run, 1, step=step) if step else lab.evaluated(run, 0))
 
 
+def _checkpoint(run: Run, step: int) -> Path:
+    return run.iter / "policy" / f"checkpoint-{step}" if step else run.policy(0)
+
+
+def _kl(run: Run, step: int) -> float:
+    """KL(pi || pi_0) of a response, in nats, as the trainer logged it last before `step`."""
+    if not step:
+        return 0.0
+    history = json.loads((_checkpoint(run, step) / "trainer_state.json").read_text("utf-8"))["log_history"]
+    return float([entry["objective/kl"] for entry in history if "objective/kl" in entry][-1])
+
+
 def beside(run: Run) -> str:
     """The Q of `run`, as the recipe of another run of the same Lab names it."""
     return f"{{run}}/../{run.root.name}/iter1/prm"
@@ -191,7 +210,9 @@ def _ranking(run: Run) -> float:
 
 # A row a visit and not a pair: as many steps as there are for the pairs, and not as many epochs.
 STEPS: dict[str, Any] = {"max_steps": 280}
-KEEP: dict[str, Any] = {"save_steps": 10, "save_total_limit": None}
+# Stage 3 beyond the recipe's number of steps. Its rate is constant: whatever is shorter are its first steps.
+CURVE: Changes = {"online_dpo.yaml": {"max_steps": 40, "save_total_limit": None}}
+ON_AND_ON: Changes = {"online_dpo.yaml": {"max_steps": LONG, "save_total_limit": None}}
 DEMONSTRATIONS: dict[str, Any] = {"expert": ["{run}/demonstrations"]}
 RESET: Changes = {"recipe.yaml": {"labels": {"prompts": {**DEMONSTRATIONS, "expert_fraction": 0.5}}}}
 STEERED: Changes = {"online_dpo.yaml": {"exploration_probability": 0.5}}
@@ -219,9 +240,7 @@ def strategy(lab: Lab) -> dict[str, Any]:
     each = start.demonstrations.rollouts_per_game // 3
     ordered = {"rollouts_per_game": 2 * each}
     exploring = {**asdict(start.demonstrations), "rollouts_per_game": each, "search": "anywhere", "seed": lab.seed}
-    return {
-        "recipe.yaml": {"start": {"demonstrations": ordered, "exploring": exploring}},
-    }
+    return merged(CURVE, {"recipe.yaml": {"start": {"demonstrations": ordered, "exploring": exploring}}})
 
 
 def other_q(lab: Lab, seed: int) -> dict[str, Any]:
@@ -235,7 +254,7 @@ def fewer(games: int) -> dict[str, Any]:
 
 def shaped(lab: Lab, alpha: float) -> dict[str, Any]:
     """Few rollouts, the targets shaped by V of pi_0 from all of the recipe's rollouts."""
-    few = merged(ABSOLUTE, fewer(FEW))
+    few = merged(merged(ABSOLUTE, CURVE), fewer(FEW))
     if not alpha:
         return few
     options = {"alpha": alpha, "value_fn": beside(lab.q("value", VALUE))}
@@ -285,7 +304,7 @@ FINDINGS = {
             "step of online DPO",
             "success",
             exploration,
-            tuple(((name, step), ("plain", step), 0.0) for name in ("Reset-50-50", "Steered") for step in (20, 40, 80)),
+            tuple(((name, step), ("plain", step), 0.0) for name in ("Reset-50-50", "Steered") for step in (10, 20, 40)),
         ),
         Finding(
             "shaping",
@@ -293,7 +312,7 @@ FINDINGS = {
             "step of online DPO",
             "success",
             shaping,
-            ((("alpha 0.5", 80), ("alpha 0", 80), 0.0), (("alpha 1", 80), ("alpha 0", 80), None)),
+            ((("alpha 0.5", 40), ("alpha 0", 40), 0.0), (("alpha 1", 40), ("alpha 0", 40), None)),
         ),
         Finding(
             "loss",
@@ -301,15 +320,15 @@ FINDINGS = {
             "step of online DPO",
             "success",
             loss,
-            ((("relative (Bradley-Terry)", 80), ("absolute (soft BCE)", 80), None),),
+            ((("relative (Bradley-Terry)", 40), ("absolute (soft BCE)", 40), None),),
         ),
         Finding(
             "hacking",
             "Success peaks at 82 % and falls to 70 % while the process reward goes on rising (Figure 3).",
             "step of online DPO",
-            "success and process reward",
+            "success, process rewards, KL",
             hacking,
-            remark=stopping_rule,
+            remark=stopping_rules,
         ),
         Finding(
             "ranking",

@@ -1,4 +1,4 @@
-"""What a PRM thinks of a policy: mean Q(s, a) of one action a ~ pi(s) at each of some fixed states s."""
+"""What PRMs think of a policy: Q(s, a) of one action a ~ pi(s) at each of some fixed states s."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import asyncio
 import random
 from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from prm_gym.prm_quality import Scorer
 from prm_gym.store import read_episodes
@@ -19,15 +22,23 @@ def states_of(episodes: Path, count: int, seed: int = 0) -> list[State]:
     return [episode.state_at(t) for episode, t in chosen]
 
 
-def process_reward(policy: Policy, scorers: Sequence[Scorer], states: Sequence[State]) -> list[float]:
-    """The mean over `states` by each of `scorers`, all of the same actions; closes the policy."""
+def process_rewards(policy: Policy, scorers: Sequence[Scorer], states: Sequence[State]) -> npt.NDArray[np.float64]:
+    """[scorers, states], all of the same actions; closes the policy."""
 
-    async def measure() -> list[float]:
+    async def measure() -> list[list[float]]:
         try:
             drawn = await asyncio.gather(*(policy.act(state, seed=i) for i, state in enumerate(states)))
         finally:
             await policy.close()
         pairs = [(state, response) for state, [response] in zip(states, drawn, strict=True)]
-        return [sum(q) / len(q) for scorer in scorers for q in [await scorer.score(pairs)]]
+        return [await scorer.score(pairs) for scorer in scorers]
 
-    return asyncio.run(measure())
+    return np.array(asyncio.run(measure()))
+
+
+def lower_bound(rewards: npt.NDArray[np.float64]) -> float:
+    """The mean over states of what several Qs, [scorers, states], agree on: their mean less their standard deviation.
+
+    Q on pairs has a scale of its own, so `rewards` must be brought to a common one before.
+    """
+    return float((rewards.mean(axis=0) - rewards.std(axis=0)).mean())
