@@ -101,7 +101,9 @@ def shaping(lab: Lab) -> Iterator[Cell]:
 
 
 def loss(lab: Lab) -> Iterator[Cell]:
-    [absolute], [relative] = lab.run("absolute", merged(ABSOLUTE, CURVE)), lab.run("long", ON_AND_ON)
+    lab.run("absolute", ABSOLUTE)
+    [absolute] = lab.run("absolute-curve", merged(ABSOLUTE, CURVE), like="absolute")
+    [relative] = lab.run("long", ON_AND_ON)
     for name, run in (("absolute (soft BCE)", absolute), ("relative (Bradley-Terry)", relative)):
         yield from _curve(lab, run, name, [0, 20, 40])
 
