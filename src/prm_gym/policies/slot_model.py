@@ -10,6 +10,7 @@ a token that was a near tie.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from inspect import signature
 
 import numpy as np
 import torch
@@ -48,6 +49,8 @@ class SlotModel:
             problem = f"has layers whose state cannot be cut to a prefix ({names})"
             raise UserError(model.name_or_path, problem, "serve it and use the server policy")
         self._forward = forward
+        renamed = "cache" in signature(model.forward).parameters  # in transformers 5; the old name goes with 5.40
+        self._cache_argument = "cache" if renamed else "past_key_values"
         self._max_rows = max_rows
         self._device = model.device
         self._masked = torch.finfo(model.dtype).min
@@ -178,8 +181,8 @@ class SlotModel:
             input_ids=ids,
             position_ids=position,
             attention_mask=mask,
-            past_key_values=self._slots,
             use_cache=True,
+            **{self._cache_argument: self._slots},
         )
 
     def _causal_mask(self, position: torch.Tensor, width: int) -> torch.Tensor:
