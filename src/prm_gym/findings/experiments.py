@@ -96,7 +96,7 @@ def exploration(lab: Lab) -> Iterator[Cell]:
 
 def shaping(lab: Lab) -> Iterator[Cell]:
     for alpha in (0.0, 0.5, 1.0):
-        [run] = lab.run(f"shaped-{alpha:g}", shaped(lab, alpha))
+        [run] = lab.run(f"shaped-{alpha:g}", shaped(lab, alpha), like="shaped-0" if alpha else "")
         yield from _curve(lab, run, f"alpha {alpha:g}", [0, 20, 40])
 
 
