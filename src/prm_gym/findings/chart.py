@@ -47,7 +47,9 @@ def draw(entry: dict[str, Any]) -> str:
     marks += y_axis(y, ticks, entry["axes"]["y"], end)
     shown = xs if len(xs) <= 12 else xs[::2]
     marks += x_axis(x, [(value, f"{value:g}") for value in shown], HEIGHT - BOTTOM, entry["axes"]["x"], end)
-    colours = "".join(f".s{i}{{stroke:{c}}}.mark.s{i}{{fill:{c}}}" for i, c in enumerate(_COLOURS))
+    colours = "".join(
+        f".s{i}{{stroke:{c}}}.mark.s{i},text.s{i}{{fill:{c}}}text.s{i}{{stroke:none}}" for i, c in enumerate(_COLOURS)
+    )
     marks.append(element("style", colours))
     heights = []
     for number, (name, rows) in enumerate(series.items()):
@@ -59,11 +61,11 @@ def draw(entry: dict[str, Any]) -> str:
                 marks.append(whisker(px, y(row["ci95"][0]), y(row["ci95"][1]), css))
             marks.append(dot(px, py, css, f"{name}, {row['x']:g}: {row['mean']:.3f}", 3.2))
         heights.append(places[-1])
-    for (name, (px, py)), label in zip(
-        zip(series, heights, strict=True), spread([py for _, py in heights], 15), strict=True
+    for number, ((name, (px, py)), label) in enumerate(
+        zip(zip(series, heights, strict=True), spread([py for _, py in heights], 15), strict=True)
     ):
         if px < end - 30:
             marks.append(line(px + 5, py, end, label, "grid"))
-        marks.append(text(end + 6, label + 4, name))
+        marks.append(text(end + 6, label + 4, name, f"s{number % len(_COLOURS)}"))
     figure = drawing(entry["claim"], HEIGHT, marks, width=WIDTH)
     return str(figure).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
