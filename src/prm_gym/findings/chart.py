@@ -51,7 +51,7 @@ def draw(entry: dict[str, Any]) -> str:
         f".s{i}{{stroke:{c}}}.mark.s{i},text.s{i}{{fill:{c}}}text.s{i}{{stroke:none}}" for i, c in enumerate(_COLOURS)
     )
     marks.append(element("style", colours))
-    heights = []
+    ends = []
     for number, (name, rows) in enumerate(series.items()):
         css, shift = f"s{number % len(_COLOURS)}", 3.0 * (number - (len(series) - 1) / 2)
         places = [(x(row["x"]) + shift, y(row["mean"])) for row in rows]
@@ -60,12 +60,10 @@ def draw(entry: dict[str, Any]) -> str:
             if row["ci95"]:
                 marks.append(whisker(px, y(row["ci95"][0]), y(row["ci95"][1]), css))
             marks.append(dot(px, py, css, f"{name}, {row['x']:g}: {row['mean']:.3f}", 3.2))
-        heights.append(places[-1])
-    for number, ((name, (px, py)), label) in enumerate(
-        zip(zip(series, heights, strict=True), spread([py for _, py in heights], 15), strict=True)
-    ):
+        ends.append((name, css, *places[-1]))
+    for (name, css, px, py), label in zip(ends, spread([py for *_, py in ends], 15), strict=True):
         if px < end - 30:
             marks.append(line(px + 5, py, end, label, "grid"))
-        marks.append(text(end + 6, label + 4, name, f"s{number % len(_COLOURS)}"))
+        marks.append(text(end + 6, label + 4, name, css))
     figure = drawing(entry["claim"], HEIGHT, marks, width=WIDTH)
     return str(figure).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
