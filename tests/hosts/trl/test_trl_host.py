@@ -14,6 +14,7 @@ from trl.data_utils import apply_chat_template
 from prm_gym.errors import UserError
 from prm_gym.hosts import command, launch
 from prm_gym.hosts.tiny import make_tiny_model
+from prm_gym.hosts.trl.__main__ import main
 from prm_gym.hosts.trl.data import check_same_vocabulary, load_split, load_tokenizer
 from prm_gym.labels import monte_carlo
 from prm_gym.policies.checkpoint import encode_chat
@@ -104,6 +105,22 @@ def test_two_processes_report_the_loss_of_one(checkpoint: Path, tmp_path: Path) 
         launch("trl", "prm", tmp_path / "prm.yaml", out, processes)
         losses.append(json.loads((out / "checkpoint-1" / "trainer_state.json").read_text())["log_history"][0]["loss"])
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+
+
+def test_a_stage_leaves_no_thread_of_gloo(monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(_: list[str]) -> None:
+        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+        torch.distributed.all_gather([torch.zeros(1)], torch.ones(1))
+        assert any("gloo" in name for name in thread_names())
+
+    monkeypatch.setattr("prm_gym.hosts.trl.sft.main", train)
+    main(["sft"])
+    assert not any("gloo" in name for name in thread_names())
+
+
+def thread_names() -> list[str]:
+    """Of all threads of this process, as the operating system knows them."""
+    return [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
 
 
 def test_a_dataset_of_another_kind_is_named(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from prm_gym.config import read_yaml
 from prm_gym.errors import UserError
 from prm_gym.hosts.open_instruct import arguments
 from prm_gym.hosts.open_instruct.prepare import environment_problems, require_prepared
+from prm_gym.hosts.teardown import leave_process_group
 
 
 def main(argv: Sequence[str]) -> None:
@@ -32,6 +33,7 @@ def main(argv: Sequence[str]) -> None:
     accelerate(argv, recipe, overrides)
     use_cpu_if_there_is_no_gpu()
     import_module(f"prm_gym.hosts.open_instruct.{stage}").run(recipe, overrides)
+    leave_process_group()
 
 
 def accelerate(argv: Sequence[str], recipe: Path, overrides: Mapping[str, Any]) -> None:

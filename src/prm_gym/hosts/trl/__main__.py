@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from prm_gym.errors import UserError
+from prm_gym.hosts.teardown import leave_process_group
 
 STAGES = ("sft", "prm", "online_dpo")
 
@@ -29,6 +30,7 @@ def main(arguments: list[str]) -> None:
         from prm_gym.hosts.trl import online_dpo
 
         online_dpo.main(rest)
+    leave_process_group()
 
 
 if __name__ == "__main__":
