@@ -82,7 +82,7 @@ def test_episodes_of_a_run_become_rates_gains_and_a_figure(lab: Lab, tmp_path: P
         yield Cell("Q", 1, value=0.25)
 
     finding = Finding("loss", "A <claim>.", "n", "success", measure, ((("policy", 1), ("policy", 0), 0.1),))
-    entry = result(finding, [list(measure(lab))])
+    entry = result(finding, {0: list(measure(lab))})
     won = {e["policy"]: e["success"] for e in json.loads((run.root / "results.json").read_text())}
     assert [row["mean"] for row in entry["rows"]] == pytest.approx([won["pi_0"], won["pi_1"], 0.25])
     assert entry["gains"][0]["mean"] == pytest.approx(won["pi_1"] - won["pi_0"])
@@ -166,7 +166,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, An
 
     monkeypatch.setattr(Lab, "run", run)
     monkeypatch.setattr(Lab, "q", lambda self, variant, changes: run(self, variant, changes)[0])
-    monkeypatch.setattr(Lab, "evaluated", lambda *_, **__: tmp_path)
+    monkeypatch.setattr(Lab, "evaluated", lambda *_, **__: {})
     monkeypatch.setattr("prm_gym.findings.experiments._ranking", lambda _: 0.5)
     return wanted
 

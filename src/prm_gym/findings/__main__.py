@@ -1,5 +1,9 @@
-"""`python -m prm_gym.findings [--finding NAME ...] [--seeds 3]`: run experiments, write results/findings.json and a
-figure each. Everything resumes; findings that are not asked for keep their entries.
+"""`python -m prm_gym.findings [--finding NAME ...] [--seeds 3 | --seed 1]`: run experiments, write
+results/findings.json and a figure each. Everything resumes; findings that are not asked for keep their entries.
+
+A seed that has a record in results/seeds is not run again, unless the recipe has changed since. A finding that has
+changed in `experiments` is not noticed: remove its records. `--seed` measures one seed alone, beside other processes
+at other seeds if you like, and the entry is over all seeds that have a record.
 """
 
 from __future__ import annotations
@@ -7,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,38 +22,49 @@ from rich.table import Table
 import prm_gym
 from prm_gym import recipe
 from prm_gym.errors import UserError
-from prm_gym.findings import statistics
+from prm_gym.findings import records, statistics
 from prm_gym.findings.chart import draw
 from prm_gym.findings.experiments import FINDINGS, Cell, Finding
-from prm_gym.findings.lab import Lab
+from prm_gym.findings.lab import Lab, locked
 from prm_gym.stage import write_json
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="prm_gym.findings", description=__doc__)
     parser.add_argument("--finding", nargs="+", choices=list(FINDINGS), default=list(FINDINGS), metavar="NAME")
-    parser.add_argument("--seeds", type=int, default=3, help="0 .. SEEDS - 1")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--seeds", type=int, default=3, help="0 .. SEEDS - 1")
+    which.add_argument("--seed", type=int, help="this one, and those that have a record")
     parser.add_argument("--recipe", type=Path, default=Path("recipes/findings"))
     parser.add_argument("--run", type=Path, default=Path("runs/findings"))
     parser.add_argument("--out", type=Path, default=Path("results"))
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     recipe.load(options.recipe)  # what is wrong in it is named before a folder is made
+    digest = records.recipe_digest(options.recipe)
     for name in options.finding:
-        labs = [Lab(options.recipe, options.run, seed) for seed in range(options.seeds)]
-        entry = result(FINDINGS[name], [list(FINDINGS[name].measure(lab)) for lab in labs])
-        entry["recipe"], entry["prm_gym"] = options.recipe.name, prm_gym.__version__
-        entry["command"] = f"make findings FINDING={name} SEEDS={options.seeds}"
-        write(options.out, entry)
+        for seed in range(options.seeds) if options.seed is None else [options.seed]:
+            file = records.place(options.out, name, seed)
+            if records.read(file, digest) is None:
+                lab = Lab(options.recipe, options.run, seed)
+                records.write(file, digest, list(FINDINGS[name].measure(lab)))
+        with locked(options.out):  # another process may be here with another seed or finding
+            found = records.read_all(options.out, name, digest)
+            if options.seed is None:
+                found = {seed: found[seed] for seed in range(options.seeds)}
+            entry = result(FINDINGS[name], found)
+            entry["recipe"], entry["prm_gym"] = options.recipe.name, prm_gym.__version__
+            entry["command"] = f"make findings FINDING={name} SEEDS={max(found) + 1}"
+            write(options.out, entry)
         show(entry)
 
 
-def result(finding: Finding, seeds: list[list[Cell]]) -> dict[str, Any]:
+def result(finding: Finding, seeds: Mapping[int, Sequence[Cell]]) -> dict[str, Any]:
     """The entry of findings.json: a row a cell and the gains, each over all seeds."""
     cells: dict[tuple[str, float], list[Cell]] = {}
-    for seed in seeds:
+    for seed in seeds.values():
         for cell in seed:
             cells.setdefault((cell.series, cell.x), []).append(cell)
-    outcomes = {key: [statistics.outcome(cell.episodes) for cell in of if cell.episodes] for key, of in cells.items()}
+    outcomes = {key: [cell.outcome for cell in of if cell.outcome is not None] for key, of in cells.items()}
     rows = [row(key, of, outcomes[key]) for key, of in cells.items()]
     gains = []
     for better, worse, goal in finding.gains:
@@ -58,7 +74,7 @@ def result(finding: Finding, seeds: list[list[Cell]]) -> dict[str, Any]:
         "finding": finding.name,
         "claim": finding.claim,
         "axes": {"x": finding.x, "y": finding.y, "log": finding.log},
-        "seeds": len(seeds),
+        "seeds": list(seeds),
         "rows": rows,
         "gains": gains,
         "remark": finding.remark(rows) if finding.remark else None,

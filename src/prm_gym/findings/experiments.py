@@ -1,4 +1,4 @@
-"""What each finding compares, as cells of a figure: a series, a place on the x axis, and episodes or a number there.
+"""What each finding compares, as cells of a figure: a series, a place on the x axis, and who won or a number there.
 
 All use the recipe's own policies and Qs or variants of it that differ in what the finding is about. Each finding says
 what the paper reports and which gain would be the same result here.
@@ -15,6 +15,7 @@ from typing import Any
 
 from prm_gym.findings.lab import Changes, Lab, merged
 from prm_gym.findings.process_reward import lower_bound, process_rewards, states_of
+from prm_gym.findings.statistics import Outcome
 from prm_gym.iterate import Run
 from prm_gym.recipe import load
 
@@ -28,11 +29,11 @@ Rows = list[dict[str, Any]]  # {"series", "x", "mean", ...} a cell, seeds pooled
 
 @dataclass(frozen=True)
 class Cell:
-    """One point: success of `episodes`, or `value`."""
+    """One point: success in `outcome`, or `value`."""
 
     series: str
     x: float
-    episodes: Path | None = None
+    outcome: Outcome | None = None
     value: float | None = None
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from itertools import takewhile
 from pathlib import Path
@@ -21,6 +22,7 @@ import yaml
 from rich.console import Console
 
 from prm_gym import stage
+from prm_gym.findings.statistics import Outcome, outcome
 from prm_gym.iterate import Run
 from prm_gym.stage import Stage
 
@@ -71,11 +73,11 @@ class Lab:
     def folder(self, variant: str = "") -> Path:
         return self._root / "-".join(filter(None, [f"seed-{self.seed}", variant]))
 
-    def evaluated(self, run: Run, n: int, **options: Any) -> Path:
-        """The episodes of `Run.evaluation(n, ...)`, played if they are not there."""
+    def evaluated(self, run: Run, n: int, **options: Any) -> Outcome:
+        """Who won in `Run.evaluation(n, ...)`, which is played if it is not there."""
         wanted = run.evaluation(n, **options)
         complete([wanted], run.root)
-        return wanted.out / "episodes"
+        return outcome(wanted.out / "episodes")
 
 
 def complete(stages: list[Stage], root: Path) -> None:
@@ -83,12 +85,19 @@ def complete(stages: list[Stage], root: Path) -> None:
     if all(stage.is_complete(each) for each in stages):
         return
     root.mkdir(parents=True, exist_ok=True)
-    with (root / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(root):
         if todo := [each for each in stages if not stage.is_complete(each)]:
             console = Console()
             console.rule(root.name)
             stage.run(todo, console)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Nobody else is in here with the same folder: another process that is at work there is waited for."""
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def write_variant(source: Path, out: Path, changes: Changes) -> None:
