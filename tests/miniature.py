@@ -1,4 +1,4 @@
-"""The embedded recipe with a handful of games and steps."""
+"""The embedded recipe, or another, with a handful of games and steps."""
 
 import shutil
 from pathlib import Path
@@ -6,14 +6,15 @@ from typing import Any
 
 import yaml
 
-EMBEDDED = Path(__file__).parent.parent / "recipes" / "embedded"
+RECIPES = Path(__file__).parent.parent / "recipes"
 
 
-def write_miniature(folder: Path, *, processes: int = 1) -> Path:
-    shutil.copytree(EMBEDDED, folder)
+def write_miniature(folder: Path, *, recipe: str = "embedded", processes: int = 1) -> Path:
+    shutil.copytree(RECIPES / recipe, folder)
     values: dict[str, Any] = yaml.safe_load((folder / "recipe.yaml").read_text())
     values["games"]["splits"] = {"train": 18, "valid_seen": 4, "valid_unseen": 6}
-    values["start"]["demonstrations"].update(games=18, rollouts_per_game=1, random_actions=0.0, mistakes=0.0)
+    for start in filter(None, (values["start"], values["start"].get("pretraining"))):
+        start["demonstrations"].update(games=18, rollouts_per_game=1, random_actions=0.0, mistakes=0.0)
     values["start"]["scratch"] = {"hidden_size": 32, "layers": 1, "heads": 2}
     values["sampling"]["processes"] = processes
     values["max_episode_steps"] = 12
@@ -24,10 +25,12 @@ def write_miniature(folder: Path, *, processes: int = 1) -> Path:
     values["stages"]["processes"] = 1
     values["evaluation"].update(games=3, best_of=2)
     (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
-    for name in ("sft", "prm", "online_dpo"):
-        host = yaml.safe_load((folder / f"{name}.yaml").read_text())
+    for file in folder.glob("*.yaml"):
+        if file.name == "recipe.yaml":
+            continue
+        host = yaml.safe_load(file.read_text())
         host.update(max_steps=2, per_device_train_batch_size=4, save_steps=1)
-        if name == "prm":
+        if file.name == "prm.yaml":
             host.update(loss="soft_bce")  # so few games may have no pair of actions
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(host))
+        file.write_text(yaml.safe_dump(host))
     return folder

@@ -34,7 +34,8 @@ def changed(tmp_path: Path, path: str, value: Any) -> Path:
 @pytest.mark.parametrize("folder", sorted(path.parent for path in RECIPES.glob("*/recipe.yaml")), ids=lambda p: p.name)
 def test_every_shipped_recipe_loads_and_fills(folder: Path, tmp_path: Path) -> None:
     loaded = recipe.load(folder)
-    for file in filter(None, (loaded.start.sft, loaded.stages.prm, loaded.stages.online_dpo)):
+    pretraining = loaded.start.pretraining and loaded.start.pretraining.sft
+    for file in filter(None, (pretraining, loaded.start.sft, loaded.stages.prm, loaded.stages.online_dpo)):
         filled = recipe.fill((folder / file).read_text(), tmp_path / "run", 2, file)
         assert isinstance(yaml.safe_load(filled), dict)
 
@@ -64,6 +65,15 @@ def test_every_yaml_opens_with_its_launch_command(folder: Path) -> None:
 def test_a_mistake_is_named(path: str, value: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         recipe.load(changed(tmp_path, path, value))
+
+
+def test_pretraining_wants_a_model_from_scratch(tmp_path: Path) -> None:
+    folder = changed(tmp_path, "start.scratch", None)
+    values = yaml.safe_load((folder / "recipe.yaml").read_text())
+    values["start"]["pretraining"] = {"demonstrations": {"games": 10}, "sft": "sft.yaml"}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(UserError, match="start.pretraining: no model to pretrain; give `scratch` with its sizes"):
+        recipe.load(folder)
 
 
 def test_placeholders() -> None:

@@ -1,6 +1,7 @@
 """One iteration of Algorithm 1: pi_{n-1} -> Q_{n-1} -> pi_n, as a list of stages over one run folder.
 
 <run>/games, demonstrations, sft_dataset, scratch     once
+<run>/pretraining, base                               once, if the recipe pretrains
 <run>/pi_0                                            the start; pi_1, pi_2, ... are links to iter<n>/policy
 <run>/iter<n>/rollouts, branches                      Stage 1: episodes of pi_{n-1}
 <run>/iter<n>/dataset/{prm,prompts}                   Stage 1: labels
@@ -89,10 +90,40 @@ class Run(Players):
             return [Stage("pi_0", self.root / "start", {"model": model}, link)]
         assert demonstrations is not None
         assert start.sft is not None
-        shown = {"demonstrations": demonstrations, "exploring": start.exploring}
-        kinds = {self.root / name: wanted for name, wanted in shown.items() if wanted is not None}
+        dataset, before = self.root / "sft_dataset", start.pretraining
+        kinds = {self.root / "demonstrations": demonstrations}
+        if start.exploring is not None:
+            kinds[self.root / "exploring"] = start.exploring
+        shown, pi_0 = self._demonstrated(kinds, dataset), self._host_stage("sft", self.policy(0), start.sft)
+        if start.scratch is None:
+            return [*shown, pi_0]
+        if before is None:
+            return [*shown, self._scratch(start.scratch, dataset), pi_0]
+        folder = self.root / "pretraining"
+        return [
+            *self._demonstrated({folder / "demonstrations": before.demonstrations}, folder / "sft_dataset"),
+            self._scratch(start.scratch, folder / "sft_dataset"),
+            replace(self._host_stage("sft", self.root / "base", before.sft), name="pretraining"),
+            *shown,
+            pi_0,
+        ]
+
+    def _scratch(self, sizes: dict[str, int], dataset: Path) -> Stage:
+        """A model that knows nothing, and a tokenizer for the texts of an `sft` dataset."""
+        out = self.root / "scratch"
+
+        def make() -> None:
+            from prm_gym.hosts.tiny import make_tiny_model
+
+            make_tiny_model(out, _texts(dataset), **sizes)
+
+        return Stage("model from scratch", out, dict(sizes), make)
+
+    def _demonstrated(self, kinds: dict[Path, Demonstrations], dataset: Path) -> list[Stage]:
+        """Demonstrations into their folders and all of them into an `sft` dataset, those after the first under the
+        exploration prompt.
+        """
         collected, *exploring = kinds
-        dataset, scratch = self.root / "sft_dataset", self.root / "scratch"
         shown_as = {"prompt": self.recipe.prompt, **({"exploring": True} if exploring else {})}
 
         def demonstrate(wanted: Demonstrations, out: Path) -> dict[str, Any]:
@@ -119,18 +150,10 @@ class Run(Players):
 
             sft.label([collected], dataset, prompt=self.recipe.prompt, exploring=exploring)
 
-        def make_scratch() -> None:
-            from prm_gym.hosts.tiny import make_tiny_model
-
-            make_tiny_model(scratch, _texts(dataset), **(start.scratch or {}))
-
-        stages = [
+        return [
             *(Stage(out.name, out, asdict(wanted), partial(demonstrate, wanted, out)) for out, wanted in kinds.items()),
             Stage("sft dataset", dataset, shown_as, label),
         ]
-        if start.scratch is not None:
-            stages.append(Stage("model from scratch", scratch, dict(start.scratch), make_scratch))
-        return [*stages, self._host_stage("sft", self.policy(0), start.sft)]
 
     # --- the three stages of the paper ------------------------------------------------------------------------------
 

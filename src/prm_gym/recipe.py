@@ -61,6 +61,14 @@ class Demonstrations:
 
 
 @dataclass(frozen=True)
+class Pretraining:
+    """What the model made from scratch has read before pi_0: it becomes {run}/base, by SFT as the host's YAML says."""
+
+    demonstrations: Demonstrations
+    sft: str
+
+
+@dataclass(frozen=True)
 class Start:
     """pi_0: an existing checkpoint (`model`), or SFT on demonstrations, from scratch if `scratch` gives the sizes.
     `exploring` are demonstrations under the exploration prompt, beside the others.
@@ -70,6 +78,7 @@ class Start:
     demonstrations: Demonstrations | None = None
     exploring: Demonstrations | None = None
     scratch: dict[str, int] | None = None
+    pretraining: Pretraining | None = None
     sft: str | None = None  # the host's YAML
 
 
@@ -166,6 +175,8 @@ def load(folder: str | PathLike[str]) -> Recipe:
     if recipe.start.model is None and (recipe.start.demonstrations is None or recipe.start.sft is None):
         problem = "neither a model nor demonstrations with an sft file"
         raise UserError(path, problem, "give `model`, or `demonstrations` and `sft`", field="start")
+    if recipe.start.pretraining is not None and recipe.start.scratch is None:
+        raise UserError(path, "no model to pretrain", "give `scratch` with its sizes", field="start.pretraining")
     for name, kind, options in (
         ("labels.options", recipe.labels.kind, recipe.labels.options),
         ("labels.prompts", "prompts", recipe.labels.prompts),
@@ -177,6 +188,7 @@ def load(folder: str | PathLike[str]) -> Recipe:
         ]
         check_keys(options, [key for key in valid if key not in ("prompt", "gamma", "policy")], path, f"{name}.")
     named = {
+        "start.pretraining.sft": recipe.start.pretraining.sft if recipe.start.pretraining else None,
         "start.sft": recipe.start.sft,
         "stages.prm": recipe.stages.prm,
         "stages.online_dpo": recipe.stages.online_dpo,

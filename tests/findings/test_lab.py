@@ -28,14 +28,23 @@ RECIPES = Path(__file__).parent.parent.parent / "recipes"
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     """The miniature recipe, run, and a variant with other labels."""
     root = tmp_path_factory.mktemp("findings")
-    lab = Lab(write_miniature(root / "recipe"), root / "runs", 0)
+    lab = Lab(write_miniature(root / "recipe", recipe="findings"), root / "runs", 0)
     lab.run("values", VALUES)
     return lab
 
 
 def test_a_variant_links_what_stands_before_the_first_difference(lab: Lab) -> None:
     variant = lab.folder("values")
-    shared = ["games", "demonstrations", "pi_0", "iter1/rollouts", "iter1/branches", "iter1/eval/pi_0_policy"]
+    shared = [
+        "games",
+        "pretraining/sft_dataset",
+        "base",
+        "demonstrations",
+        "pi_0",
+        "iter1/rollouts",
+        "iter1/branches",
+        "iter1/eval/pi_0_policy",
+    ]
     own = ["iter1/dataset/prm", "iter1/prm", "iter1/eval/prm", "iter1/dataset/prompts", "iter1/policy"]
     assert {place: (variant / place).is_symlink() for place in shared + own} == {
         **dict.fromkeys(shared, True),
@@ -61,7 +70,13 @@ def test_a_run_names_the_q_beside_it(lab: Lab) -> None:
     assert Path(named).resolve() == (run.iter / "prm").resolve()
 
 
-def test_another_seed_has_the_games_and_nothing_else(lab: Lab) -> None:
+def test_pi_0_starts_from_the_pretrained_model(lab: Lab) -> None:
+    base, pi_0 = ((lab.folder() / name / "model.safetensors").read_bytes() for name in ("base", "pi_0"))
+    assert base != pi_0
+    assert yaml.safe_load((lab.folder() / "pi_0" / "sft.yaml").read_text())["model_name_or_path"].endswith("/base")
+
+
+def test_another_seed_has_the_games_and_the_pretrained_model_and_nothing_else(lab: Lab) -> None:
     other = Lab(lab.recipe, lab._root, 1)
     folder = other.folder()
     write_variant(lab.recipe, folder / "recipe", seed_changes(lab.recipe, 1))
@@ -69,6 +84,8 @@ def test_another_seed_has_the_games_and_nothing_else(lab: Lab) -> None:
     assert values.start.demonstrations is not None
     assert (values.start.demonstrations.seed, values.rollouts.seed) == (1, 1000)
     assert (values.games, values.evaluation) == (load(lab.recipe).games, load(lab.recipe).evaluation)
+    assert values.start.pretraining == load(lab.recipe).start.pretraining
+    assert (folder / "recipe" / "pretraining.yaml").read_bytes() == (lab.recipe / "pretraining.yaml").read_bytes()
     for name in ("sft", "prm", "online_dpo"):
         assert yaml.safe_load((folder / "recipe" / f"{name}.yaml").read_text())["seed"] == 1
 

@@ -24,6 +24,7 @@ from rich.console import Console
 from prm_gym import stage
 from prm_gym.findings.statistics import Outcome, outcome
 from prm_gym.iterate import Run
+from prm_gym.recipe import load
 from prm_gym.stage import Stage
 
 Changes = Mapping[str, Mapping[str, Any]]
@@ -122,12 +123,15 @@ def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
 
 def seed_changes(recipe: Path, seed: int) -> dict[str, dict[str, Any]]:
-    """Other demonstrations, rollouts and training for `seed`; the held-out games stay, so that they can be paired."""
-    values = yaml.safe_load((recipe / "recipe.yaml").read_text("utf-8"))
+    """Other demonstrations, rollouts and training for `seed`. The held-out games stay, so that they can be paired, and
+    the pretrained model, as all of the paper's runs have one.
+    """
+    start = load(recipe).start
     changed: dict[str, Any] = {"rollouts": {"seed": 1000 * seed}}
-    if values["start"].get("demonstrations"):
+    if start.demonstrations:
         changed["start"] = {"demonstrations": {"seed": seed}}
-    trained = {file.name: {"seed": seed} for file in recipe.glob("*.yaml") if file.name != "recipe.yaml"}
+    shared = {"recipe.yaml", start.pretraining.sft if start.pretraining else ""}
+    trained = {file.name: {"seed": seed} for file in recipe.glob("*.yaml") if file.name not in shared}
     return {"recipe.yaml": changed, **trained}
 
 
