@@ -72,7 +72,7 @@ def test_pretraining_wants_a_model_from_scratch(tmp_path: Path) -> None:
     values = yaml.safe_load((folder / "recipe.yaml").read_text())
     values["start"]["pretraining"] = {"demonstrations": {"games": 10}, "sft": "sft.yaml"}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
-    with pytest.raises(UserError, match="start.pretraining: no model to pretrain; give `scratch` with its sizes"):
+    with pytest.raises(UserError, match=r"start\.pretraining: no model to pretrain; give `scratch` with its sizes"):
         recipe.load(folder)
 
 
