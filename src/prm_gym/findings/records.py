@@ -13,17 +13,16 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import prm_gym
 from prm_gym import stage
+from prm_gym.config import read_yaml
 from prm_gym.errors import UserError
 from prm_gym.findings.experiments import Cell
 
 
 def recipe_digest(folder: Path) -> str:
     """Of what the YAML files say; a comment changes nothing."""
-    files = {file.name: yaml.safe_load(file.read_text("utf-8")) for file in folder.glob("*.yaml")}
+    files = {file.name: read_yaml(file) for file in folder.glob("*.yaml")}
     return _digest(json.dumps(files, sort_keys=True), 16)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 from prm_gym.errors import UserError
 from prm_gym.hosts.teardown import leave_process_group
@@ -18,18 +19,7 @@ def main(arguments: list[str]) -> None:
         import trl  # noqa: F401
     except ImportError:
         raise UserError("prm_gym.hosts.trl", "TRL is not installed", "pip install 'prm-gym[trl]'") from None
-    if stage == "sft":
-        from prm_gym.hosts.trl import sft
-
-        sft.main(rest)
-    elif stage == "prm":
-        from prm_gym.hosts.trl import prm
-
-        prm.main(rest)
-    else:
-        from prm_gym.hosts.trl import online_dpo
-
-        online_dpo.main(rest)
+    import_module(f"prm_gym.hosts.trl.{stage}").main(rest)
     leave_process_group()
 
 
