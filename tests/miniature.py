@@ -14,7 +14,8 @@ def write_miniature(folder: Path, *, recipe: str = "embedded", processes: int = 
     values: dict[str, Any] = yaml.safe_load((folder / "recipe.yaml").read_text())
     values["games"]["splits"] = {"train": 18, "valid_seen": 4, "valid_unseen": 6}
     for start in filter(None, (values["start"], values["start"].get("pretraining"))):
-        start["demonstrations"].update(games=18, rollouts_per_game=1, random_actions=0.0, mistakes=0.0)
+        for kind in start.keys() & {"demonstrations", "exploring"}:
+            start[kind].update(games=18, rollouts_per_game=1, random_actions=0.0, mistakes=0.0)
     values["start"]["scratch"] = {"hidden_size": 32, "layers": 1, "heads": 2}
     values["sampling"]["processes"] = processes
     values["max_episode_steps"] = 12

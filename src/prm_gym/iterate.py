@@ -91,17 +91,18 @@ class Run(Players):
         assert demonstrations is not None
         assert start.sft is not None
         dataset, before = self.root / "sft_dataset", start.pretraining
-        kinds = {self.root / "demonstrations": demonstrations}
-        if start.exploring is not None:
-            kinds[self.root / "exploring"] = start.exploring
-        shown, pi_0 = self._demonstrated(kinds, dataset), self._host_stage("sft", self.policy(0), start.sft)
+        shown = self._demonstrated({self.root / "demonstrations": demonstrations}, dataset)
+        pi_0 = self._host_stage("sft", self.policy(0), start.sft)
         if start.scratch is None:
             return [*shown, pi_0]
         if before is None:
             return [*shown, self._scratch(start.scratch, dataset), pi_0]
         folder = self.root / "pretraining"
+        kinds = {folder / "demonstrations": before.demonstrations}
+        if before.exploring is not None:
+            kinds[folder / "exploring"] = before.exploring
         return [
-            *self._demonstrated({folder / "demonstrations": before.demonstrations}, folder / "sft_dataset"),
+            *self._demonstrated(kinds, folder / "sft_dataset"),
             self._scratch(start.scratch, folder / "sft_dataset"),
             replace(self._host_stage("sft", self.root / "base", before.sft), name="pretraining"),
             *shown,

@@ -62,21 +62,24 @@ class Demonstrations:
 
 @dataclass(frozen=True)
 class Pretraining:
-    """What the model made from scratch has read before pi_0: it becomes {run}/base, by SFT as the host's YAML says."""
+    """What the model made from scratch has read before pi_0: it becomes {run}/base, by SFT as the host's YAML says.
+    `exploring` are demonstrations under the exploration prompt: a model follows no instruction that it never read.
+    """
 
     demonstrations: Demonstrations
     sft: str
+    exploring: Demonstrations | None = None
 
 
 @dataclass(frozen=True)
 class Start:
-    """pi_0: an existing checkpoint (`model`), or SFT on demonstrations, from scratch if `scratch` gives the sizes.
-    `exploring` are demonstrations under the exploration prompt, beside the others.
+    """pi_0: an existing checkpoint (`model`), or SFT on demonstrations, from scratch if `scratch` gives the sizes. With
+    `pretraining` the model from scratch, and its tokenizer, are made for what that shows, and SFT starts from
+    {run}/base.
     """
 
     model: str | None = None
     demonstrations: Demonstrations | None = None
-    exploring: Demonstrations | None = None
     scratch: dict[str, int] | None = None
     pretraining: Pretraining | None = None
     sft: str | None = None  # the host's YAML

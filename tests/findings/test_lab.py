@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from miniature import write_miniature
@@ -62,6 +63,22 @@ def test_of_a_q_nothing_after_it_is_made(lab: Lab) -> None:
     assert (run.iter / "eval" / "prm" / "quality.json").exists()
     assert not (run.iter / "dataset" / "prompts").exists()
     assert not run.policy(1).exists()
+
+
+def test_of_a_start_nothing_after_pi_0_is_made(lab: Lab) -> None:
+    run = lab.start("another-start", {"sft.yaml": {"seed": 7}})
+    assert (run.policy(0) / "model.safetensors").exists()
+    assert not (run.iter / "eval").exists()
+    assert not (run.iter / "rollouts").exists()
+
+
+def test_the_pretrained_model_has_read_both_prompts_and_pi_0_one_of_them_since(lab: Lab) -> None:
+    def kinds(dataset: Path) -> set[bool]:
+        rows = [row for file in (dataset / "data").glob("*.parquet") for row in pq.read_table(file).to_pylist()]
+        return {"Search anywhere." in row["prompt"][-1]["content"] for row in rows}
+
+    assert kinds(lab.folder() / "pretraining" / "sft_dataset") == {True, False}
+    assert kinds(lab.folder() / "sft_dataset") == {False}
 
 
 def test_a_run_names_the_q_beside_it(lab: Lab) -> None:
@@ -182,7 +199,8 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, An
         return [Recorded(variant, n) for n in range(iterations)]
 
     monkeypatch.setattr(Lab, "run", run)
-    monkeypatch.setattr(Lab, "q", lambda self, variant, changes: run(self, variant, changes)[0])
+    for part in ("q", "start"):
+        monkeypatch.setattr(Lab, part, lambda self, variant, changes: run(self, variant, changes)[0])
     monkeypatch.setattr(Lab, "evaluated", lambda *_, **__: {})
     monkeypatch.setattr("prm_gym.findings.experiments._ranking", lambda _: 0.5)
     return wanted

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import correlation
 from typing import Any
@@ -17,7 +17,6 @@ from prm_gym.findings.lab import Changes, Lab, merged
 from prm_gym.findings.process_reward import lower_bound, process_rewards, states_of
 from prm_gym.findings.statistics import Outcome
 from prm_gym.iterate import Run
-from prm_gym.recipe import load
 
 BEST_OF_GAMES = 200  # of best-of-N, which asks for N responses a turn
 LONG = 160  # steps of a Stage 3 that goes on too long
@@ -68,30 +67,28 @@ def best_of_n(lab: Lab) -> Iterator[Cell]:
 
 
 def inverse(lab: Lab) -> Iterator[Cell]:
-    """Demonstrations of an expert: without the habit and the mistakes of the recipe's, which whoever learns to be like
-    their demonstrator would keep. All start from SFT on them.
+    """Demonstrations of an expert: without the habit and the mistakes of those that pi_0 has learned from. SFT on them
+    starts from what pi_0 started from; InversePRM and AgentPRM both start from pi_0.
     """
-    [first, second] = lab.run("expert", EXPERT, iterations=2)
-    yield Cell("SFT", 0, lab.evaluated(first, 0))
-    for n, run in enumerate(lab.run("expert-inverse", merged(EXPERT, INVERSE), iterations=2, like="expert"), 1):
+    yield Cell("SFT", 0, lab.evaluated(lab.start("expert", EXPERT), 0))
+    agents = lab.run(iterations=2)
+    for n, run in enumerate(lab.run("inverse", inverse_of(lab), iterations=2), 1):
         yield Cell("InversePRM", n, lab.evaluated(run, n))
-    [independent] = lab.run("expert-independent", merged(EXPERT, INDEPENDENT), like="expert")
+    [independent] = lab.run("independent", INDEPENDENT)
     yield Cell("AgentPRM, as many rollouts", 1, lab.evaluated(independent, 1))
-    for n, run in enumerate((first, second), 1):
+    yield Cell("AgentPRM, with branches", 0, lab.evaluated(agents[0], 0))
+    for n, run in enumerate(agents, 1):
         yield Cell("AgentPRM, with branches", n, lab.evaluated(run, n))
 
 
 def exploration(lab: Lab) -> Iterator[Cell]:
-    """A model from scratch follows no instruction, so this pi_0 has seen a third of its demonstrations search anywhere
-    under the exploration prompt, and the others in order under the plain one.
+    """A model from scratch follows no instruction that it never read: some of the demonstrations that the recipe's was
+    pretrained on search anywhere, and stand under the exploration prompt.
     """
-    changes = strategy(lab)
-    runs = {
-        "plain": lab.run("strategy", changes)[0],
-        "Reset-50-50": lab.run("reset", merged(changes, RESET), like="strategy")[0],
-        "Steered": lab.run("steered", merged(changes, STEERED), like="strategy")[0],
-    }
-    for name, run in runs.items():
+    [plain] = lab.run("long", ON_AND_ON)
+    [reset] = lab.run("reset", merged(CURVE, RESET))
+    [steered] = lab.run("steered", merged(CURVE, STEERED))
+    for name, run in (("plain", plain), ("Reset-50-50", reset), ("Steered", steered)):
         yield from _curve(lab, run, name, [0, 10, 20, 30, 40])
 
 
@@ -160,7 +157,7 @@ def ranking(lab: Lab) -> Iterator[Cell]:
     others = (
         ("soft BCE", "absolute", ABSOLUTE),
         ("independent", "independent", INDEPENDENT),
-        ("inverse", "inverse", INVERSE),
+        ("inverse", "inverse", inverse_of(lab)),
     )
     qs = [
         *(("pairs", games, lab.run(f"games-{games}", fewer(games))[0]) for games in fractions),
@@ -214,16 +211,16 @@ def _ranking(run: Run) -> float:
 # A row a visit and not a pair: as many steps as there are for the pairs, and not as many epochs.
 STEPS: dict[str, Any] = {"max_steps": 280}
 # Stage 3 beyond the recipe's number of steps. Its rate is constant: whatever is shorter are its first steps.
-CURVE: Changes = {"online_dpo.yaml": {"max_steps": 40, "save_total_limit": None}}
-ON_AND_ON: Changes = {"online_dpo.yaml": {"max_steps": LONG, "save_total_limit": None}}
-DEMONSTRATIONS: dict[str, Any] = {"expert": ["{run}/demonstrations"]}
-RESET: Changes = {"recipe.yaml": {"labels": {"prompts": {**DEMONSTRATIONS, "expert_fraction": 0.5}}}}
+CURVE: Changes = {"online_dpo.yaml": {"max_steps": 40}}
+ON_AND_ON: Changes = {"online_dpo.yaml": {"max_steps": LONG}}
+SHOWN: dict[str, Any] = {"expert": ["{run}/pretraining/demonstrations"]}
+RESET: Changes = {"recipe.yaml": {"labels": {"prompts": {**SHOWN, "expert_fraction": 0.5}}}}
 STEERED: Changes = {"online_dpo.yaml": {"exploration_probability": 0.5}}
 EXPERT: Changes = {
     "recipe.yaml": {"start": {"demonstrations": dict.fromkeys(("dawdling", "mistakes", "random_actions"), 0.0)}}
 }
 INVERSE: Changes = {
-    "recipe.yaml": {"branches": None, "labels": {"kind": "inverse", "options": DEMONSTRATIONS}},
+    "recipe.yaml": {"branches": None, "labels": {"kind": "inverse"}},
     "prm.yaml": {"loss": "inverse", **STEPS},
 }
 ABSOLUTE: Changes = {"recipe.yaml": {"labels": {"kind": "monte_carlo"}}, "prm.yaml": {"loss": "soft_bce", **STEPS}}
@@ -236,14 +233,10 @@ VALUE: Changes = {
 JUDGE: Changes = {"recipe.yaml": {"rollouts": {"seed": 500}}}
 
 
-def strategy(lab: Lab) -> dict[str, Any]:
-    """A third of the recipe's demonstrations search anywhere, and say so in the prompt."""
-    start = load(lab.recipe).start
-    assert start.demonstrations is not None
-    each = start.demonstrations.rollouts_per_game // 3
-    ordered = {"rollouts_per_game": 2 * each}
-    exploring = {**asdict(start.demonstrations), "rollouts_per_game": each, "search": "anywhere", "seed": lab.seed}
-    return merged(CURVE, {"recipe.yaml": {"start": {"demonstrations": ordered, "exploring": exploring}}})
+def inverse_of(lab: Lab) -> dict[str, Any]:
+    """InversePRM on the demonstrations of the variant `expert`, which are there after this."""
+    demonstrations = f"{{run}}/../{lab.start('expert', EXPERT).root.name}/demonstrations"
+    return merged(INVERSE, {"recipe.yaml": {"labels": {"options": {"expert": [demonstrations]}}}})
 
 
 def other_q(lab: Lab, seed: int) -> dict[str, Any]:
@@ -299,6 +292,7 @@ FINDINGS = {
                 (("InversePRM", 1), ("SFT", 0), 0.15),
                 (("InversePRM", 2), ("SFT", 0), 0.15),
                 (("InversePRM", 1), ("AgentPRM, as many rollouts", 1), None),
+                (("InversePRM", 1), ("AgentPRM, with branches", 0), None),  # pi_0, from which it started
             ),
         ),
         Finding(

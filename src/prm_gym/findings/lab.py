@@ -48,12 +48,15 @@ class Lab:
             complete(runs[-1].stages(), runs[-1].root)
         return runs
 
+    def start(self, variant: str, changes: Changes) -> Run:
+        """A variant as far as its pi_0; nothing after it."""
+        run = self._prepared(variant, changes)
+        return _before(run.evaluation(0).out, run)
+
     def q(self, variant: str, changes: Changes) -> Run:
         """The first iteration of a variant as far as its Q_0, measured; nothing after it."""
         run = self._prepared(variant, changes)
-        prompts = run.iter / "dataset" / "prompts"
-        complete(list(takewhile(lambda each: each.out != prompts, run.stages())), run.root)
-        return run
+        return _before(run.iter / "dataset" / "prompts", run)
 
     def _prepared(self, variant: str = "", changes: Changes | None = None, like: str = "") -> Run:
         """The recipe of a variant written, and what it shares with others linked."""
@@ -79,6 +82,12 @@ class Lab:
         wanted = run.evaluation(n, **options)
         complete([wanted], run.root)
         return outcome(wanted.out / "episodes")
+
+
+def _before(out: Path, run: Run) -> Run:
+    """`run` with the stages before the one that makes `out` complete."""
+    complete(list(takewhile(lambda each: each.out != out, run.stages())), run.root)
+    return run
 
 
 def complete(stages: list[Stage], root: Path) -> None:
