@@ -199,9 +199,9 @@ def _kl(run: Run, step: int) -> float:
     return float([entry["objective/kl"] for entry in history if "objective/kl" in entry][-1])
 
 
-def beside(run: Run) -> str:
-    """The Q of `run`, as the recipe of another run of the same Lab names it."""
-    return f"{{run}}/../{run.root.name}/iter1/prm"
+def beside(run: Run, place: str = "iter1/prm") -> str:
+    """What `run` has at `place`, its Q unless told, as the recipe of another run of the same Lab names it."""
+    return f"{{run}}/../{run.root.name}/{place}"
 
 
 def _ranking(run: Run) -> float:
@@ -213,8 +213,9 @@ STEPS: dict[str, Any] = {"max_steps": 280}
 # Stage 3 beyond the recipe's number of steps. Its rate is constant: whatever is shorter are its first steps.
 CURVE: Changes = {"online_dpo.yaml": {"max_steps": 40}}
 ON_AND_ON: Changes = {"online_dpo.yaml": {"max_steps": LONG}}
-SHOWN: dict[str, Any] = {"expert": ["{run}/pretraining/demonstrations"]}
-RESET: Changes = {"recipe.yaml": {"labels": {"prompts": {**SHOWN, "expert_fraction": 0.5}}}}
+RESET: Changes = {
+    "recipe.yaml": {"labels": {"prompts": {"expert": ["{run}/pretraining/demonstrations"], "expert_fraction": 0.5}}}
+}
 STEERED: Changes = {"online_dpo.yaml": {"exploration_probability": 0.5}}
 EXPERT: Changes = {
     "recipe.yaml": {"start": {"demonstrations": dict.fromkeys(("dawdling", "mistakes", "random_actions"), 0.0)}}
@@ -235,7 +236,7 @@ JUDGE: Changes = {"recipe.yaml": {"rollouts": {"seed": 500}}}
 
 def inverse_of(lab: Lab) -> dict[str, Any]:
     """InversePRM on the demonstrations of the variant `expert`, which are there after this."""
-    demonstrations = f"{{run}}/../{lab.start('expert', EXPERT).root.name}/demonstrations"
+    demonstrations = beside(lab.start("expert", EXPERT), "demonstrations")
     return merged(INVERSE, {"recipe.yaml": {"labels": {"options": {"expert": [demonstrations]}}}})
 
 
