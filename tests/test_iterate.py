@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from miniature import write_miniature
 
+from prm_gym import stage
 from prm_gym.errors import UserError
 from prm_gym.iterate import Run
 
@@ -71,6 +72,13 @@ def test_other_settings_are_refused(run: Path, miniature: Path, tmp_path: Path) 
     assert done.returncode == 2
     assert "gamma: made with 0.95, not 0.9; choose another run folder" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_comment_in_a_host_s_file_is_no_setting(run: Path, miniature: Path, tmp_path: Path) -> None:
+    changed = shutil.copytree(miniature, tmp_path / "changed")
+    with (changed / "prm.yaml").open("a") as file:
+        file.write("\n# a remark\n")
+    assert all(stage.is_complete(each) for each in Run(changed, run, 1).stages())
 
 
 def test_the_second_iteration_needs_the_first(miniature: Path, tmp_path: Path) -> None:

@@ -48,6 +48,12 @@ def test_other_settings_are_named_and_nothing_is_made(tmp_path: Path) -> None:
     assert calls == ["a"]
 
 
+def test_a_setting_inside_another_is_named_alone(tmp_path: Path) -> None:
+    stage.run([counting(tmp_path / "a", {"config": {"steps": 20, "lr": 1e-4}}, [])], CONSOLE)
+    with pytest.raises(UserError, match=r"manifest.json: config.steps: made with 20, not 40; "):
+        stage.run([counting(tmp_path / "a", {"config": {"steps": 40, "lr": 1e-4}}, [])], CONSOLE)
+
+
 def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "manifest.json").write_text("{")

@@ -25,6 +25,7 @@ from typing import Any
 from rich.console import Console
 
 from prm_gym import evaluate, hosts, recipe, stage
+from prm_gym.config import read_yaml
 from prm_gym.errors import UserError
 from prm_gym.hosts.open_instruct.values import check_value_model, value_function
 from prm_gym.players import Players
@@ -230,16 +231,15 @@ class Run(Players):
 
     def _host_stage(self, name: str, out: Path, config: str) -> Stage:
         source = self.folder / config
-        text = source.read_text("utf-8")
-        filled = recipe.fill(text, self.root, self.n, source)
+        filled = recipe.fill(source.read_text("utf-8"), self.root, self.n, source)
 
         def make() -> None:
             (out / config).write_text(filled, "utf-8")  # the host's launcher gets nothing else
             hosts.launch(self.recipe.host, name, out / config, out, self.recipe.stages.processes)
 
         title = {"sft": "pi_0 by SFT", "prm": f"Q_{self.n - 1}", "online_dpo": f"pi_{self.n} by online DPO"}[name]
-        # The text as it stands, {run} and all: a run folder that was moved is still complete.
-        settings = {"host": self.recipe.host, "config": text, "processes": self.recipe.stages.processes}
+        # The values as they stand, {run} and all: a run folder that was moved is still complete.
+        settings = {"host": self.recipe.host, "config": read_yaml(source), "processes": self.recipe.stages.processes}
         return Stage(title, out, settings, make)
 
     # --- on held-out games ------------------------------------------------------------------------------------------

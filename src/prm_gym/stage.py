@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,10 +44,19 @@ def is_complete(stage: Stage) -> bool:
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(path, f"not a manifest ({error})", remedy) from None
     wanted = json.loads(json.dumps(stage.settings))
-    for key in sorted({*made_with, *wanted}):
-        if made_with.get(key) != wanted.get(key):
-            raise UserError(path, f"made with {made_with.get(key)!r}, not {wanted.get(key)!r}", remedy, field=key)
+    if difference := next(_differences(made_with, wanted), None):
+        key, made, want = difference
+        raise UserError(path, f"made with {made!r}, not {want!r}", remedy, field=key)
     return True
+
+
+def _differences(one: Any, other: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """What differs between two JSON values as (dotted key, one, other); a key that is missing counts as null."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for name in sorted({*one, *other}):
+            yield from _differences(one.get(name), other.get(name), f"{key}.{name}" if key else name)
+    elif one != other:
+        yield key, one, other
 
 
 def run(stages: list[Stage], console: Console) -> None:

@@ -55,7 +55,7 @@ def test_a_variant_links_what_stands_before_the_first_difference(lab: Lab) -> No
 
 def test_a_variant_is_run_with_its_own_settings(lab: Lab) -> None:
     manifest = json.loads((lab.folder("values") / "iter1" / "prm" / "manifest.json").read_text())
-    assert yaml.safe_load(manifest["settings"]["config"])["loss"] == "value"
+    assert manifest["settings"]["config"]["loss"] == "value"
 
 
 def test_of_a_q_nothing_after_it_is_made(lab: Lab) -> None:
