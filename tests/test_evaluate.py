@@ -75,3 +75,11 @@ def test_table_shows_success_and_best_of_n() -> None:
     text = console.export_text()
     assert "Bo16(pi_1, Q_0)" in text
     assert "100.0" in text
+
+
+def test_a_long_name_takes_no_number_out_of_80_columns() -> None:
+    result = summarise([episode(0, True, 3)], policy="runs/" * 20, prm=None, mode="policy", split="valid_seen", seed=0)
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(table([result]))
+    row = console.export_text().splitlines()[3].split()
+    assert row == ["runs/" * 4, "1", "100.0", "21-100", "3.0", "100", "-", "-", "-", "-", "-"]

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from prm_gym.errors import UserError
@@ -92,10 +93,14 @@ def add_result(path: Path, result: dict[str, Any], *, keep_larger: bool = False)
 
 
 def table(results: Iterable[dict[str, Any]]) -> Table:
-    """A terminal table: success in % with its interval, mean actions, and success by task type."""
-    out = Table(title="Success on held-out games (95% interval)", title_justify="left")
-    for column in ("Policy", "Split", "Games", "All %", "95%", "Actions", *TASK_TYPES.values()):
-        out.add_column(column, justify="left" if column in ("Policy", "Split") else "right", no_wrap=True)
+    """A terminal table: success in % with its interval, mean actions, and success by task type. All numbers are there
+    in 80 columns: a long policy's name goes on in the next line.
+    """
+    title = "Success on held-out games (95% interval)"
+    out = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
+    out.add_column("Policy and split", overflow="fold")
+    for column in ("Games", "All %", "95%", "Actions", *TASK_TYPES.values()):
+        out.add_column(column, justify="right", no_wrap=True)
     for entry in results:
         name = entry["policy"]
         if entry["mode"].startswith("best_of_"):
@@ -103,8 +108,7 @@ def table(results: Iterable[dict[str, Any]]) -> Table:
         by_type = entry["by_task_type"]
         low, high = entry["ci95"]
         out.add_row(
-            name,
-            entry["split"],
+            f"{name} {entry['split']}",
             str(entry["games"]),
             f"{100 * entry['success']:.1f}",
             f"{100 * low:.0f}-{100 * high:.0f}",
