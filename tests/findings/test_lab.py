@@ -13,7 +13,7 @@ import yaml
 from miniature import write_miniature
 
 from prm_gym.findings.__main__ import result, write
-from prm_gym.findings.experiments import FINDINGS, Cell, Finding, _kl, beside, prediction, stopping_rules
+from prm_gym.findings.experiments import FINDINGS, Cell, Finding, _kl, beside, prediction
 from prm_gym.findings.lab import Lab, merged, seed_changes, write_variant
 from prm_gym.iterate import Run
 from prm_gym.recipe import fill, load
@@ -125,26 +125,6 @@ def test_episodes_of_a_run_become_rates_gains_and_a_figure(lab: Lab, tmp_path: P
     write(tmp_path, entry)
     assert [each["finding"] for each in json.loads((tmp_path / "findings.json").read_text())] == ["loss", "ranking"]
     assert "A &lt;claim&gt;" in (tmp_path / "loss.svg").read_text()
-
-
-def test_the_stopping_rules_see_no_success() -> None:
-    series = {
-        "success": {0: 0.5, 20: 0.6, 40: 0.7, 60: 0.4},
-        "process reward by the judge": {0: 0.0, 20: 0.5, 40: 0.4, 60: 0.3},
-        "lower bound of three Qs": {0: 0.0, 20: 0.1, 40: 0.2, 60: 0.3},
-        "KL from pi_0": {0: 0.0, 20: 1.0, 40: 2.0, 60: 3.0},
-    }
-    found = stopping_rules([{"series": name, "x": x, "mean": m} for name, of in series.items() for x, m in of.items()])
-    assert found == {
-        "step of the highest success": 40,
-        "highest success": 0.7,
-        "KL there": 2.0,
-        "success at the end": 0.4,
-        "step of the highest process reward by the judge": 20,
-        "success at the highest process reward by the judge": 0.6,
-        "step of the highest lower bound of three Qs": 60,
-        "success at the highest lower bound of three Qs": 0.4,
-    }
 
 
 def test_the_kl_at_a_step_is_what_the_trainer_logged_last(lab: Lab, tmp_path: Path) -> None:
