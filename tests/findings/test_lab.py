@@ -6,6 +6,7 @@ import contextlib
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +14,7 @@ import yaml
 from miniature import write_miniature
 
 from prm_gym.findings.__main__ import result, write
+from prm_gym.findings.chart import draw
 from prm_gym.findings.experiments import FINDINGS, Cell, Finding, _kl, beside, prediction
 from prm_gym.findings.lab import Lab, merged, seed_changes, write_variant
 from prm_gym.iterate import Run
@@ -22,6 +24,7 @@ for package in ("alfworld", "trl"):
     pytest.importorskip(package, reason=f"needs the extra '{package}'")
 
 VALUES = {"recipe.yaml": {"labels": {"kind": "value"}}, "prm.yaml": {"loss": "value"}}
+SVG = "{http://www.w3.org/2000/svg}"
 RECIPES = Path(__file__).parent.parent.parent / "recipes"
 
 
@@ -125,6 +128,19 @@ def test_episodes_of_a_run_become_rates_gains_and_a_figure(lab: Lab, tmp_path: P
     write(tmp_path, entry)
     assert [each["finding"] for each in json.loads((tmp_path / "findings.json").read_text())] == ["loss", "ranking"]
     assert "A &lt;claim&gt;" in (tmp_path / "loss.svg").read_text()
+
+
+def test_numbers_that_are_not_success_have_an_axis_of_their_own() -> None:
+    rows = [
+        {"series": "policy", "x": 0, "mean": 0.5, "ci95": [0.4, 0.6]},
+        {"series": "policy", "x": 1, "mean": 0.6, "ci95": [0.5, 0.7]},
+        {"series": "KL", "x": 0, "mean": 0.0, "ci95": None},
+        {"series": "KL", "x": 1, "mean": 30.0, "ci95": None},
+    ]
+    axes = {"x": "step", "y": "success", "numbers": "nats", "log": False}
+    upper, lower = ElementTree.fromstring(draw({"claim": "", "axes": axes, "rows": rows})).findall(f"{SVG}g")
+    ticks = [[each.text for each in of.iter(f"{SVG}text") if each.get("class") == "tick"] for of in (upper, lower)]
+    assert ticks == [["0.4", "0.5", "0.6", "0.7", "0", "1"], ["0", "10", "20", "30", "0", "1"]]
 
 
 def test_the_kl_at_a_step_is_what_the_trainer_logged_last(lab: Lab, tmp_path: Path) -> None:

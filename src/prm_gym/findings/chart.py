@@ -33,30 +33,42 @@ _STYLE = (
 
 
 def draw(entry: dict[str, Any]) -> str:
-    """The figure of an entry of findings.json."""
-    series: dict[str, list[dict[str, Any]]] = {}
-    for row in entry["rows"]:
-        series.setdefault(row["series"], []).append(row)
-    bounds = [value for row in entry["rows"] for value in (row["ci95"] or [row["mean"]])]
-    ticks = nice_ticks(min(bounds), max(bounds))
-    xs = sorted({row["x"] for row in entry["rows"]})
-    end = WIDTH - NAMES
-    x = Scale(xs[0], xs[-1], LEFT + 14, end - 12, log=entry["axes"]["log"])
-    y = Scale(ticks[0], ticks[-1], HEIGHT - BOTTOM, TOP + 8)
-    marks: list[Markup] = [element("rect", width=WIDTH, height=HEIGHT, fill="#fdfdfb"), element("style", _STYLE)]
-    marks += y_axis(y, ticks, entry["axes"]["y"], end)
-    shown = xs if len(xs) <= 12 else xs[::2]
-    marks += x_axis(x, [(value, f"{value:g}") for value in shown], HEIGHT - BOTTOM, entry["axes"]["x"], end)
+    """The figure of an entry of findings.json: success in one panel, and below it what else was measured, if it was."""
+    axes = entry["axes"]
+    kinds = (
+        (axes["y"], [row for row in entry["rows"] if row["ci95"]]),
+        (axes["numbers"], [row for row in entry["rows"] if not row["ci95"]]),
+    )
+    panels = [_panel(rows, axes["x"], name, axes["log"]) for name, rows in kinds if rows]
+    height = HEIGHT * len(panels)
     colours = "".join(
         f".s{i}{{stroke:{c}}}.mark.s{i},text.s{i}{{fill:{c}}}text.s{i}{{stroke:none}}" for i, c in enumerate(_COLOURS)
     )
-    marks.append(element("style", colours))
+    marks = [element("rect", width=WIDTH, height=height, fill="#fdfdfb"), element("style", _STYLE, colours)]
+    marks += [element("g", *of, transform=f"translate(0,{HEIGHT * number})") for number, of in enumerate(panels)]
+    figure = drawing(entry["claim"], height, marks, width=WIDTH)
+    return str(figure).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+
+
+def _panel(rows: list[dict[str, Any]], x_name: str, y_name: str, log: bool) -> list[Markup]:
+    series: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        series.setdefault(row["series"], []).append(row)
+    bounds = [value for row in rows for value in (row["ci95"] or [row["mean"]])]
+    ticks = nice_ticks(min(bounds), max(bounds))
+    xs = sorted({row["x"] for row in rows})
+    end = WIDTH - NAMES
+    x = Scale(xs[0], xs[-1], LEFT + 14, end - 12, log=log)
+    y = Scale(ticks[0], ticks[-1], HEIGHT - BOTTOM, TOP + 8)
+    shown = xs if len(xs) <= 12 else xs[::2]
+    marks = y_axis(y, ticks, y_name, end)
+    marks += x_axis(x, [(value, f"{value:g}") for value in shown], HEIGHT - BOTTOM, x_name, end)
     ends = []
-    for number, (name, rows) in enumerate(series.items()):
+    for number, (name, points) in enumerate(series.items()):
         css, shift = f"s{number % len(_COLOURS)}", 3.0 * (number - (len(series) - 1) / 2)
-        places = [(x(row["x"]) + shift, y(row["mean"])) for row in rows]
+        places = [(x(row["x"]) + shift, y(row["mean"])) for row in points]
         marks.append(path(places, f"curve {css}"))
-        for (px, py), row in zip(places, rows, strict=True):
+        for (px, py), row in zip(places, points, strict=True):
             if row["ci95"]:
                 marks.append(whisker(px, y(row["ci95"][0]), y(row["ci95"][1]), css))
             marks.append(dot(px, py, css, f"{name}, {row['x']:g}: {row['mean']:.3f}", 3.2))
@@ -65,5 +77,4 @@ def draw(entry: dict[str, Any]) -> str:
         if px < end - 30:
             marks.append(line(px + 5, py, end, label, "grid"))
         marks.append(text(end + 6, label + 4, name, css))
-    figure = drawing(entry["claim"], HEIGHT, marks, width=WIDTH)
-    return str(figure).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    return marks

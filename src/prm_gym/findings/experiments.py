@@ -49,6 +49,7 @@ class Finding:
     y: str
     measure: Callable[[Lab], Iterator[Cell]]
     gains: tuple[tuple[tuple[str, float], tuple[str, float], float | None], ...] = ()
+    numbers: str = field(default="", kw_only=True)  # what the cells are that are not `y`
     log: bool = field(default=False, kw_only=True)  # the x axis
     remark: Callable[[Rows], dict[str, float]] | None = field(default=None, kw_only=True)  # what else the rows say
 
@@ -309,16 +310,18 @@ FINDINGS = {
             "hacking",
             "Success peaks at 82 % and falls to 70 % while the process reward goes on rising (Figure 3).",
             "step of online DPO",
-            "success, process rewards, KL",
+            "success",
             hacking,
+            numbers="process rewards (deviations), KL (nats)",
             remark=stopping_rules,
         ),
         Finding(
             "ranking",
             "Not in the paper: how often Q orders two actions at one state as fresh rollouts of both do.",
             "games of rollouts",
-            "ranking accuracy and success",
+            "success",
             ranking,
+            numbers="ranking accuracy",
             remark=prediction,
         ),
     )
