@@ -301,13 +301,12 @@ class Run(Players):
             if value not in (None, usual)
         ]
         out = self.iter / "eval" / "_".join([name.replace("/checkpoint", ""), mode, *other])
-        checkpoint = self.policy(n) if step is None else self.iter / "policy" / f"checkpoint-{step}"
         temperature = e.temperature if best_of is None else e.best_of_temperature
 
         def make() -> dict[str, Any]:
             from prm_gym.store import read_episodes
 
-            sampler = self.sampler(n, temperature, checkpoint)
+            sampler = self.sampler(n, temperature, self.policy(n, step))
             policy = sampler if best_of is None else partial(self.best_of, sampler, best_of)
             chosen = self.games(e.split, e.games)
             self.collect(chosen, policy, out / "episodes", max_games=e.games, iteration=n, seed=e.seed)

@@ -35,9 +35,11 @@ class Players:
             self.recipe = replace(self.recipe, host=host)
         self.iter = run / f"iter{iteration}"
 
-    def policy(self, n: int) -> Path:
-        """The checkpoint of pi_n."""
-        return self.root / f"pi_{n}"
+    def policy(self, n: int, step: int | None = None) -> Path:
+        """The checkpoint of pi_n, or that of a training step on the way to it; step 0 is where that training began."""
+        if step is None:
+            return self.root / f"pi_{n}"
+        return self.root / f"iter{n}" / "policy" / f"checkpoint-{step}" if step else self.policy(n - 1)
 
     def games(self, split: str, count: int | None = None) -> list[Game]:
         """The games of `split`, of which there must be `count`, else `UserError`."""

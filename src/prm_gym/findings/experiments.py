@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import correlation
 from typing import Any
 
@@ -123,7 +122,7 @@ def hacking(lab: Lab) -> Iterator[Cell]:
     scorers = [each.scorer() for each in (run, judge, *others)]
     states = states_of(run.iter / "eval" / "held_out" / "rollouts", 1000)
     rewards = {
-        step: process_rewards(run.sampler(0, checkpoint=_checkpoint(run, step))(), scorers, states) for step in steps
+        step: process_rewards(run.sampler(0, checkpoint=run.policy(1, step))(), scorers, states) for step in steps
     }
     mean, deviation = (of(axis=1, keepdims=True) for of in (rewards[0].mean, rewards[0].std))
     for step, found in rewards.items():
@@ -172,15 +171,11 @@ def _curve(lab: Lab, run: Run, name: str, steps: list[int]) -> Iterator[Cell]:
         yield Cell(name, step, lab.evaluated(run, 1, step=step) if step else lab.evaluated(run, 0))
 
 
-def _checkpoint(run: Run, step: int) -> Path:
-    return run.iter / "policy" / f"checkpoint-{step}" if step else run.policy(0)
-
-
 def _kl(run: Run, step: int) -> float:
     """KL(pi || pi_0) of a response, in nats, as the trainer logged it last before `step`."""
     if not step:
         return 0.0
-    history = json.loads((_checkpoint(run, step) / "trainer_state.json").read_text("utf-8"))["log_history"]
+    history = json.loads((run.policy(1, step) / "trainer_state.json").read_text("utf-8"))["log_history"]
     return float([entry["objective/kl"] for entry in history if "objective/kl" in entry][-1])
 
 
