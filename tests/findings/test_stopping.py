@@ -34,6 +34,10 @@ def test_the_rules_see_no_success() -> None:
         "success at the highest process reward by the judge": 0.6,
         "step of the highest lower bound of three Qs": 60,
         "success at the highest lower bound of three Qs": 0.4,
+        "step of the first peak of the process reward by the judge": 20,
+        "success at the first peak of the process reward by the judge": 0.6,
+        "step of the first peak of the lower bound of three Qs": 60,
+        "success at the first peak of the lower bound of three Qs": 0.4,
     }
 
 
@@ -48,3 +52,10 @@ def test_a_budget_of_kl_is_that_of_the_other_runs() -> None:
     found = stopping_rules(rows(ONE, OTHER))
     assert found["step of the KL of the other runs' peaks"] == (20 + 60) / 2
     assert found["success at the KL of the other runs' peaks"] == (0.6 + 0.6) / 2
+
+
+def test_a_first_peak_is_not_the_highest() -> None:
+    again = {**ONE, "process reward by the judge": {0: 0.0, 20: 0.3, 40: 0.2, 60: 0.5}}
+    found = stopping_rules(rows(again))
+    assert found["step of the first peak of the process reward by the judge"] == 20
+    assert found["step of the highest process reward by the judge"] == 60

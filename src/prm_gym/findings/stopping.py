@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from statistics import mean
 from typing import Any
 
@@ -14,13 +15,15 @@ def stopping_rules(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Means over the runs (one a seed) of the step that each rule chooses and of the success there, beside the peak,
     which is found by looking at the success itself.
 
-    A budget of KL is what the other runs had spent at their peaks, on average: the rule stops where the run has spent
-    it. With one run there are no others, and no such rule.
+    A first peak is where a curve stands before it falls for the first time. A budget of KL is what the other runs had
+    spent at their peaks, on average: the rule stops where the run has spent it. With one run there are no others, and
+    no such rule.
     """
     runs = [_curves(rows, seed) for seed in range(len(rows[0]["per_seed"]))]
     peaks = [_highest(run["success"]) for run in runs]
     spent = [run["KL from pi_0"][peak] for run, peak in zip(runs, peaks, strict=True)]
     stops = {f"the highest {name}": [_highest(run[name]) for run in runs] for name in _JUDGES}
+    stops |= {f"the first peak of the {name}": [_first_peak(run[name]) for run in runs] for name in _JUDGES}
     if len(runs) > 1:
         budgets = [(sum(spent) - own) / (len(spent) - 1) for own in spent]
         stops["the KL of the other runs' peaks"] = [
@@ -44,6 +47,11 @@ def _curves(rows: Sequence[dict[str, Any]], seed: int) -> dict[str, Curve]:
 
 def _highest(curve: Curve) -> float:
     return max(curve, key=curve.__getitem__)
+
+
+def _first_peak(curve: Curve) -> float:
+    """The step before `curve` falls for the first time; the last one if it never does."""
+    return next((step for step, after in pairwise(sorted(curve)) if curve[after] < curve[step]), max(curve))
 
 
 def _reached(curve: Curve, budget: float) -> float:
