@@ -253,6 +253,7 @@ FINDINGS = {
                 (("policy", 2), ("policy", 1), 0.0),
                 (("policy", 3), ("policy", 2), 0.0),
                 (("policy", 3), ("policy", 0), 0.20),
+                *((("best of 16", n), ("policy", n), None) for n in range(4)),  # on the games that both played
             ),
         ),
         Finding(
