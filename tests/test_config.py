@@ -66,3 +66,8 @@ def test_refuses_what_is_no_mapping(text: str, message: str, tmp_path: Path) -> 
 def test_names_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.yaml: no such file"):
         read_yaml(tmp_path / "none.yaml")
+
+
+def test_a_date_is_what_is_written(tmp_path: Path) -> None:
+    (tmp_path / "prm.yaml").write_text("run_name: 2026-11-26\nlearning_rate: 1.0e-3\n")
+    assert read_yaml(tmp_path / "prm.yaml") == {"run_name": "2026-11-26", "learning_rate": 1e-3}

@@ -21,11 +21,21 @@ from prm_gym.errors import UserError
 T = TypeVar("T")
 
 
+class _Loader(yaml.SafeLoader):
+    """A date is a string, as in JSON, in which what was read is kept."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in of if tag != "tag:yaml.org,2002:timestamp"]
+    for first, of in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def read_yaml(path: str | PathLike[str]) -> dict[str, Any]:
     """The mapping in the YAML file `path`. Raises `UserError` if it is missing, not YAML or not a mapping."""
     path = Path(path)
     try:
-        loaded = yaml.safe_load(path.read_text("utf-8"))
+        loaded = yaml.load(path.read_text("utf-8"), _Loader)
     except FileNotFoundError:
         raise UserError(path, "no such file", "check the path") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
