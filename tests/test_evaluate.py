@@ -1,8 +1,10 @@
 """Success rates against a brute-force interval, and what results.json holds."""
 
+import io
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -68,18 +70,21 @@ def test_a_damaged_results_file_is_left_alone(tmp_path: Path) -> None:
         read_results(path)
 
 
+def printed(result: dict[str, Any], width: int) -> str:
+    console = Console(width=width, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(table([result]))
+    return captured.get()
+
+
 def test_table_shows_success_and_best_of_n() -> None:
     result = summarise([episode(0, True, 3)], policy="pi_1", prm="Q_0", mode="best_of_16", split="valid_unseen", seed=0)
-    console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(table([result]))
-    text = console.export_text()
+    text = printed(result, 160)
     assert "Bo16(pi_1, Q_0)" in text
     assert "100.0" in text
 
 
 def test_a_long_name_takes_no_number_out_of_80_columns() -> None:
     result = summarise([episode(0, True, 3)], policy="runs/" * 20, prm=None, mode="policy", split="valid_seen", seed=0)
-    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(table([result]))
-    row = console.export_text().splitlines()[3].split()
+    row = printed(result, 80).splitlines()[3].split()
     assert row == ["runs/" * 4, "1", "100.0", "21-100", "3.0", "100", "-", "-", "-", "-", "-"]

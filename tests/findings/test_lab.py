@@ -118,7 +118,7 @@ def test_episodes_of_a_run_become_rates_gains_and_a_figure(lab: Lab, tmp_path: P
         yield Cell("policy", 1, lab.evaluated(run, 1))
         yield Cell("Q", 1, value=0.25)
 
-    finding = Finding("loss", "A <claim>.", "n", "success", measure, ((("policy", 1), ("policy", 0), 0.1),))
+    finding = Finding("loss", "A <claim>.", "n", measure, ((("policy", 1), ("policy", 0), 0.1),))
     entry = result(finding, {0: list(measure(lab))})
     won = {e["policy"]: e["success"] for e in json.loads((run.root / "results.json").read_text())}
     assert [row["mean"] for row in entry["rows"]] == pytest.approx([won["pi_0"], won["pi_1"], 0.25])

@@ -52,7 +52,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
             calls.append((name, lab.seed))
             yield from measured(lab.seed)
 
-        return Finding(name, "A claim.", "n", "success", measure, GAINS)
+        return Finding(name, "A claim.", "n", measure, GAINS)
 
     for name in FINDINGS:
         monkeypatch.setitem(FINDINGS, name, fake(name))
@@ -99,7 +99,7 @@ def test_a_crash_loses_no_seed_that_is_done(asked: list[tuple[str, int]], tmp_pa
         yield from measured(lab.seed)
 
     with pytest.MonkeyPatch.context() as broken:
-        broken.setitem(FINDINGS, "loss", Finding("loss", "A claim.", "n", "success", crash, GAINS))
+        broken.setitem(FINDINGS, "loss", Finding("loss", "A claim.", "n", crash, GAINS))
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path, "--finding", "loss", "--seeds", "3")
     run(tmp_path, "--finding", "loss", "--seeds", "3")

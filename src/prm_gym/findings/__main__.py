@@ -73,7 +73,7 @@ def result(finding: Finding, seeds: Mapping[int, Sequence[Cell]]) -> dict[str, A
     return {
         "finding": finding.name,
         "claim": finding.claim,
-        "axes": {"x": finding.x, "y": finding.y, "numbers": finding.numbers, "log": finding.log},
+        "axes": {"x": finding.x, "y": "success", "numbers": finding.numbers, "log": finding.log},
         "seeds": list(seeds),
         "rows": rows,
         "gains": gains,

@@ -45,10 +45,9 @@ class Finding:
     name: str
     claim: str  # what the paper says
     x: str
-    y: str
     measure: Callable[[Lab], Iterator[Cell]]
     gains: tuple[tuple[tuple[str, float], tuple[str, float], float | None], ...] = ()
-    numbers: str = field(default="", kw_only=True)  # what the cells are that are not `y`
+    numbers: str = field(default="", kw_only=True)  # what the cells with a `value` are
     log: bool = field(default=False, kw_only=True)  # the x axis
     remark: Callable[[Rows], dict[str, float]] | None = field(default=None, kw_only=True)  # what else the rows say
 
@@ -188,7 +187,7 @@ def _ranking(run: Run) -> float:
     return float(json.loads((run.iter / "eval" / "prm" / "quality.json").read_text("utf-8"))["ranking_accuracy"])
 
 
-# A row a visit and not a pair: ten times as many rows, each read once. From a part of them (280 batches of 16)
+# A row a visit and not a pair: many more rows, each read once. From less than a third of them (280 batches of 16)
 # InversePRM gains next to nothing; a second epoch of soft BCE makes Q no better on valid_seen.
 ONCE: dict[str, Any] = {"num_train_epochs": 1, "per_device_train_batch_size": 32}
 # Stage 3 beyond the recipe's number of steps. Its rate is constant: whatever is shorter are its first steps.
@@ -246,7 +245,6 @@ FINDINGS = {
             "iterations",
             "Success rises each iteration, 64.9, 73.9, 85.8, 88.1 %; best of 16 is 67.9, 84.3, 88.8, 91.0 % (Table 1).",
             "iteration",
-            "success",
             iterations,
             (
                 (("policy", 1), ("policy", 0), 0.0),
@@ -260,7 +258,6 @@ FINDINGS = {
             "best_of_n",
             "Success rises with N, most for pi_0 and pi_1 (Figure 2b).",
             "N",
-            "success",
             best_of_n,
             ((("pi_0", 16), ("pi_0", 1), 0.05), (("pi_1", 16), ("pi_1", 1), None), (("pi_2", 16), ("pi_2", 1), None)),
             log=True,
@@ -269,7 +266,6 @@ FINDINGS = {
             "inverse",
             "From the same demonstrations SFT reaches 63.4 %, InversePRM 82.8 and 86.6 % (Table 2).",
             "iteration",
-            "success",
             inverse,
             (
                 (("InversePRM", 1), ("SFT", 0), 0.15),
@@ -282,7 +278,6 @@ FINDINGS = {
             "exploration",
             "Resets and steering learn faster: pi_1 reaches 82 and 84 % against 73.9 % (Figure 6).",
             "step of online DPO",
-            "success",
             exploration,
             tuple(((name, step), ("plain", step), 0.0) for name in ("Reset-50-50", "Steered") for step in (10, 20, 40)),
         ),
@@ -290,7 +285,6 @@ FINDINGS = {
             "shaping",
             "On few rollouts the shaped reward is stable and reaches 82 %, the plain one falls to 32 % (Figure 7).",
             "step of online DPO",
-            "success",
             shaping,
             ((("alpha 0.5", 40), ("alpha 0", 40), 0.0), (("alpha 1", 40), ("alpha 0", 40), None)),
         ),
@@ -298,7 +292,6 @@ FINDINGS = {
             "loss",
             "Absolute and relative losses end up alike (Figure 4).",
             "step of online DPO",
-            "success",
             loss,
             ((("relative (Bradley-Terry)", 40), ("absolute (soft BCE)", 40), None),),
         ),
@@ -306,7 +299,6 @@ FINDINGS = {
             "hacking",
             "Success peaks at 82 % and falls to 70 % while the process reward goes on rising (Figure 3).",
             "step of online DPO",
-            "success",
             hacking,
             numbers="process rewards (deviations), KL (nats)",
             remark=stopping_rules,
@@ -315,7 +307,6 @@ FINDINGS = {
             "ranking",
             "Not in the paper: how often Q orders two actions at one state as fresh rollouts of both do.",
             "games of rollouts",
-            "success",
             ranking,
             numbers="ranking accuracy",
             remark=prediction,
