@@ -300,6 +300,7 @@ FINDINGS = {
             "Success peaks at 82 % and falls to 70 % while the process reward goes on rising (Figure 3).",
             "step of online DPO",
             hacking,
+            tuple(((name, 80), (name, LONG), None) for name in ("success", "success with an ensemble")),  # the fall
             numbers="process rewards (deviations), KL (nats)",
             remark=stopping_rules,
         ),
