@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -31,6 +31,9 @@ from prm_gym.hosts.open_instruct.values import check_value_model, value_function
 from prm_gym.players import Players
 from prm_gym.recipe import Demonstrations, label_function
 from prm_gym.stage import Stage
+
+if TYPE_CHECKING:
+    from prm_gym.prm_quality import Quality
 
 
 class Run(Players):
@@ -50,10 +53,10 @@ class Run(Players):
             *([self._games()] if self.recipe.games.path is None else []),
             *(self._start() if self.n == 1 else []),
             *([self.evaluation(0)] if self.n == 1 else []),
-            *self._held_out(),
+            *([self.held_out()] if self.recipe.quality else []),
             *self._stage1(),
             self._train("prm", "prm", self.recipe.stages.prm),
-            *self._quality(),
+            *([self._quality()] if self.recipe.quality else []),
             self._prompts(),
             self._train("online_dpo", "policy", self.recipe.stages.online_dpo),
             self.evaluation(self.n),
@@ -244,38 +247,43 @@ class Run(Players):
 
     # --- on held-out games ------------------------------------------------------------------------------------------
 
-    def _held_out(self) -> list[Stage]:
-        """Episodes and branches that Q has not learned from, to measure it on."""
-        wanted, out = self.recipe.quality, self.iter / "eval" / "held_out"
-        if wanted is None:
-            return []
+    def held_out(self, games: int | None = None) -> Stage:
+        """Episodes and branches of pi_{n-1} that Q_{n-1} has not learned from, to measure it on: as the recipe's
+        `quality` says, on `games` in place of its games.
+        """
+        assert self.recipe.quality is not None
+        wanted = self.recipe.quality
+        folder = "held_out" if games in (None, wanted.games) else f"held_out_{games}"
+        wanted, out = replace(wanted, games=games or wanted.games), self.iter / "eval" / folder
 
         def make() -> dict[str, Any]:
-            games, policy = self.games(wanted.split, wanted.games), self.sampler(self.n - 1)
-            self.collect(games, policy, out / "rollouts", max_games=wanted.games, iteration=self.n - 1, seed=1)
+            chosen, policy = self.games(wanted.split, wanted.games), self.sampler(self.n - 1)
+            self.collect(chosen, policy, out / "rollouts", max_games=wanted.games, iteration=self.n - 1, seed=1)
             return self.branch(out / "rollouts", wanted.split, wanted.branches, out / "branches")
 
         settings = {**asdict(wanted), "sampling": asdict(self.recipe.sampling), "prompt": self.recipe.prompt}
-        return [Stage(f"held-out branches of pi_{self.n - 1}", out, settings, make)]
+        return Stage(f"held-out branches of pi_{self.n - 1}", out, settings, make)
 
-    def _quality(self) -> list[Stage]:
-        if self.recipe.quality is None:
-            return []
-        held_out, out = self.iter / "eval" / "held_out", self.iter / "eval" / "prm"
+    def quality(self, held_out: Path) -> Quality:
+        """How good Q_{n-1} is on what a stage `held_out` has made, of this run or of one with the same pi_{n-1}."""
+        from prm_gym.prm_quality import measure
+        from prm_gym.store import read_episodes
+
+        episodes = read_episodes(held_out / "rollouts", held_out / "branches")
+        levels = self.recipe.labels.kind not in ("preferences", "inverse")  # those say nothing between states
+        return asyncio.run(measure(episodes, self.scorer(), gamma=self.recipe.gamma, levels=levels))
+
+    def _quality(self) -> Stage:
+        out = self.iter / "eval" / "prm"
 
         def make() -> dict[str, Any]:
-            from prm_gym.prm_quality import measure
-            from prm_gym.store import read_episodes
-
-            episodes = read_episodes(held_out / "rollouts", held_out / "branches")
-            levels = self.recipe.labels.kind not in ("preferences", "inverse")  # those say nothing between states
-            quality = asyncio.run(measure(episodes, self.scorer(), gamma=self.recipe.gamma, levels=levels))
+            quality = self.quality(self.held_out().out)
             stage.write_json(out / "quality.json", quality.as_dict())
             Console().print(quality.summary())
             return {"quality": quality.as_dict()}
 
         settings = {"gamma": self.recipe.gamma, "prompt": self.recipe.prompt}
-        return [Stage(f"Q_{self.n - 1} on held-out games", out, settings, make)]
+        return Stage(f"Q_{self.n - 1} on held-out games", out, settings, make)
 
     def evaluation(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -152,19 +153,19 @@ def test_the_kl_at_a_step_is_what_the_trainer_logged_last(lab: Lab, tmp_path: Pa
     assert (_kl(run, 0), _kl(run, 10)) == (0.0, 0.5)
 
 
-def test_the_prediction_pairs_each_q_with_its_policy() -> None:
-    """Three Qs, the better the ranking the better pi_1; Q_1 has no policy and is left out."""
+def test_the_prediction_pairs_each_q_with_what_came_of_it() -> None:
+    """Three Qs, the better the ranking the better pi_1 and the worse best of 16; nothing came of Q_1."""
     rows = [
         {"series": f"{what}, {name}", "x": x, "mean": mean}
         for name, x, accuracy, success in (
             ("pairs", 150, 0.6, 0.3),
             ("pairs", 600, 0.7, 0.5),
-            ("inverse", 600, 0.5, 0.1),
+            ("pairs, visited 5 times", 600, 0.5, 0.1),
         )
-        for what, mean in (("ranking", accuracy), ("pi_1", success))
+        for what, mean in (("ranking", accuracy), ("pi_1", success), ("best of 16", 1 - accuracy))
     ]
     rows.append({"series": "ranking, pairs, Q_1", "x": 600, "mean": 0.9})
-    assert list(prediction(rows).values()) == [pytest.approx(1.0)]
+    assert list(prediction(rows).values()) == [pytest.approx(1.0), pytest.approx(-1.0)]
 
 
 def test_changes_are_merged_mapping_by_mapping() -> None:
@@ -188,6 +189,9 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, An
         def scorer(self) -> None:
             raise Unmade
 
+        def quality(self, held_out: Path) -> Any:
+            return SimpleNamespace(ranking_accuracy=0.5)
+
     def run(self: Lab, variant: str = "", changes: Any = None, iterations: int = 1, like: str = "") -> Any:
         wanted.append((variant, changes or {}))
         write_variant(RECIPES / "findings", tmp_path / (variant or "base"), changes or {})
@@ -198,7 +202,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, An
     for part in ("q", "start"):
         monkeypatch.setattr(Lab, part, lambda self, variant, changes: run(self, variant, changes)[0])
     monkeypatch.setattr(Lab, "evaluated", lambda *_, **__: {})
-    monkeypatch.setattr("prm_gym.findings.experiments._ranking", lambda _: 0.5)
+    monkeypatch.setattr(Lab, "held_out", lambda *_: tmp_path)
     return wanted
 
 

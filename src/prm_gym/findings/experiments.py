@@ -21,6 +21,7 @@ from prm_gym.iterate import Run
 BEST_OF_GAMES = 200  # of best-of-N, which asks for N responses a turn
 LONG = 160  # steps of a Stage 3 that goes on too long
 FEW = 150  # games of the rollouts that shaping is for
+RANKED_GAMES = 200  # held out, with branches: Qs are told apart by more pairs than a recipe measures one on
 
 
 Rows = list[dict[str, Any]]  # {"series", "x", "mean", ...} a cell, seeds pooled
@@ -133,35 +134,42 @@ def hacking(lab: Lab) -> Iterator[Cell]:
 
 
 def ranking(lab: Lab) -> Iterator[Cell]:
-    """Accuracy of each Q, and success after Stage 3 on it, over the games of rollouts that it saw."""
-    base = lab.run(iterations=2)
+    """The accuracy of Qs on held-out branches, all Q_0s on the same ones, and what comes of pi_0 on each Q_0: by Stage
+    3 and by best of 16. The x axis is the games of rollouts that Q has seen.
+    """
+    base = lab.run(iterations=3)
+    held_out = [lab.held_out(run, RANKED_GAMES) for run in base]
     full = base[0].recipe.rollouts.games
-    fractions = (full // 4, full // 2)
     others = (
+        ("pairs, visited 5 times", "often", OFTEN),
         ("soft BCE", "absolute", ABSOLUTE),
-        ("independent", "independent", INDEPENDENT),
+        ("soft BCE, no branches", "independent", INDEPENDENT),
         ("inverse", "inverse", inverse_of(lab)),
     )
     qs = [
-        *(("pairs", games, lab.run(f"games-{games}", fewer(games))[0]) for games in fractions),
+        *(("pairs", games, lab.run(f"games-{games}", fewer(games))[0]) for games in (full // 4, full // 2)),
         ("pairs", full, base[0]),
         *((name, full, lab.run(variant, changes)[0]) for name, variant, changes in others),
-        ("pairs, Q_1", full, base[1]),
     ]
     for name, games, run in qs:
-        yield Cell(f"ranking, {name}", games, value=_ranking(run))
-    for name, games, run in qs[:-1]:
+        yield Cell(f"ranking, {name}", games, value=run.quality(held_out[0]).ranking_accuracy)
         yield Cell(f"pi_1, {name}", games, lab.evaluated(run, 1))
+        yield Cell(f"best of 16, {name}", games, lab.evaluated(run, 0, best_of=16, games=BEST_OF_GAMES))
+    for n in (1, 2):
+        yield Cell(f"ranking, pairs, Q_{n}", full, value=base[n].quality(held_out[n]).ranking_accuracy)
 
 
 def prediction(rows: Rows) -> dict[str, float]:
-    """Pearson's correlation of the ranking accuracy of Q_0 with the success of pi_1, over the Qs."""
-    found: dict[str, dict[tuple[str, float], float]] = {"ranking": {}, "pi_1": {}}
+    """Pearson's correlation of the ranking accuracy of Q_0 with what came of it, over the Q_0s."""
+    found: dict[str, dict[tuple[str, float], float]] = {}
     for row in rows:
         what, _, name = row["series"].partition(", ")
-        found[what][name, row["x"]] = row["mean"]
-    pairs = [(found["ranking"][of], success) for of, success in found["pi_1"].items()]
-    return {"correlation of ranking accuracy with success of pi_1": correlation(*zip(*pairs, strict=True))}
+        found.setdefault(what, {})[name, row["x"]] = row["mean"]
+    accuracy = found.pop("ranking")
+    return {
+        f"correlation of ranking accuracy with {what}": correlation([accuracy[q] for q in of], [*of.values()])
+        for what, of in found.items()
+    }
 
 
 def _curve(lab: Lab, run: Run, name: str, steps: list[int]) -> Iterator[Cell]:
@@ -181,10 +189,6 @@ def _kl(run: Run, step: int) -> float:
 def beside(run: Run, place: str = "iter1/prm") -> str:
     """What `run` has at `place`, its Q unless told, as the recipe of another run of the same Lab names it."""
     return f"{{run}}/../{run.root.name}/{place}"
-
-
-def _ranking(run: Run) -> float:
-    return float(json.loads((run.iter / "eval" / "prm" / "quality.json").read_text("utf-8"))["ranking_accuracy"])
 
 
 # A row a visit and not a pair: many more rows, each read once. From less than a third of them (280 batches of 16)
@@ -211,6 +215,8 @@ VALUE: Changes = {
     "recipe.yaml": {"labels": {"kind": "value"}, "quality": None},
     "prm.yaml": {"loss": "value", **ONCE},
 }
+# As many branches as the recipe's, of a fifth of the states.
+OFTEN: Changes = {"recipe.yaml": {"branches": {"states_per_episode": 1, "continuations": 5}}}
 JUDGE: Changes = {"recipe.yaml": {"rollouts": {"seed": 500}}}
 
 

@@ -83,6 +83,12 @@ class Lab:
         complete([wanted], run.root)
         return outcome(wanted.out / "episodes")
 
+    def held_out(self, run: Run, games: int) -> Path:
+        """What `Run.held_out(games)` makes, which is made if it is not there."""
+        wanted = run.held_out(games)
+        complete([wanted], run.root)
+        return wanted.out
+
 
 def _before(out: Path, run: Run) -> Run:
     """`run` with the stages before the one that makes `out` complete."""
