@@ -144,6 +144,21 @@ def test_numbers_that_are_not_success_have_an_axis_of_their_own() -> None:
     assert ticks == [["0.4", "0.5", "0.6", "0.7", "0", "1"], ["0", "10", "20", "30", "0", "1"]]
 
 
+def test_cells_with_names_are_marks_in_a_line_for_each_name() -> None:
+    rows = [
+        {"series": series, "x": name, "mean": mean, "ci95": [mean - 0.1, mean + 0.1]}
+        for name, mean in (("few", 0.4), ("many", 0.6))
+        for series in ("accuracy", "pi_1")
+    ]
+    axes = {"x": "Q from", "y": "success", "numbers": "", "log": False}
+    [panel] = ElementTree.fromstring(draw({"claim": "", "axes": axes, "rows": rows})).findall(f"{SVG}g")
+    names = {each.text: float(each.get("y", 0)) for each in panel.iter(f"{SVG}text") if not each.get("class")}
+    marks = [each for each in panel.iter(f"{SVG}circle") if float(each.get("cx", 0)) and ":" in each[0].text]
+    lines = {name: [m for m in marks if abs(float(m.get("cy", 0)) - y) < 20] for name, y in names.items()}
+    assert {name: len(of) for name, of in lines.items()} == {"few": 2, "many": 2}
+    assert max(float(m.get("cx", 0)) for m in lines["few"]) < min(float(m.get("cx", 0)) for m in lines["many"])
+
+
 def test_the_kl_at_a_step_is_what_the_trainer_logged_last(lab: Lab, tmp_path: Path) -> None:
     run = Run(lab.recipe, tmp_path, 1)
     checkpoint = run.iter / "policy" / "checkpoint-10"
@@ -156,15 +171,11 @@ def test_the_kl_at_a_step_is_what_the_trainer_logged_last(lab: Lab, tmp_path: Pa
 def test_the_prediction_pairs_each_q_with_what_came_of_it() -> None:
     """Three Qs, the better the ranking the better pi_1 and the worse best of 16; nothing came of Q_1."""
     rows = [
-        {"series": f"{what}, {name}", "x": x, "mean": mean}
-        for name, x, accuracy, success in (
-            ("pairs", 150, 0.6, 0.3),
-            ("pairs", 600, 0.7, 0.5),
-            ("pairs, visited 5 times", 600, 0.5, 0.1),
-        )
-        for what, mean in (("ranking", accuracy), ("pi_1", success), ("best of 16", 1 - accuracy))
+        {"series": series, "x": q, "mean": mean}
+        for q, accuracy, success in (("few", 0.6, 0.3), ("many", 0.7, 0.5), ("none", 0.5, 0.1))
+        for series, mean in (("ranking accuracy", accuracy), ("pi_1", success), ("best of 16", 1 - accuracy))
     ]
-    rows.append({"series": "ranking, pairs, Q_1", "x": 600, "mean": 0.9})
+    rows.append({"series": "ranking accuracy", "x": "Q_1", "mean": 0.9})
     assert list(prediction(rows).values()) == [pytest.approx(1.0), pytest.approx(-1.0)]
 
 
@@ -190,7 +201,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, An
             raise Unmade
 
         def quality(self, held_out: Path) -> Any:
-            return SimpleNamespace(ranking_accuracy=0.5)
+            return SimpleNamespace(ranking_accuracy=0.5, pairs=100)
 
     def run(self: Lab, variant: str = "", changes: Any = None, iterations: int = 1, like: str = "") -> Any:
         wanted.append((variant, changes or {}))

@@ -132,6 +132,12 @@ def test_processes_at_other_findings_lose_no_entry(asked: Any, tmp_path: Path, m
     assert [each["finding"] for each in json.loads((tmp_path / "findings.json").read_text())] == list(FINDINGS)
 
 
+def test_a_share_of_pairs_is_kept_with_their_number(tmp_path: Path) -> None:
+    cells = [Cell("ranking accuracy", "soft BCE", value=0.1 + 0.2, pairs=270), Cell("KL", 0.5, value=3.5)]
+    records.write(tmp_path / "ranking-0.json", "r", cells)
+    assert records.read(tmp_path / "ranking-0.json", "r") == cells
+
+
 def test_a_game_played_more_than_once_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"policy: a game was played more than once"):
         records.write(tmp_path / "loss-0.json", "r", [Cell("policy", 0, {"a": ("Pick", 0.5)})])

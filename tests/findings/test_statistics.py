@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from prm_gym.findings.statistics import Outcome, by_task_type, gain, success
+from prm_gym.findings.statistics import Outcome, by_task_type, gain, interval, success
 
 
 def outcome(shares: list[float]) -> Outcome:
@@ -47,6 +47,17 @@ def test_with_seeds_the_interval_covers_games_and_seeds() -> None:
 def test_one_seed_gives_wilsons_interval() -> None:
     found = success([outcome([1.0] * 8 + [0.0] * 2)])
     assert found.ci95 == pytest.approx((0.4901, 0.9433), abs=1e-4)  # of 8 in 10, by the published formula
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.08])
+def test_the_interval_of_a_share_of_pairs_covers_pairs_and_seeds(spread: float) -> None:
+    rng = np.random.default_rng(1)
+    covered = 0
+    for _ in range(1000):
+        truth = 0.6 + rng.normal(0, spread, 6)
+        low, high = interval([float(rng.binomial(270, share) / 270) for share in truth], [270] * 6)
+        covered += low <= 0.6 <= high
+    assert 0.87 < covered / 1000 < 0.99  # six seeds estimate the variance between seeds roughly
 
 
 def test_task_types_pool_seeds() -> None:

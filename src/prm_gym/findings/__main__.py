@@ -24,7 +24,7 @@ from prm_gym import recipe
 from prm_gym.errors import UserError
 from prm_gym.findings import records, statistics
 from prm_gym.findings.chart import draw
-from prm_gym.findings.experiments import FINDINGS, Cell, Finding
+from prm_gym.findings.experiments import FINDINGS, Cell, Finding, Place
 from prm_gym.findings.lab import Lab, locked
 from prm_gym.stage import write_json
 
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def result(finding: Finding, seeds: Mapping[int, Sequence[Cell]]) -> dict[str, Any]:
     """The entry of findings.json: a row a cell and the gains, each over all seeds."""
-    cells: dict[tuple[str, float], list[Cell]] = {}
+    cells: dict[tuple[str, Place], list[Cell]] = {}
     for seed in seeds.values():
         for cell in seed:
             cells.setdefault((cell.series, cell.x), []).append(cell)
@@ -81,13 +81,15 @@ def result(finding: Finding, seeds: Mapping[int, Sequence[Cell]]) -> dict[str, A
     }
 
 
-def row(key: tuple[str, float], cells: list[Cell], outcomes: list[statistics.Outcome]) -> dict[str, Any]:
+def row(key: tuple[str, Place], cells: list[Cell], outcomes: list[statistics.Outcome]) -> dict[str, Any]:
     place = {"series": key[0], "x": key[1]}
     if outcomes:
         found = asdict(statistics.success(outcomes))
         return {**place, **found, "by_task_type": statistics.by_task_type(outcomes)}
     values = [cell.value for cell in cells if cell.value is not None]
-    return {**place, "mean": sum(values) / len(values), "ci95": None, "per_seed": values}
+    pairs = [cell.pairs for cell in cells if cell.pairs is not None]
+    number = {**place, "mean": sum(values) / len(values), "ci95": None, "per_seed": values}
+    return {**number, "ci95": statistics.interval(values, pairs), "pairs": sum(pairs)} if pairs else number
 
 
 def write(out: Path, entry: dict[str, Any]) -> None:
@@ -111,13 +113,13 @@ def show(entry: dict[str, Any]) -> None:
     for of in entry["rows"]:
         interval = f"{of['ci95'][0]:.3f} to {of['ci95'][1]:.3f}" if of["ci95"] else ""
         table.add_row(
-            of["series"], f"{of['x']:g}", f"{of['mean']:.3f}", interval, " ".join(f"{v:.3f}" for v in of["per_seed"])
+            of["series"], str(of["x"]), f"{of['mean']:.3f}", interval, " ".join(f"{v:.3f}" for v in of["per_seed"])
         )
     console = Console()
     console.print(table)
     for of in entry["gains"]:
         goal = "" if of["goal"] is None else f"; goal {of['goal']:+.2f}"
-        names = " over ".join(f"{series} at {x:g}" for series, x in (of["of"], of["over"]))
+        names = " over ".join(f"{series} at {x}" for series, x in (of["of"], of["over"]))
         console.print(f"{names}: {of['mean']:+.3f} ({of['ci95'][0]:+.3f} to {of['ci95'][1]:+.3f}){goal}")
     for name, value in (entry["remark"] or {}).items():
         console.print(f"{name}: {value:g}")

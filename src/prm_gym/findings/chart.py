@@ -1,4 +1,7 @@
-"""One figure a finding, an SVG file that needs no style sheet: lines over x with 95% intervals, named at their ends."""
+"""One figure a finding, an SVG file that needs no style sheet: lines over x with 95% intervals, named at their ends.
+
+Where x is a name there are no lines: the names stand one below another, with a mark and its interval for each series.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from markupsafe import Markup
 from prm_gym.report.svg import (
     BOTTOM,
     LEFT,
+    RIGHT,
     TOP,
     Scale,
     dot,
@@ -24,7 +28,7 @@ from prm_gym.report.svg import (
     y_axis,
 )
 
-WIDTH, HEIGHT, NAMES = 640, 340, 190  # pixels; NAMES is the room at the right
+WIDTH, HEIGHT, NAMES, ROW = 640, 340, 190, 40  # pixels; NAMES is the room for names, ROW that for one of them
 _COLOURS = ("#6b7078", "#1f5fbf", "#b4530a", "#14795a", "#7d3fb5", "#b02562")
 _STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#1c1d1f}.tick,.axis-name{fill:#5d6066}"
@@ -35,12 +39,15 @@ _STYLE = (
 def draw(entry: dict[str, Any]) -> str:
     """The figure of an entry of findings.json: success in one panel, and below it what else was measured, if it was."""
     axes = entry["axes"]
-    kinds = (
-        (axes["y"], [row for row in entry["rows"] if row["ci95"]]),
-        (axes["numbers"], [row for row in entry["rows"] if not row["ci95"]]),
-    )
-    panels = [_panel(rows, axes["x"], name, axes["log"]) for name, rows in kinds if rows]
-    height = HEIGHT * len(panels)
+    if any(isinstance(row["x"], str) for row in entry["rows"]):
+        height, panels = _named(entry["rows"], axes["x"])
+    else:
+        kinds = (
+            (axes["y"], [row for row in entry["rows"] if row["ci95"]]),
+            (axes["numbers"], [row for row in entry["rows"] if not row["ci95"]]),
+        )
+        panels = [_panel(rows, axes["x"], name, axes["log"]) for name, rows in kinds if rows]
+        height = HEIGHT * len(panels)
     colours = "".join(
         f".s{i}{{stroke:{c}}}.mark.s{i},text.s{i}{{fill:{c}}}text.s{i}{{stroke:none}}" for i, c in enumerate(_COLOURS)
     )
@@ -48,6 +55,30 @@ def draw(entry: dict[str, Any]) -> str:
     marks += [element("g", *of, transform=f"translate(0,{HEIGHT * number})") for number, of in enumerate(panels)]
     figure = drawing(entry["claim"], height, marks, width=WIDTH)
     return str(figure).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+
+
+def _named(rows: list[dict[str, Any]], name: str) -> tuple[int, list[list[Markup]]]:
+    """One panel and its height."""
+    names = list(dict.fromkeys(row["x"] for row in rows))
+    series = list(dict.fromkeys(row["series"] for row in rows))
+    bottom = TOP + 20 + ROW * len(names)
+    bounds = [bound for row in rows for bound in row["ci95"]]
+    ticks = nice_ticks(min(bounds), max(bounds))
+    x = Scale(ticks[0], ticks[-1], NAMES + 20, WIDTH - RIGHT)
+    marks = [text(0, TOP - 6, name, "axis-name")]
+    for number, label in enumerate(series):  # the key
+        place = x.start + number * (x.end - x.start) / len(series)
+        marks += [dot(place, TOP - 10, f"s{number}", label, 3.2), text(place + 8, TOP - 6, label, f"s{number}")]
+    marks += [line(x(tick), TOP + 4, x(tick), bottom, "grid") for tick in ticks]
+    marks += x_axis(x, [(tick, f"{tick:g}") for tick in ticks], bottom, None, x.end)
+    middles = {of: TOP + 20 + ROW * (number + 0.5) - 8 for number, of in enumerate(names)}
+    marks += [text(0, y + 4, of) for of, y in middles.items()]
+    for row in rows:
+        number = series.index(row["series"])
+        y, (low, high) = middles[row["x"]] + 8.0 * (number - (len(series) - 1) / 2), row["ci95"]
+        marks.append(line(x(low), y, x(high), y, f"whisker s{number}"))
+        marks.append(dot(x(row["mean"]), y, f"s{number}", f"{row['series']}, {row['x']}: {row['mean']:.3f}", 3.2))
+    return bottom + BOTTOM, [marks]
 
 
 def _panel(rows: list[dict[str, Any]], x_name: str, y_name: str, log: bool) -> list[Markup]:

@@ -1,4 +1,4 @@
-"""What each finding compares, as cells of a figure: a series, a place on the x axis, and who won or a number there.
+"""What each finding compares, as cells of a figure: a series, a place in it, and who won or a number there.
 
 All use the recipe's own policies and Qs or variants of it that differ in what the finding is about. Each finding says
 what the paper reports and which gain would be the same result here.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import correlation
 from typing import Any
 
@@ -24,17 +25,19 @@ FEW = 150  # games of the rollouts that shaping is for
 RANKED_GAMES = 200  # held out, with branches: Qs are told apart by more pairs than a recipe measures one on
 
 
+Place = float | str  # on the x axis; or a name, where there is no number to go by
 Rows = list[dict[str, Any]]  # {"series", "x", "mean", ...} a cell, seeds pooled
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One point: success in `outcome`, or `value`."""
+    """One point: success in `outcome`, or `value`, which may be the share of `pairs` of actions."""
 
     series: str
-    x: float
+    x: Place
     outcome: Outcome | None = None
     value: float | None = None
+    pairs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Finding:
     claim: str  # what the paper says
     x: str
     measure: Callable[[Lab], Iterator[Cell]]
-    gains: tuple[tuple[tuple[str, float], tuple[str, float], float | None], ...] = ()
+    gains: tuple[tuple[tuple[str, Place], tuple[str, Place], float | None], ...] = ()
     numbers: str = field(default="", kw_only=True)  # what the cells with a `value` are
     log: bool = field(default=False, kw_only=True)  # the x axis
     remark: Callable[[Rows], dict[str, float]] | None = field(default=None, kw_only=True)  # what else the rows say
@@ -135,37 +138,38 @@ def hacking(lab: Lab) -> Iterator[Cell]:
 
 def ranking(lab: Lab) -> Iterator[Cell]:
     """The accuracy of Qs on held-out branches, all Q_0s on the same ones, and what comes of pi_0 on each Q_0: by Stage
-    3 and by best of 16. The x axis is the games of rollouts that Q has seen.
+    3 and by best of 16.
     """
     base = lab.run(iterations=3)
     held_out = [lab.held_out(run, RANKED_GAMES) for run in base]
     full = base[0].recipe.rollouts.games
-    others = (
-        ("pairs, visited 5 times", "often", OFTEN),
-        ("soft BCE", "absolute", ABSOLUTE),
-        ("soft BCE, no branches", "independent", INDEPENDENT),
-        ("inverse", "inverse", inverse_of(lab)),
-    )
-    qs = [
-        *(("pairs", games, lab.run(f"games-{games}", fewer(games))[0]) for games in (full // 4, full // 2)),
-        ("pairs", full, base[0]),
-        *((name, full, lab.run(variant, changes)[0]) for name, variant, changes in others),
-    ]
-    for name, games, run in qs:
-        yield Cell(f"ranking, {name}", games, value=run.quality(held_out[0]).ranking_accuracy)
-        yield Cell(f"pi_1, {name}", games, lab.evaluated(run, 1))
-        yield Cell(f"best of 16, {name}", games, lab.evaluated(run, 0, best_of=16, games=BEST_OF_GAMES))
+    variants = {
+        **{f"pairs, {games} games": (f"games-{games}", fewer(games)) for games in (full // 4, full // 2)},
+        "pairs, a fifth of the states": ("often", OFTEN),
+        "soft BCE": ("absolute", ABSOLUTE),
+        "soft BCE, no branches": ("independent", INDEPENDENT),
+        "inverse": ("inverse", inverse_of(lab)),
+    }
+    qs = {f"pairs, {full} games": base[0], **{name: lab.run(*variant)[0] for name, variant in variants.items()}}
+    for name, run in qs.items():
+        yield _accuracy(run, held_out[0], name)
+        yield Cell("pi_1", name, lab.evaluated(run, 1))
+        yield Cell("best of 16", name, lab.evaluated(run, 0, best_of=16, games=BEST_OF_GAMES))
     for n in (1, 2):
-        yield Cell(f"ranking, pairs, Q_{n}", full, value=base[n].quality(held_out[n]).ranking_accuracy)
+        yield _accuracy(base[n], held_out[n], f"Q_{n}, pairs, {full} games")
+
+
+def _accuracy(run: Run, held_out: Path, name: str) -> Cell:
+    quality = run.quality(held_out)
+    return Cell("ranking accuracy", name, value=quality.ranking_accuracy, pairs=quality.pairs)
 
 
 def prediction(rows: Rows) -> dict[str, float]:
     """Pearson's correlation of the ranking accuracy of Q_0 with what came of it, over the Q_0s."""
-    found: dict[str, dict[tuple[str, float], float]] = {}
+    found: dict[str, dict[Place, float]] = {}
     for row in rows:
-        what, _, name = row["series"].partition(", ")
-        found.setdefault(what, {})[name, row["x"]] = row["mean"]
-    accuracy = found.pop("ranking")
+        found.setdefault(row["series"], {})[row["x"]] = row["mean"]
+    accuracy = found.pop("ranking accuracy")
     return {
         f"correlation of ranking accuracy with {what}": correlation([accuracy[q] for q in of], [*of.values()])
         for what, of in found.items()
@@ -313,9 +317,8 @@ FINDINGS = {
         Finding(
             "ranking",
             "Not in the paper: how often Q orders two actions at one state as fresh rollouts of both do.",
-            "games of rollouts",
+            "Q_0 from",
             ranking,
-            numbers="ranking accuracy",
             remark=prediction,
         ),
     )

@@ -17,7 +17,7 @@ import prm_gym
 from prm_gym import stage
 from prm_gym.config import read_yaml
 from prm_gym.errors import UserError
-from prm_gym.findings.experiments import Cell
+from prm_gym.findings.experiments import Cell, Place
 
 
 def recipe_digest(folder: Path) -> str:
@@ -69,7 +69,7 @@ def read_all(out: Path, finding: str, recipe: str) -> dict[int, list[Cell]]:
 
 def _found(cell: Cell, games: Sequence[str]) -> dict[str, Any]:
     if cell.outcome is None:
-        return {"value": cell.value}
+        return {"value": cell.value} if cell.pairs is None else {"value": cell.value, "pairs": cell.pairs}
     shares = {game: share for game, (_, share) in cell.outcome.items()}
     if not {*shares.values()} <= {0.0, 1.0}:
         raise UserError(cell.series, "a game was played more than once", "a record has room for one episode a game")
@@ -77,10 +77,15 @@ def _found(cell: Cell, games: Sequence[str]) -> dict[str, Any]:
 
 
 def _cell(
-    games: Sequence[tuple[str, str]], series: str, x: float, value: float | None = None, won: str | None = None
+    games: Sequence[tuple[str, str]],
+    series: str,
+    x: Place,
+    won: str | None = None,
+    value: float | None = None,
+    pairs: int | None = None,
 ) -> Cell:
     if won is None:
-        return Cell(series, x, value=value)
+        return Cell(series, x, value=value, pairs=pairs)
     played = zip(games, won, strict=True)
     return Cell(series, x, {game: (of, float(mark)) for (game, of), mark in played if mark != "-"})
 

@@ -60,6 +60,14 @@ def gain(better: Sequence[Outcome], worse: Sequence[Outcome]) -> Estimate:
     return _estimate(_table([{game: of[game][1] - to[game][1] for game in of.keys() & to.keys()} for of, to in pairs]))
 
 
+def interval(shares: Sequence[float], counts: Sequence[int]) -> tuple[float, float]:
+    """The 95% interval of the mean of `shares`, one a seed, each of so many cases that say yes or no."""
+    p, n = np.array(shares), np.array(counts)
+    within, between = float((p * (1 - p) / n).mean()), float(p.var(ddof=1)) if len(p) > 1 else 0.0
+    half = Z95 * math.sqrt(max(within, between) / len(p))
+    return float(p.mean()) - half, float(p.mean()) + half
+
+
 def by_task_type(outcomes: Sequence[Outcome]) -> dict[str, float]:
     """Mean success by task type, seeds pooled."""
     found: dict[str, list[float]] = {}
