@@ -65,14 +65,14 @@ def _named(rows: list[dict[str, Any]], name: str) -> tuple[int, list[list[Markup
     bounds = [bound for row in rows for bound in row["ci95"]]
     ticks = nice_ticks(min(bounds), max(bounds))
     x = Scale(ticks[0], ticks[-1], NAMES + 20, WIDTH - RIGHT)
-    marks = [text(0, TOP - 6, name, "axis-name")]
+    marks = [text(6, TOP - 6, name, "axis-name")]
     for number, label in enumerate(series):  # the key
         place = x.start + number * (x.end - x.start) / len(series)
         marks += [dot(place, TOP - 10, f"s{number}", label, 3.2), text(place + 8, TOP - 6, label, f"s{number}")]
     marks += [line(x(tick), TOP + 4, x(tick), bottom, "grid") for tick in ticks]
     marks += x_axis(x, [(tick, f"{tick:g}") for tick in ticks], bottom, None, x.end)
     middles = {of: TOP + 20 + ROW * (number + 0.5) - 8 for number, of in enumerate(names)}
-    marks += [text(0, y + 4, of) for of, y in middles.items()]
+    marks += [text(6, y + 4, of) for of, y in middles.items()]
     for row in rows:
         number = series.index(row["series"])
         y, (low, high) = middles[row["x"]] + 8.0 * (number - (len(series) - 1) / 2), row["ci95"]

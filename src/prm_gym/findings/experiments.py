@@ -317,7 +317,7 @@ FINDINGS = {
         Finding(
             "ranking",
             "Not in the paper: how often Q orders two actions at one state as fresh rollouts of both do.",
-            "Q_0 from",
+            "Q from",
             ranking,
             remark=prediction,
         ),
