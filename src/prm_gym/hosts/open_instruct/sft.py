@@ -44,9 +44,8 @@ def run(recipe: Path, overrides: dict[str, Any]) -> None:
     host.AutoModelForCausalLM = SimpleNamespace(
         from_pretrained=from_pretrained, from_config=AutoModelForCausalLM.from_config
     )
-    host.main(args, tc)
+    host.main(args, tc)  # ends with a wait for all processes, and with tracking leaves the process group
 
-    PartialState().wait_for_everyone()
     if PartialState().is_main_process:
         output.publish(output_dir / "final", output_dir)
 
