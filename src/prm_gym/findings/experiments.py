@@ -319,6 +319,10 @@ FINDINGS = {
             "Not in the paper: how often Q orders two actions at one state as fresh rollouts of both do.",
             "Q from",
             ranking,
+            tuple(
+                (("pi_1", "pairs, 600 games"), ("pi_1", other), None)
+                for other in ("pairs, 150 games", "pairs, a fifth of the states", "soft BCE", "inverse")
+            ),
             remark=prediction,
         ),
     )
