@@ -165,13 +165,16 @@ def test_bad_recipes_are_one_line(
     assert "Traceback" not in run.log
 
 
-def test_sft_teaches_the_policy(launch: Launch, untrained: Path, labels: Labels) -> None:
-    settings = {
+def sft_recipe(untrained: Path, labels: Labels, **changes: Any) -> dict[str, Any]:
+    return {
         "model_name_or_path": str(untrained), "dataset_mixer_list": [str(labels("sft", 128)), "1.0"],
         "torch_dtype": "float32", "use_flash_attn": False, "max_seq_length": 200, "learning_rate": 1e-2,
-        "per_device_train_batch_size": 16, "gradient_accumulation_steps": 1, "num_train_epochs": 4,
+        "per_device_train_batch_size": 16, "gradient_accumulation_steps": 1, "num_train_epochs": 4, **changes,
     }  # fmt: skip
-    run = launch("sft", settings)
+
+
+def test_sft_teaches_the_policy(launch: Launch, untrained: Path, labels: Labels) -> None:
+    run = launch("sft", sft_recipe(untrained, labels))
     assert run.status == 0, run.log[-3000:]
     from oi_world import World
 
@@ -186,3 +189,19 @@ def test_sft_teaches_the_policy(launch: Launch, untrained: Path, labels: Labels)
     responses = policy.generate([prompt_ids(tokenizer, world.prompt()) for _ in range(40)], seed=0)
     texts = [tokenizer.decode(ids) for ids in responses]
     assert sum(text.startswith(("ACTION: take", "ACTION: drop")) for text in texts) > 30
+
+
+def test_two_processes_end_well_with_a_tracker(
+    launch: Launch, untrained: Path, labels: Labels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host leaves the process group itself when it is told to track."""
+    pytest.importorskip("wandb", reason="what the host's SFT tracks with")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    torchrun = [HOST_PYTHON, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    tracked = sft_recipe(
+        untrained, labels, num_train_epochs=1, with_tracking=True, report_to="wandb", wandb_entity="nobody"
+    )
+    run = launch("sft", tracked, prefix=[*torchrun, "-m", "prm_gym.hosts.open_instruct"])
+    assert run.status == 0, run.log[-3000:]
+    assert (run.out / "config.json").exists()
