@@ -169,13 +169,16 @@ def test_the_kl_at_a_step_is_what_the_trainer_logged_last(lab: Lab, tmp_path: Pa
 
 
 def test_the_prediction_pairs_each_q_with_what_came_of_it() -> None:
-    """Three Qs, the better the ranking the better pi_1 and the worse best of 16; nothing came of Q_1."""
+    """Three Qs, the better the ranking the better pi_1 and the worse best of 16; without a Q there is no ranking,
+    and nothing came of Q_1.
+    """
     rows = [
         {"series": series, "x": q, "mean": mean}
         for q, accuracy, success in (("few", 0.6, 0.3), ("many", 0.7, 0.5), ("none", 0.5, 0.1))
         for series, mean in (("ranking accuracy", accuracy), ("pi_1", success), ("best of 16", 1 - accuracy))
     ]
     rows.append({"series": "ranking accuracy", "x": "Q_1", "mean": 0.9})
+    rows.append({"series": "pi_1", "x": "no Q", "mean": 0.9})
     assert list(prediction(rows).values()) == [pytest.approx(1.0), pytest.approx(-1.0)]
 
 

@@ -23,6 +23,7 @@ BEST_OF = (1, 2, 4, 8, 16, 32)
 BEST_OF_GAMES = 200  # of best-of-N, which asks for N responses a turn
 LONG = 160  # steps of a Stage 3 that goes on too long
 FEW = 150  # games of the rollouts that shaping is for
+NO_Q = "no Q"  # what the others are compared with
 RANKED_GAMES = 200  # held out, with branches: Qs are told apart by more pairs than a recipe measures one on
 
 
@@ -139,7 +140,7 @@ def hacking(lab: Lab) -> Iterator[Cell]:
 
 def ranking(lab: Lab) -> Iterator[Cell]:
     """The accuracy of Qs on held-out branches, all Q_0s on the same ones, and what comes of pi_0 on each Q_0: by Stage
-    3 and by best of 16.
+    3 and by best of 16, beside pi_0 and one response.
     """
     base = lab.run(iterations=3)
     held_out = [lab.held_out(run, RANKED_GAMES) for run in base]
@@ -156,6 +157,8 @@ def ranking(lab: Lab) -> Iterator[Cell]:
         yield _accuracy(run, held_out[0], name)
         yield Cell("pi_1", name, lab.evaluated(run, 1))
         yield Cell("best of 16", name, lab.evaluated(run, 0, best_of=16, games=BEST_OF_GAMES))
+    yield Cell("pi_1", NO_Q, lab.evaluated(base[0], 0))
+    yield Cell("best of 16", NO_Q, lab.evaluated(base[0], 0, best_of=1, games=BEST_OF_GAMES))
     for n in (1, 2):
         yield _accuracy(base[n], held_out[n], f"Q_{n}, pairs, {full} games")
 
@@ -172,8 +175,9 @@ def prediction(rows: Rows) -> dict[str, float]:
         found.setdefault(row["series"], {})[row["x"]] = row["mean"]
     accuracy = found.pop("ranking accuracy")
     return {
-        f"correlation of ranking accuracy with {what}": correlation([accuracy[q] for q in of], [*of.values()])
+        f"correlation of ranking accuracy with {what}": correlation(*zip(*pairs, strict=True))
         for what, of in found.items()
+        if (pairs := [(accuracy[q], success) for q, success in of.items() if q in accuracy])
     }
 
 
@@ -325,8 +329,15 @@ FINDINGS = {
             "Q from",
             ranking,
             tuple(
-                (("pi_1", "pairs, 600 games"), ("pi_1", other), None)
-                for other in ("pairs, 150 games", "pairs, a fifth of the states", "soft BCE", "inverse")
+                ((series, q), (series, other), None)
+                for series in ("pi_1", "best of 16")
+                for q, other in (
+                    *((q, NO_Q) for q in ("pairs, 600 games", "soft BCE", "inverse")),
+                    *(("pairs, 600 games", q) for q in ("pairs, 150 games", "pairs, a fifth of the states")),
+                    ("soft BCE", "soft BCE, no branches"),
+                    ("pairs, 600 games", "soft BCE"),
+                    ("inverse", "pairs, 600 games"),
+                )
             ),
             remark=prediction,
         ),
