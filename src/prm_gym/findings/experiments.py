@@ -305,14 +305,21 @@ FINDINGS = {
             "On few rollouts the shaped reward is stable and reaches 82 %, the plain one falls to 32 % (Figure 7).",
             "step of online DPO",
             shaping,
-            ((("alpha 0.5", 40), ("alpha 0", 40), 0.0), (("alpha 1", 40), ("alpha 0", 40), None)),
+            (
+                (("alpha 0.5", 40), ("alpha 0", 40), 0.0),
+                (("alpha 1", 40), ("alpha 0", 40), None),
+                *(((name, 40), (name, 0), None) for name in ("alpha 0", "alpha 0.5", "alpha 1")),
+            ),
         ),
         Finding(
             "loss",
             "Absolute and relative losses end up alike (Figure 4).",
             "step of online DPO",
             loss,
-            ((("relative (Bradley-Terry)", 40), ("absolute (soft BCE)", 40), None),),
+            (
+                (("relative (Bradley-Terry)", 40), ("absolute (soft BCE)", 40), None),
+                (("absolute (soft BCE)", 40), ("absolute (soft BCE)", 0), None),
+            ),
         ),
         Finding(
             "hacking",
