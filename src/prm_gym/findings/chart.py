@@ -71,7 +71,7 @@ def _named(rows: list[dict[str, Any]], name: str) -> tuple[int, list[list[Markup
         marks += [dot(place, TOP - 10, f"s{number}", label, 3.2), text(place + 8, TOP - 6, label, f"s{number}")]
     marks += [line(x(tick), TOP + 4, x(tick), bottom, "grid") for tick in ticks]
     marks += x_axis(x, [(tick, f"{tick:g}") for tick in ticks], bottom, None, x.end)
-    middles = {of: TOP + 20 + ROW * (number + 0.5) - 8 for number, of in enumerate(names)}
+    middles = {of: TOP + 12 + ROW * (number + 0.5) for number, of in enumerate(names)}
     marks += [text(6, y + 4, of) for of, y in middles.items()]
     for row in rows:
         number = series.index(row["series"])

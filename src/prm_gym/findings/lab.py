@@ -22,6 +22,7 @@ import yaml
 from rich.console import Console
 
 from prm_gym import stage
+from prm_gym.config import read_yaml
 from prm_gym.findings.statistics import Outcome, outcome
 from prm_gym.iterate import Run
 from prm_gym.recipe import load
@@ -124,7 +125,7 @@ def write_variant(source: Path, out: Path, changes: Changes) -> None:
     for file in sorted(source.glob("*.yaml")):
         text = file.read_text("utf-8")
         if file.name in changes:
-            text = yaml.safe_dump(merged(yaml.safe_load(text), changes[file.name]), sort_keys=False)
+            text = yaml.safe_dump(merged(read_yaml(file), changes[file.name]), sort_keys=False)
         stage.write_text(out / file.name, text)
 
 

@@ -61,7 +61,9 @@ def gain(better: Sequence[Outcome], worse: Sequence[Outcome]) -> Estimate:
 
 
 def interval(shares: Sequence[float], counts: Sequence[int]) -> tuple[float, float]:
-    """The 95% interval of the mean of `shares`, one a seed, each of so many cases that say yes or no."""
+    """The 95% interval of the mean of `shares` p, one a seed, each of so many cases n that say yes or no: its variance
+    is that of the module over S seeds, with v_cases = mean(p (1 - p) / n) for what chance explains.
+    """
     p, n = np.array(shares), np.array(counts)
     within, between = float((p * (1 - p) / n).mean()), float(p.var(ddof=1)) if len(p) > 1 else 0.0
     half = Z95 * math.sqrt(max(within, between) / len(p))

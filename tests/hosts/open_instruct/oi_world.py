@@ -71,6 +71,15 @@ def write_labels(folder: Path, kind: str, train: int, test: int = 16, seed: int 
     return folder
 
 
+def sft_recipe(model: Path, dataset: Path, **changes: Any) -> dict[str, Any]:
+    """Settings of SFT that teach `World`'s actions to a policy that knows nothing."""
+    return {
+        "model_name_or_path": str(model), "dataset_mixer_list": [str(dataset), "1.0"],
+        "torch_dtype": "float32", "use_flash_attn": False, "max_seq_length": 200, "learning_rate": 1e-2,
+        "per_device_train_batch_size": 16, "gradient_accumulation_steps": 1, "num_train_epochs": 4, **changes,
+    }  # fmt: skip
+
+
 @dataclass
 class Run:
     """A finished run of the launcher."""

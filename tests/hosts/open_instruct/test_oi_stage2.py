@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from oi_world import HOST_PYTHON, Run
+from oi_world import HOST_PYTHON, Run, sft_recipe
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 Launch = Callable[..., Run]
 Labels = Callable[..., Path]
+TWO_PROCESSES = [
+    HOST_PYTHON, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+    "-m", "prm_gym.hosts.open_instruct",
+]  # fmt: skip
 
 
 def recipe(model: Path, labels: Path, **changes: Any) -> dict[str, Any]:
@@ -117,11 +121,10 @@ def test_two_processes_agree_with_one(
     settings = recipe(prm.out, labels("monte_carlo", 16), num_train_epochs=4)
     one = launch("reward_modeling", settings)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    torchrun = [HOST_PYTHON, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     two = launch(
         "reward_modeling",
         {**settings, "per_device_train_batch_size": 8},
-        prefix=[*torchrun, "-m", "prm_gym.hosts.open_instruct"],
+        prefix=TWO_PROCESSES,
     )
     assert two.status == 0, two.log[-3000:]
     losses = [[line["train/rm/loss"] for line in run.metrics] for run in (one, two)]
@@ -165,16 +168,8 @@ def test_bad_recipes_are_one_line(
     assert "Traceback" not in run.log
 
 
-def sft_recipe(untrained: Path, labels: Labels, **changes: Any) -> dict[str, Any]:
-    return {
-        "model_name_or_path": str(untrained), "dataset_mixer_list": [str(labels("sft", 128)), "1.0"],
-        "torch_dtype": "float32", "use_flash_attn": False, "max_seq_length": 200, "learning_rate": 1e-2,
-        "per_device_train_batch_size": 16, "gradient_accumulation_steps": 1, "num_train_epochs": 4, **changes,
-    }  # fmt: skip
-
-
 def test_sft_teaches_the_policy(launch: Launch, untrained: Path, labels: Labels) -> None:
-    run = launch("sft", sft_recipe(untrained, labels))
+    run = launch("sft", sft_recipe(untrained, labels("sft", 128)))
     assert run.status == 0, run.log[-3000:]
     from oi_world import World
 
@@ -198,10 +193,9 @@ def test_two_processes_end_well_with_a_tracker(
     pytest.importorskip("wandb", reason="what the host's SFT tracks with")
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    torchrun = [HOST_PYTHON, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     tracked = sft_recipe(
-        untrained, labels, num_train_epochs=1, with_tracking=True, report_to="wandb", wandb_entity="nobody"
+        untrained, labels("sft", 128), num_train_epochs=1, with_tracking=True, report_to="wandb", wandb_entity="nobody"
     )
-    run = launch("sft", tracked, prefix=[*torchrun, "-m", "prm_gym.hosts.open_instruct"])
+    run = launch("sft", tracked, prefix=TWO_PROCESSES)
     assert run.status == 0, run.log[-3000:]
     assert (run.out / "config.json").exists()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from oi_world import Run, World
+from oi_world import Run, World, sft_recipe
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -19,12 +19,7 @@ Labels = Callable[..., Path]
 
 @pytest.fixture(scope="module")
 def pi_0(launch: Launch, untrained: Path, labels: Labels) -> Path:
-    settings = {
-        "model_name_or_path": str(untrained), "dataset_mixer_list": [str(labels("sft", 128)), "1.0"],
-        "torch_dtype": "float32", "use_flash_attn": False, "max_seq_length": 200, "learning_rate": 1e-2,
-        "per_device_train_batch_size": 16, "gradient_accumulation_steps": 1, "num_train_epochs": 4,
-    }  # fmt: skip
-    run = launch("sft", settings)
+    run = launch("sft", sft_recipe(untrained, labels("sft", 128)))
     assert run.status == 0, run.log[-3000:]
     return run.out
 
