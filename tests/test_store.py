@@ -36,6 +36,8 @@ def episode(number: int, actions: int = 3, **changes: object) -> Episode:
             terminated=turn == actions - 1,
             prompt_tokens=draw.randrange(1000),
             response_tokens=7,
+            logprob=-draw.randrange(1000) / 64 if draw.random() < 0.8 else None,  # exact in float32
+            sampling_logprob=-draw.randrange(1000) / 64 if draw.random() < 0.8 else None,
         )
         for turn in range(actions)
     ]
@@ -272,6 +274,18 @@ def test_a_part_of_another_tool_is_read_and_its_keys_computed(tmp_path: Path) ->
     pq.write_table(table, tmp_path / "theirs.parquet")
     expected = list(read_episodes(write(tmp_path / "ours", episode(1))))
     assert list(read_episodes(tmp_path)) == expected
+
+
+def test_a_part_from_before_the_log_probabilities_is_read_and_merged(tmp_path: Path) -> None:
+    old, new = episode(1), episode(2)
+    table = to_table([old]).drop_columns(["logprob", "sampling_logprob"])
+    pq.write_table(table, tmp_path / "part-000001.parquet")
+    for turn in old.turns:
+        turn.logprob = turn.sampling_logprob = None
+    assert list(read_episodes(tmp_path)) == [old]
+    write(tmp_path, new)
+    assert len(parts(tmp_path)) == 1
+    assert list(read_episodes(tmp_path)) == [old, new]
 
 
 def test_no_folder_and_an_empty_folder(tmp_path: Path) -> None:

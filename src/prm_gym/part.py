@@ -3,7 +3,7 @@
 A part is a Parquet file, one row per turn, the rows of an episode together and in order. `store` makes a folder of
 them. What a reader refuses, with one line: a file that is not whole Parquet, lacks a column, or has another schema
 version. Parts without a version (written by another tool) are read if every column is there. `state_key` is computed
-where it is missing; `parent_id` and `branch_turn` may be.
+where it is missing; `parent_id`, `branch_turn` and the log-probabilities may be.
 """
 
 from __future__ import annotations
@@ -49,9 +49,11 @@ _TURN_COLUMNS = [
     ("state_key", pa.binary(STATE_KEY_BYTES)),
     ("prompt_tokens", pa.int32()),
     ("response_tokens", pa.int32()),
+    ("logprob", pa.float32()),
+    ("sampling_logprob", pa.float32()),
 ]
 SCHEMA = pa.schema([*_EPISODE_COLUMNS, *_TURN_COLUMNS], metadata={VERSION_KEY: str(SCHEMA_VERSION)})
-OPTIONAL_COLUMNS = {"parent_id", "branch_turn", "state_key"}
+OPTIONAL_COLUMNS = {"parent_id", "branch_turn", "state_key", "logprob", "sampling_logprob"}
 
 
 def replaced_by(file: Path) -> list[str]:

@@ -69,7 +69,11 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One sampled response of a policy at a state. Token ids are those sampled, where the policy knows them."""
+    """One sampled response of a policy at a state. Token ids are those sampled, where the policy knows them.
+
+    `logprob` is the log-probability of the sampled tokens, the end-of-turn token included, at temperature 1;
+    `sampling_logprob` that under the distribution they were sampled from. In nats, None where unknown.
+    """
 
     text: str
     reason: str
@@ -78,6 +82,8 @@ class Response:
     response_tokens: int = 0
     token_ids: tuple[int, ...] | None = None
     finished: bool = True  # False: cut off at the response limit, before the end-of-turn token
+    logprob: float | None = None
+    sampling_logprob: float | None = None
 
 
 class PromptTooLong(Exception):
@@ -114,6 +120,8 @@ class Turn:
     state_key: bytes = b""
     prompt_tokens: int = 0
     response_tokens: int = 0
+    logprob: float | None = None  # as of `Response`
+    sampling_logprob: float | None = None
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ import json
 import shutil
 
 import pytest
-from tiny_models import language_model, loaded, state, stock_greedy
+from tiny_models import language_model, loaded, state, stock_greedy, stock_logprobs
 from transformers import AutoTokenizer
 
 from prm_gym import prompts
@@ -85,6 +85,17 @@ def test_the_end_token_is_in_the_ids_and_not_in_the_text():
     assert all(r.text == tokenizer.decode(r.token_ids[:-1], skip_special_tokens=True) for r in finished)
     assert all(len(r.token_ids) == NEW and not set(ends) & set(r.token_ids) for r in cut)
     assert all((r.reason, r.action) == prompts.parse(r.text) for r in responses)
+
+
+def test_responses_carry_the_log_probability_of_their_tokens():
+    tokenizer = AutoTokenizer.from_pretrained(language_model())
+    states = [state(turns) for turns in range(4)]
+    for s, responses in zip(states, ask(policy(temperature=0.5), *((s, {"n": 5}) for s in states)), strict=True):
+        chat = prompts.load("compact").messages(s)
+        prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+        for response in responses:
+            expected = stock_logprobs(prompt, response.token_ids, 0.5)
+            assert (response.logprob, response.sampling_logprob) == pytest.approx(expected, abs=5e-4)
 
 
 def test_a_prompt_over_the_context_is_an_error_of_its_own():

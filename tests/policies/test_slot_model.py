@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny_models import CONTEXT, loaded, stock_greedy, stock_logits
+from tiny_models import CONTEXT, loaded, stock_greedy, stock_logits, stock_logprobs
 from transformers import MistralConfig, MistralForCausalLM
 
 from prm_gym.errors import UserError
@@ -30,7 +30,8 @@ def ends():
 
 
 def greedy(model, prompts):
-    return model.generate(prompts, np.zeros((len(prompts), NEW), np.float32), temperature=0, stop=ends())
+    sampled = model.generate(prompts, np.zeros((len(prompts), NEW), np.float32), temperature=0, stop=ends())
+    return [each.ids for each in sampled]
 
 
 def text(rng, low, high):
@@ -156,10 +157,28 @@ def test_samples_follow_the_softmax():
     uniforms = (np.random.default_rng(8).permutation(4000) / 4000).astype(np.float32)[:, None]  # every quantile once
     counts = np.zeros(loaded().config.vocab_size)
     for batch in np.split(uniforms, 8):
-        for (token,) in model.generate([prompt] * 500, batch, temperature=2.0, stop=ends()):
-            counts[token] += 1
+        for sampled in model.generate([prompt] * 500, batch, temperature=2.0, stop=ends()):
+            counts[sampled.ids] += 1
     expected = torch.softmax(stock_logits(prompt) / 2.0, -1).numpy() * 4000
     assert np.abs(counts - expected).max() <= 2  # inversion is exact to the rounding at both ends of an interval
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.4, 1.0, 2.5])
+def test_log_probabilities_are_those_of_an_uncached_pass_in_float64(temperature):
+    """Over turns of ragged batches, whose rows change places and leave early."""
+    rng = np.random.default_rng(9)
+    model = slot_model()
+    prompts = [text(rng, 1, 90) for _ in range(8)]
+    lengths = set()
+    for _ in range(3):
+        uniforms = rng.random((len(prompts), NEW), np.float32)
+        for i, sampled in enumerate(model.generate(prompts, uniforms, temperature=temperature, stop=ends())):
+            plain, scaled = stock_logprobs(prompts[i], sampled.ids, temperature)
+            assert sampled.logprob == pytest.approx(plain, abs=2e-4)
+            assert sampled.sampling_logprob == pytest.approx(scaled, abs=2e-4 / (temperature or 1))
+            lengths.add(len(sampled.ids))
+            prompts[i] = np.concatenate([prompts[i], np.array(sampled.ids, np.int32), text(rng, 1, 30)])
+    assert len(lengths) > 2
 
 
 def test_sliding_windows_are_refused():

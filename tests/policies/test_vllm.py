@@ -99,8 +99,26 @@ def test_the_server_reads_the_ids_that_were_sent(url, model):
 def test_a_seed_gives_the_same_ids_whatever_else_is_asked(url, model):
     [alone] = act(url, model, n=2, seeds=[5])
     together = act(url, model, n=2, seeds=range(20))
-    assert together[5] == alone
+    assert [r.token_ids for r in together[5]] == [r.token_ids for r in alone]
     assert len({responses[0].token_ids for responses in together}) > 10
+
+
+@pytest.mark.parametrize("mode", ["raw_logprobs", "processed_logprobs"])
+def test_log_probabilities_are_those_of_transformers(model, tmp_path, mode):
+    import torch
+    import transformers
+
+    lm = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    ids = chat_ids(load_tokenizer(model), prompts.load("compact").messages(STATE), add_generation_prompt=True)
+    with serving(model, tmp_path / "vllm.log", *LENGTH, "--dtype", "float32", "--logprobs-mode", mode) as address:
+        [responses] = act(address, model, n=6, temperature=0.5)
+    for response in responses:
+        with torch.no_grad():
+            logits = lm(torch.tensor([[*ids, *response.token_ids]])).logits[0, len(ids) - 1 : -1]
+        chosen = torch.tensor(response.token_ids)[:, None]
+        plain, scaled = (float((logits / t).log_softmax(-1).gather(-1, chosen).sum()) for t in (1.0, 0.5))
+        known = (plain, None) if mode == "raw_logprobs" else (None, scaled)
+        assert (response.logprob, response.sampling_logprob) == tuple(k and pytest.approx(k, abs=1e-3) for k in known)
 
 
 def test_a_prompt_over_the_context_is_told_apart(url, model):

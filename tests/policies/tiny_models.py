@@ -92,3 +92,20 @@ def stock_greedy(prompt, tokens: int) -> list[int]:
 def stock_logits(prompt) -> torch.Tensor:
     """The logits after one prompt, by a forward pass without a cache."""
     return loaded()(torch.tensor(np.asarray(prompt)[None]).long(), use_cache=False).logits[0, -1]
+
+
+@lru_cache
+def _exact():
+    return AutoModelForCausalLM.from_pretrained(language_model(), dtype=torch.float64).eval()
+
+
+@torch.no_grad()
+def stock_logprobs(prompt, ids, temperature: float) -> tuple[float, float]:
+    """The log-probability of `ids` after `prompt` at temperature 1 and at `temperature`, by one pass in float64."""
+    tokens = torch.tensor([*map(int, prompt), *ids])
+    logits = _exact()(tokens[None], use_cache=False).logits[0, len(prompt) - 1 : -1]
+    chosen = tokens[len(prompt) :, None]
+    plain = float(logits.log_softmax(-1).gather(-1, chosen).sum())
+    if temperature == 0:
+        return plain, 0.0
+    return plain, float((logits / temperature).log_softmax(-1).gather(-1, chosen).sum())

@@ -75,7 +75,15 @@ class Walker:
         rng = random.Random(seed)
         drawn = [rng.choice(self.commands) for _ in range(n)]
         return [
-            Response(f"REASON: because\nACTION: {action}", "because", action, prompt_tokens=10, response_tokens=5)
+            Response(
+                f"REASON: because\nACTION: {action}",
+                "because",
+                action,
+                prompt_tokens=10,
+                response_tokens=5,
+                logprob=-seed % 64 / 8,
+                sampling_logprob=-seed % 32 / 8,
+            )
             for action in drawn
         ]
 

@@ -102,6 +102,27 @@ def test_the_response_at_the_branch_is_the_one_sampled_there(parents, tmp_path):
         assert turn.action_valid == (turn.action in COMMANDS)
 
 
+def test_the_response_at_the_branch_keeps_its_log_probabilities_also_when_resumed(parents, tmp_path):
+    for resumed in (False, True):
+        policy = Walker()
+        run(parents, tmp_path / "out", policy, samples=6, continuations=1 + resumed)
+        drawn = defaultdict(dict)
+        for line in (tmp_path / "out" / "branch_points.jsonl").read_text().splitlines():
+            entry = json.loads(line)
+            for point in entry["points"]:
+                for action in point["actions"]:
+                    logprobs = action["logprob"], action["sampling_logprob"]
+                    drawn[entry["parent_id"], point["turn"]][action["action"]] = logprobs
+        if not resumed:
+            asked = {(-seed % 64 / 8, -seed % 32 / 8) for _, n, seed in policy.calls if n == 6}
+            assert {logprobs for point in drawn.values() for logprobs in point.values()} <= asked
+        branches = content(tmp_path / "out")
+        for episode in branches.values():
+            turn = episode.turns[episode.branch_turn]
+            wanted = drawn[episode.parent_id, episode.branch_turn][turn.action]
+            assert (turn.logprob, turn.sampling_logprob) == wanted
+
+
 def test_commands_that_fill_up_carry_no_response_of_anybody(parents, tmp_path):
     """A policy with one idea: the other candidate is an admissible command, and nothing claims it was sampled."""
     run(parents, tmp_path / "out", Walker(commands=["go right"]), fill_uniform=True, actions_per_state=2)
@@ -113,6 +134,7 @@ def test_commands_that_fill_up_carry_no_response_of_anybody(parents, tmp_path):
             if turn.action != "go right":
                 filled[turn.action] += 1
                 assert (turn.response, turn.reason, turn.prompt_tokens, turn.response_tokens) == ("", "", 0, 0)
+                assert (turn.logprob, turn.sampling_logprob) == (None, None)
                 assert turn.action_valid
     assert set(filled) == {"go left", "open door"}, "drawn among the admissible ones, not always the same"
 

@@ -21,7 +21,7 @@ from prm_gym import prompts
 from prm_gym.policies.batching import Batcher
 from prm_gym.policies.checkpoint import encode_chat, load_checkpoint
 from prm_gym.policies.kv_slots import Tokens
-from prm_gym.policies.slot_model import SlotModel
+from prm_gym.policies.slot_model import Sampled, SlotModel
 from prm_gym.types import PromptTooLong, Response, State
 
 
@@ -46,7 +46,8 @@ class TransformersPolicy:
         makes the batches smaller.
 
     The same state, seed and sample index give the same tokens whatever else is in the batch, up to near ties (see
-    `slot_model`). `Response.token_ids` are the ids as sampled, with the end-of-turn token if it came.
+    `slot_model`). `Response.token_ids` are the ids as sampled, with the end-of-turn token if it came;
+    the log-probabilities are sums over all of them.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class TransformersPolicy:
             max_length=self._max_length,
             memory_bytes=cache_bytes,
         )
-        self._batcher: Batcher[_Row, list[int]] = Batcher(self._generate, max_batch=max_batch, name="policy")
+        self._batcher: Batcher[_Row, Sampled] = Batcher(self._generate, max_batch=max_batch, name="policy")
 
     async def act(self, state: State, *, n: int = 1, seed: int = 0) -> list[Response]:
         """Sample `n` responses at `state`. Raises `PromptTooLong`."""
@@ -87,13 +88,13 @@ class TransformersPolicy:
             )
         rows = [_Row(prompt, self._uniforms(prompt, seed, sample)) for sample in range(n)]
         sampled = await asyncio.gather(*(self._batcher.submit(row) for row in rows))
-        return [self._response(len(prompt), ids) for ids in sampled]
+        return [self._response(len(prompt), each) for each in sampled]
 
     async def close(self) -> None:
         """Wait for what is under way and end the worker thread."""
         await self._batcher.close()
 
-    def _generate(self, rows: list[_Row]) -> list[list[int]]:
+    def _generate(self, rows: list[_Row]) -> list[Sampled]:
         return self._model.generate(
             [row.prompt for row in rows],
             np.stack([row.uniforms for row in rows]),
@@ -106,11 +107,12 @@ class TransformersPolicy:
         stream = np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
         return stream.random(self._max_new_tokens, np.float32)
 
-    def _response(self, prompt_tokens: int, ids: list[int]) -> Response:
+    def _response(self, prompt_tokens: int, sampled: Sampled) -> Response:
+        ids, *logprobs = sampled
         finished = ids[-1] in self._stop
         text = self._tokenizer.decode(ids[:-1] if finished else ids, skip_special_tokens=True)
         reason, action = prompts.parse(text)
-        return Response(text, reason, action, prompt_tokens, len(ids), tuple(ids), finished)
+        return Response(text, reason, action, prompt_tokens, len(ids), tuple(ids), finished, *logprobs)
 
 
 def _end_tokens(lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -2,22 +2,25 @@
 
 With a `tokenizer` the prompt is made into token ids here and sent as such to /completions, so that nothing is
 tokenised twice and the server adds no second BOS; the ids sampled come back where the server can give them (vLLM:
-`return_token_ids`). A server that reads more or fewer prompt tokens than were sent is refused.
+`return_token_ids`), and so do the log-probabilities of the sampled tokens; `served_logprobs` finds out at which
+temperature. A server that reads more or fewer prompt tokens than were sent is refused.
 Without a tokenizer the messages go to /chat/completions, with nothing but standard fields: API models.
 
-Left out: streaming, tools, log-probabilities.
+Left out: streaming, tools, log-probabilities of API models.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import Any, Protocol
 
 from prm_gym import prompts
 from prm_gym.errors import UserError
 from prm_gym.policies.endpoints import Endpoints, RequestFailed
+from prm_gym.policies.served_logprobs import Scale, by_temperature, find_scale, returned_logprob
 from prm_gym.types import Message, PromptTooLong, Response, State
 
 
@@ -75,10 +78,11 @@ class ServerPolicy:
         )
         fields = {"model": model, "temperature": temperature, "max_tokens": max_tokens, "stop": list(stop) or None}
         if self._tokenizer is not None:
-            fields["return_token_ids"] = True
+            fields |= {"return_token_ids": True, "logprobs": 1}
         self._fields = {**fields, **(extra_body or {})}
         self._model, self._max_tokens = model, max_tokens
         self._context: asyncio.Task[int | None] | None = None
+        self._scale: asyncio.Task[Scale] | None = None
 
     async def act(self, state: State, *, n: int = 1, seed: int = 0) -> list[Response]:
         """Sample `n` responses at `state`; a server that gives fewer at once is asked again, with other seeds.
@@ -98,7 +102,7 @@ class ServerPolicy:
 
     async def close(self) -> None:
         """Close the connections; `act` opens new ones."""
-        self._context = None
+        self._context = self._scale = None
         await self._endpoints.close()
 
     async def _sample(self, messages: list[Message], fields: dict[str, Any], context: int | None) -> list[Response]:
@@ -122,9 +126,24 @@ class ServerPolicy:
         try:
             choices = list(answer["choices"])
             share = (usage.get("completion_tokens") or 0) // len(choices)
-            return [_response(choice, read or len(ids or ()), share) for choice in choices]
+            responses = [_response(choice, read or len(ids or ()), share) for choice in choices]
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
             raise RequestFailed(f"the answer has no usable choices ({type(error).__name__}: {error})") from error
+        if ids is None:
+            return responses
+        scored = [returned_logprob(choice) for choice in choices]
+        scale = Scale.UNKNOWN if all(each is None for each in scored) else await self._returned(body, ids)
+        logprobs = [by_temperature(each, scale, body.get("temperature", 1.0)) for each in scored]
+        return [
+            replace(response, logprob=plain, sampling_logprob=sampling)
+            for response, (plain, sampling) in zip(responses, logprobs, strict=True)
+        ]
+
+    async def _returned(self, body: dict[str, Any], prompt: list[int]) -> Scale:
+        """Of which distribution the servers return log-probabilities; asked once."""
+        if self._scale is None:
+            self._scale = asyncio.ensure_future(find_scale(self._endpoints, body, prompt))
+        return await asyncio.shield(self._scale)
 
     def _refuse_too_long(self, prompt_tokens: int, context: int | None) -> None:
         if context is not None and prompt_tokens + self._max_tokens > context:

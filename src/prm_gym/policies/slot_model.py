@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from inspect import signature
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +24,16 @@ from prm_gym.policies.kv_slots import Index, KVSlots, Placement, Tokens
 
 _PREFILL_TOKENS = 8192  # of one forward pass, to bound its memory
 _LONG = 1.5  # times the third quartile of new tokens: such rows are brought level before the batch is run
+
+
+class Sampled(NamedTuple):
+    """One continuation: its token ids, and the sum over them of log softmax(logits) and of log softmax(logits /
+    temperature) in nats. Sampling at temperature 0 is certain: its log-probability is 0.
+    """
+
+    ids: list[int]
+    logprob: float
+    sampling_logprob: float
 
 
 class SlotModel:
@@ -72,7 +83,7 @@ class SlotModel:
     @torch.inference_mode()
     def generate(
         self, prompts: Sequence[Tokens], uniforms: NDArray[np.float32], *, temperature: float, stop: frozenset[int]
-    ) -> list[list[int]]:
+    ) -> list[Sampled]:
         """Continue each prompt up to a token in `stop`, which is the last returned, or by `uniforms.shape[1]` tokens.
 
         `uniforms` [len(prompts), tokens] in [0, 1) decide the samples; temperature 0 takes the likeliest token.
@@ -98,13 +109,14 @@ class SlotModel:
 
     def _generate(
         self, prompts: Sequence[Tokens], uniforms: NDArray[np.float32], temperature: float, stop: frozenset[int]
-    ) -> list[list[int]]:
+    ) -> list[Sampled]:
         place = self._slots.place(prompts)
         output = self._prefill(place, prompts)[self._tensor(place.source)]
         lengths = np.array([len(prompt) for prompt in prompts])
         self._slots.copy_to(place.start + len(place.leaders), place.start + place.copied_from, lengths.max())
 
         responses: list[list[int]] = [[] for _ in prompts]
+        logprobs = np.zeros((len(prompts), 2))  # at temperature 1 and at `temperature`
         slot = place.start + place.row  # of each item
         item = np.argsort(place.row)  # in each row
         end = self._tensor(lengths[item])
@@ -112,8 +124,10 @@ class SlotModel:
         mask = self._causal_mask(end[:, None] - 1, int(lengths.max()) + uniforms.shape[1])
         running = np.ones(len(item), bool)
         for step in range(uniforms.shape[1]):
-            tokens = _sample(output, noise[:, step], temperature)
-            for row, token in enumerate(tokens.tolist()):
+            tokens, scored = _sample(output, noise[:, step], temperature)
+            sampled = tokens.tolist()
+            logprobs[item[running]] += scored.cpu().numpy()[running]
+            for row, token in enumerate(sampled):
                 if running[row]:
                     responses[item[row]].append(token)
                     running[row] = token not in stop
@@ -132,7 +146,7 @@ class SlotModel:
             output = self._step(tokens[:, None], column, _slice(place.start, len(item)), mask[..., :width])
         for i, prompt in enumerate(prompts):  # the last token sampled was never fed
             self._slots.commit(slot[i], np.append(prompt, np.array(responses[i][:-1], prompt.dtype)))
-        return responses
+        return [Sampled(ids, *sums) for ids, sums in zip(responses, logprobs.tolist(), strict=True)]
 
     def _prefill(self, place: Placement, prompts: Sequence[Tokens]) -> torch.Tensor:
         """Compute what is not cached of the leaders; the output at their last tokens, [leaders, outputs]."""
@@ -221,10 +235,21 @@ def _groups(ahead: Index) -> Iterator[tuple[Index, int]]:
         rows = rows[size:]
 
 
-def _sample(logits: torch.Tensor, uniform: torch.Tensor, temperature: float) -> torch.Tensor:
-    """One token per row: the first at which the cumulative distribution exceeds `uniform`."""
+def _sample(logits: torch.Tensor, uniform: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """One token per row, [rows]: the first at which the cumulative distribution exceeds `uniform`; and its
+    log-probability at temperature 1 and at `temperature`, [rows, 2].
+    """
+    logits = logits.float()
     if temperature == 0:
-        return logits.argmax(-1)
-    cumulative = torch.softmax(logits.float() / temperature, -1).cumsum(-1)
-    token = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)
-    return token.squeeze(1).clamp_(max=logits.shape[-1] - 1)
+        token = logits.argmax(-1, keepdim=True)
+    else:
+        probabilities = torch.softmax(logits / temperature, -1)
+        cumulative = probabilities.cumsum(-1)
+        token = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)
+        token.clamp_(max=logits.shape[-1] - 1)
+    if temperature == 1:
+        plain = sampling = probabilities.gather(-1, token).log()
+    else:
+        plain = logits.gather(-1, token) - logits.logsumexp(-1, keepdim=True)
+        sampling = probabilities.gather(-1, token).log() if temperature else torch.zeros_like(plain)
+    return token.squeeze(1), torch.cat([plain, sampling], -1)

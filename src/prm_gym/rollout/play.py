@@ -118,6 +118,7 @@ async def play(
             turn.response, turn.reason, turn.action = response.text, response.reason, response.action
             turn.action_valid = response.action.strip() in commands
             turn.prompt_tokens, turn.response_tokens = response.prompt_tokens, response.response_tokens
+            turn.logprob, turn.sampling_logprob = response.logprob, response.sampling_logprob
         try:
             observation, reward, terminated, truncated, info = env.step(turn.action)
         except Exception as error:  # as above: the episode is lost, the run is not
