@@ -31,6 +31,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from prm_gym.envs.alfworld import ALFWorldEnv
 from prm_gym.envs.games import Game, find_games
@@ -65,6 +66,9 @@ class Simulated:
     def __init__(self, law: Law) -> None:
         self.law, self.inner = law, RandomPolicy()
 
+    async def settings(self) -> dict[str, Any]:
+        return await self.inner.settings()
+
     async def act(self, state: State, *, n: int = 1, seed: int = 0) -> list[Response]:
         await self.law.serve(seed)
         return await self.inner.act(state, n=n, seed=seed)
@@ -78,6 +82,9 @@ class Recorded:
 
     def __init__(self, policy: Policy) -> None:
         self.policy, self.policy_id, self.seeds = policy, policy.policy_id, list[int]()
+
+    async def settings(self) -> dict[str, Any]:
+        return await self.policy.settings()
 
     async def act(self, state: State, *, n: int = 1, seed: int = 0) -> list[Response]:
         self.seeds.append(seed)

@@ -12,8 +12,8 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from prm_gym.atomic import write_json
 from prm_gym.errors import UserError
-from prm_gym.stage import write_json
 from prm_gym.types import Episode
 
 TASK_TYPES = {

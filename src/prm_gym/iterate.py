@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from prm_gym import evaluate, hosts, recipe, stage
+from prm_gym.atomic import write_json
 from prm_gym.config import read_yaml
 from prm_gym.errors import UserError
 from prm_gym.hosts.open_instruct.values import check_value_model, value_function
@@ -278,7 +279,7 @@ class Run(Players):
 
         def make() -> dict[str, Any]:
             quality = self.quality(self.held_out().out)
-            stage.write_json(out / "quality.json", quality.as_dict())
+            write_json(out / "quality.json", quality.as_dict())
             Console().print(quality.summary())
             return {"quality": quality.as_dict()}
 

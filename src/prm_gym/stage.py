@@ -8,7 +8,6 @@ stage are an error, never a silent mixture.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 from rich.console import Console
 
 import prm_gym
+from prm_gym.atomic import write_json
 from prm_gym.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -78,15 +78,3 @@ def run(stages: list[Stage], console: Console) -> None:
             remedy = "free space or make the folder writable, then run the same command again"
             raise UserError(error.filename or stage.out, error.strerror or str(error), remedy) from error
         console.print(f"{label} [green]done[/green] in {seconds:.0f} s")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` whole or not at all."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text` whole or not at all: who reads `path` meanwhile finds the former or the new text."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, "utf-8")
-    os.replace(partial, path)

@@ -6,6 +6,7 @@ The way of the data, each arrow one module:
         ^                                                                                           |
         +------------------------------ next iteration, policy pi_i -------------------------------+
 
+`provenance` says what each of these artefacts was made with, and refuses to mix settings.
 `types` knows nothing; `envs`, `prompts` and `store` know `types`; `policies` knows `prompts`; `rollout` joins
 environments, policies and the store; `labels` reads the store alone; `hosts` knows recipes alone; `players` makes the
 policies of a run play, `iterate` runs a recipe, `findings` variants of one, `report` reads what they leave; `cli`
@@ -22,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from hashlib import blake2b
-from typing import Protocol, TypedDict
+from typing import Any, Protocol, TypedDict
 
 STATE_KEY_BYTES = 16
 
@@ -95,6 +96,12 @@ class Policy(Protocol):
     """Who acts. Any number of `act` calls may be under way at once; the policy batches them as it likes."""
 
     policy_id: str
+
+    async def settings(self) -> dict[str, Any]:
+        """All that its responses depend on beside the state and the seed, as JSON values (see `provenance`). A policy
+        behind a server asks it; no connection is left open.
+        """
+        ...
 
     async def act(self, state: State, *, n: int = 1, seed: int = 0) -> list[Response]:
         """Sample `n` responses at `state`. The same state and seed give the same responses where the backend can."""

@@ -8,8 +8,11 @@ import datasets
 import pytest
 from label_worlds import play, rows, template, tree, write
 
+from prm_gym import provenance
 from prm_gym.errors import UserError
+from prm_gym.fingerprint import of_prompt
 from prm_gym.labels import monte_carlo, preferences, prompts, sft, shaping, value
+from prm_gym.prompts import load
 
 COLUMNS = {
     monte_carlo: ["prompt", "completion", "target", "count"],
@@ -84,3 +87,20 @@ def test_a_folder_name_is_no_pattern_and_a_killed_label_leaves_nothing_behind(tm
     shaping.label([folder], tmp_path / "[shaped]", values=tmp_path / "out", prompt=template(tmp_path))
     names = {"it's [a*b?]", "out", "[shaped]", "plain.jinja"}
     assert {path.name for path in tmp_path.iterdir()} == names
+
+
+def test_a_dataset_says_which_episodes_and_settings_it_is_made_of(tmp_path: Path, folder: Path) -> None:
+    made_with = {"kind": "collect", "seed": 4}
+    provenance.write(folder, made_with)
+    monte_carlo.label([folder], tmp_path / "out", prompt="compact", gamma=0.9)
+    record = provenance.read(tmp_path / "out")
+    assert record is not None
+    [source] = record["settings"]["rollouts"]
+    assert (source["name"], source["settings"]) == (str(folder), made_with)
+    assert record["settings"]["prompt"] == of_prompt(load("compact"))
+    assert (record["settings"]["label"], record["settings"]["gamma"]) == ("monte_carlo", 0.9)
+    write(tmp_path / "more", tree(81))
+    monte_carlo.label([tmp_path / "more"], tmp_path / "other", prompt="compact", gamma=0.9)
+    other = provenance.read(tmp_path / "other")
+    assert other is not None
+    assert other["settings"]["rollouts"][0]["fingerprint"] != source["fingerprint"]

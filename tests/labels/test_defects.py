@@ -34,6 +34,9 @@ def straight(number: int, actions: int, *, won: bool, game: str = "game-0", poli
 class Stub:
     policy_id = "pi_now"
 
+    async def settings(self) -> dict[str, object]:
+        return {}
+
     async def act(self, state: State, *, n: int = 1, seed: int = 0) -> list[Response]:
         await asyncio.sleep(0)
         return [Response("", "fresh", f"after {state.observations[-1]}") for _ in range(n)]

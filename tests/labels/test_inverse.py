@@ -25,6 +25,9 @@ class Stub:
         self.under_way = self.most_under_way = 0
         self.closed = False
 
+    async def settings(self) -> dict[str, Any]:
+        return {"kind": "stub", "longest": self.longest}
+
     async def act(self, state: State, *, n: int = 1, seed: int = 0) -> list[Response]:
         self.calls.append((state, n))
         if self.fail_after is not None and len(self.calls) > self.fail_after:
@@ -151,8 +154,12 @@ def test_relabelling_resumes_after_a_failure_and_after_a_torn_line(
 def test_a_journal_of_another_policy_is_refused(tmp_path: Path, episodes: dict[str, list[Episode]]) -> None:
     with pytest.raises(RuntimeError):
         label(tmp_path, Stub("pi_1", fail_after=5))
-    with pytest.raises(UserError, match=r"relabel\.jsonl.*pi_1.*not of.*pi_2"):
+    with pytest.raises(UserError, match=r"relabel\.jsonl: policy_id: begun with 'pi_1', this command says 'pi_2'"):
         label(tmp_path, Stub("pi_2"))
+    with pytest.raises(
+        UserError, match=r"relabel\.jsonl: policy.longest: begun with 99, this command says 5; remove it"
+    ):
+        label(tmp_path, Stub("pi_1", longest=5))
     with pytest.raises(UserError, match="seed"):
         label(tmp_path, Stub("pi_1"), seed=1)
 
@@ -200,5 +207,5 @@ def test_the_journal_is_readable(tmp_path: Path, episodes: dict[str, list[Episod
     with pytest.raises(RuntimeError):
         label(tmp_path, Stub(fail_after=4), concurrency=1)
     head, *lines = (tmp_path / "out.relabel.jsonl").read_text().splitlines()
-    assert json.loads(head) == {"policy_id": "pi_2", "seed": 0}
+    assert json.loads(head) == {"policy_id": "pi_2", "seed": 0, "policy": {"kind": "stub", "longest": 99}}
     assert [set(json.loads(line)) for line in lines] == [{"state", "asked", "samples"}] * 4

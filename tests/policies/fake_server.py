@@ -30,9 +30,17 @@ Handler = Callable[[Request], Awaitable[Reply]]
 class FakeServer:
     """`async with FakeServer(handler) as server`: `server.url` is its base URL, `server.requests` what was posted."""
 
-    def __init__(self, handler: Handler, *, port: int = 0, models: list[str] | None = None, context: int = 0):
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        port: int = 0,
+        models: list[str] | None = None,
+        context: int = 0,
+        told: dict[str, Any] | None = None,
+    ):
         self.handler, self.port, self.models = handler, port, models or ["tiny"]
-        self.context = context  # told as `max_model_len`
+        self.told = {"max_model_len": context, **(told or {})}  # of each model
         self.requests: list[Request] = []
         self.under_way = self.most_under_way = 0
 
@@ -55,7 +63,7 @@ class FakeServer:
                     headers[name.lower()] = value.strip()
                 content = await reader.readexactly(int(headers.get("content-length", 0)))
                 if method == "GET":
-                    reply = Reply(body={"data": [{"id": name, "max_model_len": self.context} for name in self.models]})
+                    reply = Reply(body={"data": [{"id": name, **self.told} for name in self.models]})
                 else:
                     request = Request(path, headers, json.loads(content))
                     self.requests.append(request)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from pathlib import Path
 
 import pytest
 
@@ -215,9 +214,6 @@ def test_a_folder_without_a_tokenizer_is_named(tmp_path):
 
 def test_rollouts_over_a_server_that_fails_now_and_then_lose_nothing(tmp_path):
     """Policy, endpoints and collector together: every fifth request fails, and every episode is stored."""
-    import sys
-
-    sys.path.insert(0, str(Path(__file__).parents[1] / "rollout"))
     from rollout_world import Corridor, content, make_games
 
     from prm_gym.rollout import collect
@@ -241,4 +237,4 @@ def test_rollouts_over_a_server_that_fails_now_and_then_lose_nothing(tmp_path):
     summary = asyncio.run(asyncio.wait_for(main(), 60))
     assert summary.failures == 0
     assert len(content(tmp_path)) == 6
-    assert json.loads((tmp_path / "rollout.json").read_text())["policy_id"] == "tiny"
+    assert json.loads((tmp_path / "provenance.json").read_text())["settings"]["policy_id"] == "tiny"

@@ -7,10 +7,10 @@ import json
 import random
 from pathlib import Path
 
+from prm_gym.atomic import write_json
 from prm_gym.evaluate import TASK_TYPES, add_result, summarise
 from prm_gym.labels import monte_carlo
 from prm_gym.prm_quality import measure
-from prm_gym.stage import write_json
 from prm_gym.store import EpisodeWriter, read_episodes
 from prm_gym.types import Episode, StopReason, Turn
 

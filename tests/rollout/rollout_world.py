@@ -68,6 +68,9 @@ class Walker:
         self.calls: list[tuple[State, int, int]] = []
         self.closed = False
 
+    async def settings(self) -> dict[str, Any]:
+        return {"kind": "walker"}
+
     async def act(self, state: State, *, n: int = 1, seed: int = 0) -> list[Response]:
         self.calls.append((state, n, seed))
         if self.before:

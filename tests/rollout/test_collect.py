@@ -162,7 +162,7 @@ def test_more_rollouts_and_games_extend_a_folder(tmp_path):
 def test_a_folder_begun_with_other_settings_is_refused_by_name(tmp_path, change):
     run(Walker(), tmp_path)
     before = content(tmp_path)
-    with pytest.raises(UserError, match=f"rollout.json: {next(iter(change))}"):
+    with pytest.raises(UserError, match=f"provenance.json: {next(iter(change))}"):
         run(Walker(), tmp_path, **change)
     assert content(tmp_path) == before
 
@@ -318,7 +318,7 @@ def kill_again_and_again(out: Path, *more: str, ready) -> None:
 
 def test_kill_9_and_the_same_command_again_gives_the_same_store(tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    kill_again_and_again(killed, ready=lambda: (killed / "rollout.json").exists())
+    kill_again_and_again(killed, ready=lambda: (killed / "provenance.json").exists())
     rollout(make_games(12), Walker(), whole, rollouts_per_game=5, make_env=Corridor, progress=False, concurrency=4)
     assert content(killed) == content(whole)
     assert len(content(whole)) == 60

@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -38,12 +38,15 @@ _SENTENCE = re.compile(r"Your task is to: ((?:[^\"\\]|\\.)*)\"")
 
 @dataclass(frozen=True, slots=True)
 class Game:
-    """One game file. `game_id` names it in every store and dataset, and does not change when the folder moves."""
+    """One game file. `game_id` names it in every store and dataset, and does not change when the folder moves; `digest`
+    is that of the file's bytes, empty if nobody has read them.
+    """
 
     path: Path
     game_id: str
     split: str
     task_type: str
+    digest: str = field(default="", compare=False)
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -84,12 +87,13 @@ def find_games(folder: str | os.PathLike[str], split: str | None = None, *, stri
         root = root / "json_2.1.1"
     games, damaged = [], []
     for path in _game_files(root):
-        game = Game(path, game_id(path), split_of(path), task_type(path))
-        if split is not None and game.split != split:
+        name = game_id(path)
+        if split is not None and _split(name) != split:
             continue
         try:
-            if _is_playable(path):
-                games.append(game)
+            content = path.read_bytes()
+            if _is_playable(content):
+                games.append(Game(path, name, _split(name), task_type(path), digest(content)))
         except (OSError, ValueError) as error:
             if strict:
                 raise UserError(path, str(error), "generate or download the game again") from error
@@ -119,9 +123,9 @@ def parse_game(path: Path, content: bytes) -> Source:
         data: Any = json.loads(content)
     except ValueError as error:
         raise UserError(path, f"not a game file ({error})", remedy) from error
-    for field in _FIELDS:
-        if not isinstance(data, dict) or not isinstance(data.get(field), str):
-            raise UserError(path, "missing or not text", remedy, field=field)
+    for name in _FIELDS:
+        if not isinstance(data, dict) or not isinstance(data.get(name), str):
+            raise UserError(path, "missing or not text", remedy, field=name)
     return Source(path, data["pddl_domain"], data["pddl_problem"], data["grammar"], digest(content))
 
 
@@ -138,7 +142,11 @@ def game_id(path: str | os.PathLike[str]) -> str:
 
 def split_of(path: str | os.PathLike[str]) -> str:
     """The split that the game file lies in; empty outside of one."""
-    first = game_id(path).split("/", 1)[0]
+    return _split(game_id(path))
+
+
+def _split(game_id: str) -> str:
+    first = game_id.split("/", 1)[0]
     return first if first in SPLITS else ""
 
 
@@ -162,13 +170,13 @@ def _game_files(root: Path) -> Iterator[Path]:
             yield Path(folder, GAME_FILE)
 
 
-def _is_playable(path: Path) -> bool:
+def _is_playable(content: bytes) -> bool:
     """Whether the game is marked solvable. Raises ValueError when the file is cut off or lacks a field."""
-    content = path.read_bytes().strip()
+    content = content.strip()
     if not (content.startswith(b"{") and content.endswith(b"}")):
         raise ValueError("not a whole JSON object")
-    for field in _FIELDS:
-        if f'"{field}"'.encode() not in content:
-            raise ValueError(f"no field {field!r}")
+    for name in _FIELDS:
+        if f'"{name}"'.encode() not in content:
+            raise ValueError(f"no field {name!r}")
     solvable = _SOLVABLE.search(content)
     return solvable is not None and solvable[1] == b"true"

@@ -21,12 +21,12 @@ from rich.table import Table
 
 import prm_gym
 from prm_gym import recipe
+from prm_gym.atomic import write_json
 from prm_gym.errors import UserError
 from prm_gym.findings import records, statistics
 from prm_gym.findings.chart import draw
 from prm_gym.findings.experiments import FINDINGS, Cell, Finding, Place
 from prm_gym.findings.lab import Lab, locked
-from prm_gym.stage import write_json
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

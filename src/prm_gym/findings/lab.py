@@ -22,6 +22,7 @@ import yaml
 from rich.console import Console
 
 from prm_gym import stage
+from prm_gym.atomic import write_text
 from prm_gym.config import read_yaml
 from prm_gym.findings.statistics import Outcome, outcome
 from prm_gym.iterate import Run
@@ -126,7 +127,7 @@ def write_variant(source: Path, out: Path, changes: Changes) -> None:
         text = file.read_text("utf-8")
         if file.name in changes:
             text = yaml.safe_dump(merged(read_yaml(file), changes[file.name]), sort_keys=False)
-        stage.write_text(out / file.name, text)
+        write_text(out / file.name, text)
 
 
 def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import prm_gym
-from prm_gym import stage
+from prm_gym.atomic import write_json
 from prm_gym.config import read_yaml
 from prm_gym.errors import UserError
 from prm_gym.findings.experiments import Cell, Place
@@ -43,7 +43,7 @@ def write(file: Path, recipe: str, cells: Sequence[Cell]) -> None:
         "cells": [{"series": cell.series, "x": cell.x, **_found(cell, games)} for cell in cells],
     }
     file.parent.mkdir(parents=True, exist_ok=True)
-    stage.write_json(file, record)
+    write_json(file, record)
 
 
 def read(file: Path, recipe: str) -> list[Cell] | None:

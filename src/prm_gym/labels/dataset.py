@@ -1,4 +1,4 @@
-"""What a label writes: Parquet for `train` and `test`, a dataset card, and a report of what went into it.
+"""What a label writes: Parquet for `train` and `test`, a dataset card, a provenance.json, and a report of what went in.
 
 `datasets.load_dataset(OUT)` reads it; a split without rows (one game has no other side) is not there. Rows are
 streamed, so memory does not grow with the dataset, and the folder appears under its name whole or not at all. A
@@ -20,8 +20,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prm_gym import provenance
 from prm_gym.errors import UserError
+from prm_gym.fingerprint import of_folder, of_prompt
 from prm_gym.labels.rollouts import Rollouts
+from prm_gym.prompts import load
 
 SPLITS = ("train", "test")
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -66,7 +69,9 @@ class Dataset:
     columns
         The label's own columns; where a row comes from is added to them.
     settings
-        The arguments of the label, for the card.
+        The arguments of the label, for the card and for provenance.json.
+    made_with
+        Further settings for provenance.json, as JSON values.
 
     Raises
     ------
@@ -75,9 +80,15 @@ class Dataset:
     """
 
     def __init__(
-        self, out: Path, kind: str, columns: Sequence[tuple[str, pa.DataType]], settings: Mapping[str, Any]
+        self,
+        out: Path,
+        kind: str,
+        columns: Sequence[tuple[str, pa.DataType]],
+        settings: Mapping[str, Any],
+        made_with: Mapping[str, Any] | None = None,
     ) -> None:
         self.out, self.kind, self._settings = Path(out), kind, dict(settings)
+        self._made_with = {"kind": "labels", "label": kind, **_as_settings(settings), **(made_with or {})}
         if self.out.exists() and not self._is_former():
             raise UserError(self.out, f"is there and is no {kind} dataset", "remove it or name another folder")
         self.work = self.out.parent / f".{self.out.name}.unfinished"
@@ -132,8 +143,9 @@ class Dataset:
         report = LabelReport(self.kind, self.out, self._rows, games, source.counts(), skipped, statistics)
         source.db.close()
         (self.work / "README.md").write_text(_card(report, self._settings, files), encoding="utf-8")
+        provenance.write(self.work, self._made_with)
         for entry in list(self.work.iterdir()):
-            if entry.name not in ("data", "README.md"):
+            if entry.name not in ("data", "README.md", provenance.FILE):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         shutil.rmtree(self.out, ignore_errors=True)
         self.work.rename(self.out)
@@ -160,6 +172,22 @@ class Dataset:
             if writer.is_open:
                 writer.close()
         shutil.rmtree(self.work, ignore_errors=True)
+
+
+def _as_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a label as JSON values: folders by their content and settings, the prompt by its source."""
+
+    def as_setting(value: Any) -> Any:
+        if isinstance(value, Path):
+            record = provenance.read(value)
+            return {**of_folder(value), "settings": record and record["settings"]}
+        return [as_setting(each) for each in value] if isinstance(value, list | tuple) else value
+
+    return {
+        name: of_prompt(load(value)) if name == "prompt" else as_setting(value)
+        for name, value in arguments.items()
+        if name not in ("out", "concurrency")
+    }
 
 
 def _mark(kind: str) -> str:

@@ -11,6 +11,7 @@ Branches are left out: their states are not where the policy would have gone.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -110,6 +111,7 @@ def label(
     """
     settings = {name: value for name, value in locals().items() if name != "policy"}
     settings["policy"] = policy.policy_id
+    policy_settings = asyncio.run(policy.settings())
     check_range("concurrency", concurrency, least=1, most=2**20)
     if not expert:
         raise UserError("--expert", "no demonstrations given", "name folders of expert episodes")
@@ -117,7 +119,7 @@ def label(
     out = Path(out)
     journal = out.parent / f"{out.name}.relabel.jsonl"
     with (
-        Dataset(out, "inverse", COLUMNS, settings) as dataset,
+        Dataset(out, "inverse", COLUMNS, settings, {"policy": policy_settings}) as dataset,
         Rollouts(
             rollouts,
             dataset.work,
@@ -137,7 +139,7 @@ def label(
             raise UserError(expert[0], "holds no successful episode", "name a folder of expert demonstrations")
         source.db.execute(_BALANCE, {"policies": policies})
         (balanced,) = source.one("SELECT count(*) FROM transitions")
-        relabel(source, policy, journal, seed=seed, concurrency=concurrency)
+        relabel(source, policy, policy_settings, journal, seed=seed, concurrency=concurrency)
         source.db.execute(_TOO_LONG)
         (kept,) = source.one("SELECT count(*) FROM transitions")
         source.db.execute(_BALANCE, {"policies": policies})

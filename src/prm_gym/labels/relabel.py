@@ -1,8 +1,8 @@
 """Fresh next actions a' ~ pi_{i-1}(s') for `inverse` (paper, Algorithm 2, line 6): a pass that survives a kill.
 
 Every finished state is a line of a journal beside the dataset; the same command goes on after the last whole line.
-The journal begins with the policy and the seed, and a journal of others is refused: actions of two policies are
-never mixed.
+The journal begins with the policy, its settings and the seed, and a journal of others is refused: actions of two
+policies are never mixed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import IO
 
-from prm_gym.errors import UserError
+from prm_gym import provenance
 from prm_gym.labels.rollouts import Rollouts, file_list
 from prm_gym.labels.texts import visits
 from prm_gym.types import Policy, PromptTooLong, State
@@ -40,7 +40,9 @@ FROM (
 """
 
 
-def relabel(source: Rollouts, policy: Policy, journal: Path, *, seed: int, concurrency: int) -> None:
+def relabel(
+    source: Rollouts, policy: Policy, settings: provenance.Settings, journal: Path, *, seed: int, concurrency: int
+) -> None:
     """Sample the next actions of the table `transitions` and make the table `next_actions`; closes the policy.
 
     next_actions has next_key, sample (1, 2, ...), reason, action, response: as many lines per next state as there are
@@ -49,9 +51,10 @@ def relabel(source: Rollouts, policy: Policy, journal: Path, *, seed: int, concu
     Raises
     ------
     UserError
-        The journal is of another policy or seed. What the policy raises passes through; the journal keeps the rest.
+        The journal is of another policy, of other settings or of another seed. What the policy raises passes through;
+        the journal keeps the rest.
     """
-    head = {"policy_id": policy.policy_id, "seed": seed}
+    head = {"policy_id": policy.policy_id, "seed": seed, "policy": settings}
     done = _open_journal(journal, head)
     with journal.open("a", encoding="utf-8") as lines:
         asyncio.run(_sample_all(source, policy, seed, concurrency, done, lines))
@@ -69,11 +72,9 @@ def _open_journal(journal: Path, head: dict[str, object]) -> dict[str, int]:
             if not line.endswith(b"\n"):
                 break
             entry = json.loads(line)
-            if whole == 0 and entry != head:
-                raise UserError(
-                    journal, f"holds actions of {entry}, not of {head}", "remove it, or go on with the same policy"
-                )
-            if whole > 0:
+            if whole == 0:
+                provenance.refuse_others(journal, entry, head, "remove it, or go on with the same policy")
+            else:
                 done[entry["state"]] = entry["asked"]
             whole += len(line)
         file.truncate(whole)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from prm_gym.errors import UserError
 from prm_gym.types import Policy, Response, State
@@ -15,6 +15,10 @@ from prm_gym.types import Policy, Response, State
 
 class Scorer(Protocol):
     """Says how good actions are: Q(s, a), higher is better. Any number of `score` calls may be under way at once."""
+
+    async def settings(self) -> dict[str, Any]:
+        """All that its scores depend on, as JSON values (see `provenance`)."""
+        ...
 
     async def score(self, pairs: Sequence[tuple[State, Response]]) -> list[float]: ...
 
@@ -33,6 +37,10 @@ class BestOfN:
             raise UserError("n", f"{n} is not a positive number", "say 1 or more")
         self.policy_id = f"best_of_{n}({policy.policy_id})" if policy_id is None else policy_id
         self._policy, self._scorer, self._n = policy, scorer, n
+
+    async def settings(self) -> dict[str, Any]:
+        policy, scorer = await self._policy.settings(), await self._scorer.settings()
+        return {"kind": "best_of_n", "n": self._n, "policy": policy, "scorer": scorer}
 
     async def act(self, state: State, *, n: int = 1, seed: int = 0) -> list[Response]:
         """`n` choices, each the best of a draw of its own (servers give sample i of a draw the seed `seed` + i)."""

@@ -10,6 +10,7 @@ over the context as `PromptTooLong`, all else as `RequestFailed`.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import re
@@ -40,6 +41,10 @@ _TOO_LONG = re.compile(
     r"|inputs.*tokens.*must have less",
     re.IGNORECASE | re.DOTALL,
 )
+
+
+# Of an entry of GET /models: vLLM and SGLang tell the first three, llama.cpp the last. The rest changes with the clock.
+_TOLD = ("root", "parent", "max_model_len", "meta")
 
 
 class RequestFailed(Exception):
@@ -114,17 +119,19 @@ class Endpoints:
                     await asyncio.sleep(max(delay, wait))
         raise RequestFailed(f"{problem}, after {self._retries + 1} tries")
 
-    async def check(self, model: str) -> int | None:
-        """The context length of `model` in tokens, where a server tells it.
+    async def served(self, model: str) -> dict[str, Any]:
+        """What the servers tell of `model`: "max_model_len", its context length in tokens (the shortest), and the other
+        facts of `_TOLD`, as a list where servers differ.
 
         Raises `UserError` unless some server answers and, where it lists its models, serves `model`.
         """
         import httpx
 
-        problems, lengths = [], []
+        problems, told = [], []
         for endpoint in self._endpoints:
             try:
-                reply = await self._request(endpoint, "GET", "/models", timeout=min(self._timeout, 10.0))
+                async with self._new_client(endpoint.url) as client:
+                    reply = await client.get(endpoint.url + "/models", timeout=min(self._timeout, 10.0))
             except httpx.HTTPError as error:
                 self._take_out(endpoint)
                 problems.append(f"{endpoint.url} ({_name(error)})")
@@ -133,12 +140,19 @@ class Endpoints:
             if served and model not in served:
                 known = ", ".join(sorted(served)[:5])
                 raise UserError(endpoint.url, f"serves no model {model!r}", f"name one of: {known}", field="model")
-            lengths += [served[model]] if served.get(model) else []
+            told += [served[model]] if model in served else []
         if len(problems) == len(self._endpoints):
             raise UserError(
                 "base_url", f"no server answers at {', '.join(problems)}", "start it, or correct the address"
             )
-        return min(lengths, default=None)
+        facts: dict[str, Any] = {}
+        for name in _TOLD:
+            values = sorted({json.dumps(of[name], sort_keys=True) for of in told if of.get(name)})
+            if values:
+                facts[name] = json.loads(values[0]) if len(values) == 1 else [json.loads(value) for value in values]
+        if lengths := [of["max_model_len"] for of in told if of["max_model_len"]]:
+            facts["max_model_len"] = min(lengths)
+        return facts
 
     async def close(self) -> None:
         """Close the connections; a later request opens new ones."""
@@ -241,11 +255,12 @@ def _object(url: str, reply: httpx.Response) -> dict[str, Any]:
     return answer
 
 
-def _listed_models(reply: httpx.Response) -> dict[str, int]:
-    """The models that GET /models lists, with their context lengths or 0; empty where the server has no such list."""
+def _listed_models(reply: httpx.Response) -> dict[str, dict[str, Any]]:
+    """The models that GET /models lists, with what it says of each; empty where the server has no such list."""
     try:
         entries = reply.json()["data"] if reply.is_success else []
-        return {str(entry["id"]): int(entry.get("max_model_len") or 0) for entry in entries}
+        length = "max_model_len"
+        return {str(entry["id"]): {**entry, length: int(entry.get(length) or 0)} for entry in entries}
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}
 

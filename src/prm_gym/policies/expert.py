@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from typing import Any
 
 from prm_gym.errors import UserError
 from prm_gym.policies.reading import kind_of, read_history, read_task
@@ -45,6 +46,7 @@ class ExpertPolicy:
         mistakes: float = 0.0,
         dawdling: float = 0.0,
         search: str = "rare_first",
+        policy_id: str | None = None,
     ) -> None:
         shares = {"random_actions": random_actions, "mistakes": mistakes, "dawdling": dawdling}
         for field, share in shares.items():
@@ -59,7 +61,11 @@ class ExpertPolicy:
         self.dawdling = dawdling
         self.search = search
         named = [f"{field.removesuffix('_actions')}{share:g}" for field, share in shares.items() if share]
-        self.policy_id = "-".join(["expert", *named])
+        self.policy_id = "-".join(["expert", *named]) if policy_id is None else policy_id
+
+    async def settings(self) -> dict[str, Any]:
+        shares = {"random_actions": self.random_actions, "mistakes": self.mistakes, "dawdling": self.dawdling}
+        return {"kind": "expert", **shares, "search": self.search}
 
     async def act(self, state: State, *, n: int = 1, seed: int = 0) -> list[Response]:
         return [self.respond(state, seed=seed, sample=sample) for sample in range(n)]

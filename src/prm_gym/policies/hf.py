@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from prm_gym import prompts
+from prm_gym.fingerprint import of_checkpoint, of_prompt
 from prm_gym.policies.batching import Batcher
 from prm_gym.policies.checkpoint import encode_chat, load_checkpoint
 from prm_gym.policies.kv_slots import Tokens
@@ -67,6 +68,13 @@ class TransformersPolicy:
         self._prompt = prompts.load(prompt) if isinstance(prompt, str) else prompt
         self._temperature = temperature
         self._max_new_tokens = max_new_tokens
+        self._settings = {
+            "kind": "transformers",
+            "model": of_checkpoint(model),
+            "prompt": of_prompt(self._prompt),
+            "temperature": temperature,
+            "max_new_tokens": max_new_tokens,
+        }
         lm, self._tokenizer = load_checkpoint(AutoModelForCausalLM, model, device, dtype)
         self._max_length = lm.config.get_text_config().max_position_embeddings
         self._stop = _end_tokens(lm, self._tokenizer)
@@ -78,6 +86,9 @@ class TransformersPolicy:
             memory_bytes=cache_bytes,
         )
         self._batcher: Batcher[_Row, Sampled] = Batcher(self._generate, max_batch=max_batch, name="policy")
+
+    async def settings(self) -> dict[str, Any]:
+        return self._settings
 
     async def act(self, state: State, *, n: int = 1, seed: int = 0) -> list[Response]:
         """Sample `n` responses at `state`. Raises `PromptTooLong`."""

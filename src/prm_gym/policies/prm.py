@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from threading import Lock
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from transformers import AutoModelForSequenceClassification
 
 from prm_gym import prompts
 from prm_gym.errors import UserError
+from prm_gym.fingerprint import of_checkpoint, of_prompt
 from prm_gym.policies.batching import Batcher
 from prm_gym.policies.checkpoint import encode_chat, load_checkpoint
 from prm_gym.policies.kv_slots import Tokens
@@ -48,6 +49,7 @@ class PRMScorer:
         cache_bytes: int | None = None,
     ) -> None:
         self._prompt = prompts.load(prompt) if isinstance(prompt, str) else prompt
+        self._settings = {"kind": "transformers", "model": of_checkpoint(model), "prompt": of_prompt(self._prompt)}
         classifier, self._tokenizer = load_checkpoint(AutoModelForSequenceClassification, model, device, dtype)
         config = classifier.config.get_text_config()
         if classifier.config.num_labels != 1 or not hasattr(classifier, "score"):
@@ -67,6 +69,9 @@ class PRMScorer:
         )
         self._turn = Lock()  # the model serves `score`'s thread and `score_messages`' caller
         self._batcher: Batcher[Tokens, float] = Batcher(self._score_ids, max_batch=max_batch, name="prm")
+
+    async def settings(self) -> dict[str, Any]:
+        return self._settings
 
     async def score(self, pairs: Sequence[tuple[State, Response]]) -> list[float]:
         """Q(s, a) in [0, 1] of each pair. Calls under way at once are batched. Raises `PromptTooLong` if a pair is

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 from prm_gym.prompts import format_response
 from prm_gym.types import Response, State
@@ -11,7 +12,11 @@ from prm_gym.types import Response, State
 class RandomPolicy:
     """Uniform over the admissible commands; what is drawn depends on the seed, the game and the turn alone."""
 
-    policy_id = "random"
+    def __init__(self, policy_id: str = "random") -> None:
+        self.policy_id = policy_id
+
+    async def settings(self) -> dict[str, Any]:
+        return {"kind": "random"}
 
     async def act(self, state: State, *, n: int = 1, seed: int = 0) -> list[Response]:
         rng = random.Random(f"{seed} {state.game_id} {state.turn}")

@@ -11,11 +11,13 @@ import asyncio
 import math
 from collections.abc import Sequence
 from os import PathLike
+from typing import Any
 
 from prm_gym import prompts
 from prm_gym.errors import UserError
+from prm_gym.fingerprint import of_prompt
 from prm_gym.policies.endpoints import Endpoints, RequestFailed
-from prm_gym.policies.server import Tokenizer, chat_ids, load_tokenizer
+from prm_gym.policies.server import Tokenizer, chat_ids, load_tokenizer, served_model
 from prm_gym.types import Message, Response, State
 
 
@@ -52,6 +54,11 @@ class ServedPRMScorer:
         self._prompt = prompts.load(prompt) if isinstance(prompt, str) else prompt
         self._tokenizer = load_tokenizer(tokenizer) if isinstance(tokenizer, str | PathLike) else tokenizer
         self._trusted = False
+        self._folder = tokenizer if isinstance(tokenizer, str | PathLike) else model
+
+    async def settings(self) -> dict[str, Any]:
+        """The model and the prompt, by the folder of its tokenizer if that was named."""
+        return {"kind": "server", **served_model(self._model, self._folder, {}), "prompt": of_prompt(self._prompt)}
 
     async def score(self, pairs: Sequence[tuple[State, Response]]) -> list[float]:
         """Q(s, a) in [0, 1] of each pair. Raises as `Endpoints.post`."""

@@ -15,10 +15,12 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
+from pathlib import Path
 from typing import Any, Protocol
 
 from prm_gym import prompts
 from prm_gym.errors import UserError
+from prm_gym.fingerprint import of_checkpoint, of_prompt
 from prm_gym.policies.endpoints import Endpoints, RequestFailed
 from prm_gym.policies.served_logprobs import Scale, by_temperature, find_scale, returned_logprob
 from prm_gym.types import Message, PromptTooLong, Response, State
@@ -83,6 +85,19 @@ class ServerPolicy:
         self._model, self._max_tokens = model, max_tokens
         self._context: asyncio.Task[int | None] | None = None
         self._scale: asyncio.Task[Scale] | None = None
+        self._folder = tokenizer if isinstance(tokenizer, str | PathLike) else model
+
+    async def settings(self) -> dict[str, Any]:
+        """The fields of a request, and what the servers tell of the model. Raises `UserError` as `Endpoints.served`."""
+        asked = ("model", "return_token_ids", "logprobs")  # of which no response depends on the last two
+        fields = {name: value for name, value in self._fields.items() if name not in asked}
+        return {
+            "kind": "server",
+            **served_model(self._model, self._folder, await self._endpoints.served(self._model)),
+            "prompt": of_prompt(self._prompt),
+            "max_new_tokens": fields.pop("max_tokens", None),
+            **fields,
+        }
 
     async def act(self, state: State, *, n: int = 1, seed: int = 0) -> list[Response]:
         """Sample `n` responses at `state`; a server that gives fewer at once is asked again, with other seeds.
@@ -91,7 +106,7 @@ class ServerPolicy:
         in silence), `RequestFailed` after the retries, and `UserError` for what no retry can mend.
         """
         if self._context is None:
-            self._context = asyncio.ensure_future(self._endpoints.check(self._model))
+            self._context = asyncio.ensure_future(self._context_length())
         context = await asyncio.shield(self._context)
         messages = self._prompt.messages(state)
         responses: list[Response] = []
@@ -104,6 +119,10 @@ class ServerPolicy:
         """Close the connections; `act` opens new ones."""
         self._context = self._scale = None
         await self._endpoints.close()
+
+    async def _context_length(self) -> int | None:
+        length: int | None = (await self._endpoints.served(self._model)).get("max_model_len")
+        return length
 
     async def _sample(self, messages: list[Message], fields: dict[str, Any], context: int | None) -> list[Response]:
         body = {name: value for name, value in fields.items() if value is not None}
@@ -148,6 +167,19 @@ class ServerPolicy:
     def _refuse_too_long(self, prompt_tokens: int, context: int | None) -> None:
         if context is not None and prompt_tokens + self._max_tokens > context:
             raise PromptTooLong(f"{prompt_tokens} prompt and {self._max_tokens} response tokens, context {context}")
+
+
+def served_model(model: str, folder: str | PathLike[str], told: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings "model" and "served" of a model at a server: the fingerprint is that of the folder that the server
+    names as its root, if that is a folder here too, else of `folder`.
+    """
+    root = told.get("root")
+    here = isinstance(root, str) and Path(root).is_dir()
+    identity = of_checkpoint(str(root) if here else folder)
+    return {
+        "model": {**identity, "name": model},
+        "served": {name: value for name, value in told.items() if not (name == "root" and here)},
+    }
 
 
 def load_tokenizer(folder: str | PathLike[str]) -> Tokenizer:

@@ -37,7 +37,7 @@ class Prompt:
         missing = [entry for entry in (*_MACROS, "multi_turn") if not hasattr(module, entry)]
         if missing:
             raise UserError(name, f"lacks {', '.join(missing)}", "define it as in prompts/full.jinja")
-        self.name = name
+        self.name, self.source = name, source
         self.multi_turn = bool(vars(module)["multi_turn"])
         system, self._user, self._response = (cast(Callable[..., str], getattr(module, macro)) for macro in _MACROS)
         self._system = str(system()).strip()

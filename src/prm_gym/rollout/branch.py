@@ -28,8 +28,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
+from prm_gym import provenance
 from prm_gym.envs.games import Game
 from prm_gym.errors import UserError
+from prm_gym.fingerprint import of_games
 from prm_gym.rollout.play import Environment, Failed, Plan, hash_id, hash_seed
 from prm_gym.rollout.progress import Monitor, Summary
 from prm_gym.rollout.run import (
@@ -119,8 +121,11 @@ async def branch(
         raise UserError(out, "is a folder of parents too", "name another output folder")
     settings = {
         "kind": "branch",
+        "policy": await policy.settings(),
         "policy_id": policy.policy_id,
-        "proposals": None if proposals is None else proposals.policy_id,
+        "proposals": None if proposals is None else await proposals.settings(),
+        "parents": [provenance.identity(folder) for folder in folders],
+        "games": of_games(games),
         "iteration": iteration,
         "seed": seed,
         "max_episode_steps": max_episode_steps,

@@ -17,6 +17,7 @@ from typing import Any
 
 from prm_gym.envs.games import Game
 from prm_gym.errors import UserError
+from prm_gym.fingerprint import of_games
 from prm_gym.rollout.play import Environment, Plan, hash_id, hash_seed
 from prm_gym.rollout.progress import Monitor, Summary
 from prm_gym.rollout.run import alfworld, check, claim_folder, execute, run_and_close
@@ -65,7 +66,9 @@ async def collect(
     drawn = draw_games(games, seed, max_games)
     settings = {
         "kind": "collect",
+        "policy": await policy.settings(),
         "policy_id": policy.policy_id,
+        "games": of_games(games),
         "iteration": iteration,
         "seed": seed,
         "max_episode_steps": max_episode_steps,

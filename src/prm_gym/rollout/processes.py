@@ -17,9 +17,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from threading import Thread
 
+from prm_gym import provenance
 from prm_gym.errors import UserError
 from prm_gym.rollout.progress import Summary
-from prm_gym.rollout.run import SETTINGS
 from prm_gym.store import EpisodeWriter, read_episodes
 
 Share = tuple[int, int]  # (i, n): the i-th of n shares
@@ -65,7 +65,7 @@ def _gather(shares: list[Path], out: Path) -> None:
             for episode in read_episodes(share) if any(share.glob("*.parquet")) else ():
                 if episode.episode_id not in writer.finished:
                     writer.add(episode)
-    shutil.copyfile(shares[0] / SETTINGS, out / SETTINGS)
+    shutil.copyfile(shares[0] / provenance.FILE, out / provenance.FILE)
     for name in {file.name for share in shares for file in share.glob("*.jsonl")}:  # metrics, failures, branch points
         logs = [share / name for share in shares if (share / name).exists()]
         (out / name).write_bytes(b"".join(log.read_bytes() for log in logs))

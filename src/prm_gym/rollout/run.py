@@ -4,9 +4,9 @@
 No task waits for another: while one awaits its policy, the event loop steps the others. Beside the store's parts the
 folder holds
 
-    rollout.json    the settings; a second run with others is refused, with the same ones it goes on
-    failures.jsonl  what failed in the last run, with stop reason and text; the next run tries it again
-    metrics.jsonl   see `progress`
+    provenance.json  the settings; a second run with others is refused, with the same ones it goes on
+    failures.jsonl   what failed in the last run, with stop reason and text; the next run tries it again
+    metrics.jsonl    see `progress`
 
 A failed episode is not in the store: it is not whole, and its return is unknown.
 """
@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from prm_gym import provenance
 from prm_gym.envs.alfworld import ALFWorldEnv
 from prm_gym.envs.games import Game
 from prm_gym.errors import UserError
@@ -29,7 +29,6 @@ from prm_gym.rollout.progress import Monitor
 from prm_gym.store import EpisodeWriter
 from prm_gym.types import Policy
 
-SETTINGS = "rollout.json"
 FAILURES = "failures.jsonl"
 FEWEST_TO_JUDGE = 20  # a share of failures says nothing before that many episodes
 
@@ -163,20 +162,6 @@ def check(counts: Mapping[str, int | None], max_failed_share: float) -> None:
 
 
 def claim_folder(out: Path, settings: Mapping[str, Any]) -> None:
-    """Write `settings` into a new folder, or check that an old one was begun with the same. Raises `UserError`."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Begin the folder with `settings`, or check that it was begun with the same. Raises `UserError`."""
+    provenance.claim(out, settings)
     (out / FAILURES).unlink(missing_ok=True)
-    file = out / SETTINGS
-    if not file.exists():
-        partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps(settings, indent=1) + "\n", "utf-8")
-        os.replace(partial, file)
-        return
-    try:
-        before = dict(json.loads(file.read_text("utf-8")))
-    except (ValueError, TypeError) as error:
-        raise UserError(file, f"not a JSON object ({error})", "name another output folder") from error
-    for name, value in json.loads(json.dumps(settings)).items():
-        if before.get(name) != value:
-            problem = f"the folder was begun with {before.get(name)!r}, this command says {value!r}"
-            raise UserError(file, problem, "use the same settings to go on, or another output folder", field=name)
