@@ -1,0 +1,48 @@
+"""`prm-gym COMMAND`: games, compile, rollout, label, evaluate, report, iter, host, doctor; a module for each.
+
+A command's module has `add`, which declares its flags, and `run`, which reads them. `playing` holds the flags of the
+commands that play games, `parser` the argument parser of them all. The library is imported when a command runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from prm_gym.cli import compile, doctor, evaluate, games, host, iterate, label, report, rollout
+from prm_gym.cli.parser import Parser
+from prm_gym.errors import UserError
+
+_COMMANDS = (games, compile, rollout, label, evaluate, report, iterate, host, doctor)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit status: 2 for input that cannot be used, 130 for Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    try:
+        run: Callable[[argparse.Namespace], None] = options.run
+        run(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if error.errno is None:
+            raise
+        print(
+            f"error: {error.filename or 'disk'}: {error.strerror}; check the path, its rights and free space",
+            file=sys.stderr,
+        )
+        return 2
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="prm-gym", description="Stage 1 of AgentPRM and InversePRM, and its hosts.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in _COMMANDS:
+        command.add(commands)
+    return parser

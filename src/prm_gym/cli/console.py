@@ -1,0 +1,5 @@
+"""Where commands print their results."""
+
+from rich.console import Console
+
+console = Console()

@@ -1,0 +1,26 @@
+"""`prm-gym report`: one HTML page about runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from prm_gym.cli.console import console
+from prm_gym.cli.parser import Commands, add_command
+
+
+def add(commands: Commands) -> None:
+    command = add_command(commands, "report", "What runs achieved, as one HTML file.")
+    command.set_defaults(run=run)
+    command.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    command.add_argument("--out", type=Path, help="default: report.html in the first run")
+    command.add_argument("--episodes", type=int, default=12, help="to read, of each evaluation; default: 12")
+
+
+def run(options: argparse.Namespace) -> None:
+    from prm_gym.report import write
+
+    out = options.out or options.runs[0] / "report.html"
+    for note in write(options.runs, out, episodes=options.episodes):
+        console.print(note, highlight=False)
+    console.print(f"{out}: {out.stat().st_size / 1e6:.1f} MB", highlight=False)
