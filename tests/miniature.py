@@ -24,7 +24,7 @@ def write_miniature(folder: Path, *, recipe: str = "embedded", processes: int = 
     values["labels"] = {"kind": "monte_carlo", "prompts": {"size": 20}}
     values["quality"] = {"games": 2, "branches": values["branches"]}
     values["stages"]["processes"] = 1
-    values["evaluation"].update(games=3, best_of=2)
+    values["evaluation"].update(games=3, best_of=[2, {"n": 2, "weight": 1, "among": "admissible"}])
     (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
     for file in folder.glob("*.yaml"):
         if file.name == "recipe.yaml":

@@ -12,6 +12,7 @@ from miniature import write_miniature
 from prm_gym import stage
 from prm_gym.errors import UserError
 from prm_gym.iterate import Run
+from prm_gym.store import read_episodes
 
 for package in ("alfworld", "trl"):
     pytest.importorskip(package, reason=f"needs the extra '{package}'")
@@ -44,10 +45,20 @@ def test_results_hold_every_policy_and_best_of_n(run: Path) -> None:
         ("pi_0", None, "policy"),
         ("pi_1", None, "policy"),
         ("pi_1", "Q_0", "best_of_2"),
+        ("pi_1", "Q_0", "best_of_2_weight1_admissible"),
         ("pi_2", None, "policy"),
         ("pi_2", "Q_1", "best_of_2"),
+        ("pi_2", "Q_1", "best_of_2_weight1_admissible"),
     ]
     assert all(entry["games"] == 3 and entry["split"] == "valid_unseen" for entry in results)
+
+
+def test_each_way_of_best_of_n_keeps_its_own_episodes(run: Path) -> None:
+    policies = {"best_of_2": "best_of_2(pi_1)", "best_of_2_weight1_admissible": "best_of_2_weight1_admissible(pi_1)"}
+    for mode, policy in policies.items():
+        episodes = list(read_episodes(run / "iter1" / "eval" / f"pi_1_{mode}" / "episodes"))
+        assert {episode.policy_id for episode in episodes} == {policy}
+        assert all(turn.logprob is not None for episode in episodes for turn in episode.turns[:-1])
 
 
 def test_policies_differ_and_the_run_folder_can_be_moved(run: Path) -> None:

@@ -58,6 +58,16 @@ def test_every_yaml_opens_with_its_launch_command(folder: Path) -> None:
         ("labels.options", {"min_visit": 2}, r"labels.options.min_visit: unknown key; did you mean 'min_visits'\?"),
         ("labels.prompts", {"szie": 2}, r"labels.prompts.szie: unknown key; did you mean 'size'\?"),
         ("stages.prm", "none.yaml", "stages.prm: no file 'none.yaml' beside it"),
+        ("evaluation.best_of", 0, r"evaluation.best_of\[0\].n: must be at least 1, got 0"),
+        (
+            "evaluation.best_of",
+            [4, {"n": 4, "wieght": 1}],
+            r"best_of\[1\].wieght: unknown key; did you mean 'weight'\?",
+        ),
+        ("evaluation.best_of", {"n": 4, "weight": -1}, r"best_of\[0\].weight: must be a number from 0 on, got -1.0"),
+        ("evaluation.best_of", {"n": 4, "among": "some"}, r"best_of\[0\].among: must be all or admissible, got 'some'"),
+        ("evaluation.best_of", [{"n": 4}, 2, 4], "evaluation.best_of: best_of_4 stands there twice; remove one"),
+        ("evaluation.best_of", "four", r"evaluation.best_of\[0\]: must be a mapping"),
         ("start.demonstrations", None, "start: neither a model nor demonstrations"),
         ("sampling.temperature", None, "sampling.temperature: missing; add it"),
     ],
@@ -74,6 +84,21 @@ def test_pretraining_wants_a_model_from_scratch(tmp_path: Path) -> None:
     (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(UserError, match=r"start\.pretraining: no model to pretrain; give `scratch` with its sizes"):
         recipe.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("given", "modes"),
+    [
+        (None, []),
+        (1, []),
+        (16, ["best_of_16"]),
+        ({"n": 16, "weight": 1}, ["best_of_16_weight1"]),
+        ([{"n": 1}, 4, {"n": 4, "among": "admissible"}], ["best_of_1", "best_of_4", "best_of_4_admissible"]),
+    ],
+)
+def test_best_of_n_is_an_integer_a_choice_or_several(given: Any, modes: list[str], tmp_path: Path) -> None:
+    loaded = recipe.load(changed(tmp_path, "evaluation.best_of", given))
+    assert [choice.mode for choice in loaded.evaluation.best_of] == modes
 
 
 def test_placeholders() -> None:

@@ -92,6 +92,11 @@ def add_result(path: Path, result: dict[str, Any], *, keep_larger: bool = False)
     write_json(path, [*(entry for entry in results if entry not in same), result])
 
 
+def name(policy: str, mode: str, prm: str | None) -> str:
+    """`pi_1` of mode `policy`, else with all that its mode says: `Bo16_weight1(pi_1, Q_0)`."""
+    return policy if mode == "policy" else f"Bo{mode.removeprefix('best_of_')}({policy}, {prm})"
+
+
 def table(results: Iterable[dict[str, Any]]) -> Table:
     """A terminal table: success in % with its interval, mean actions, and success by task type. All numbers are there
     in 80 columns: a long policy's name goes on in the next line.
@@ -102,13 +107,10 @@ def table(results: Iterable[dict[str, Any]]) -> Table:
     for column in ("Games", "All %", "95%", "Actions", *TASK_TYPES.values()):
         out.add_column(column, justify="right", no_wrap=True)
     for entry in results:
-        name = entry["policy"]
-        if entry["mode"].startswith("best_of_"):
-            name = f"Bo{entry['mode'].removeprefix('best_of_')}({name}, {entry['prm']})"
         by_type = entry["by_task_type"]
         low, high = entry["ci95"]
         out.add_row(
-            f"{name} {entry['split']}",
+            f"{name(entry['policy'], entry['mode'], entry['prm'])} {entry['split']}",
             str(entry["games"]),
             f"{100 * entry['success']:.1f}",
             f"{100 * low:.0f}-{100 * high:.0f}",

@@ -30,6 +30,7 @@ from prm_gym.config import read_yaml
 from prm_gym.errors import UserError
 from prm_gym.hosts.open_instruct.values import check_value_model, value_function
 from prm_gym.players import Players
+from prm_gym.policies.best_of_n import BestOf
 from prm_gym.recipe import Demonstrations, label_function
 from prm_gym.stage import Stage
 
@@ -61,7 +62,7 @@ class Run(Players):
             self._prompts(),
             self._train("online_dpo", "policy", self.recipe.stages.online_dpo),
             self.evaluation(self.n),
-            *([self.evaluation(self.n, best_of=best_of)] if (best_of := self.recipe.evaluation.best_of) > 1 else []),
+            *(self.evaluation(self.n, best_of=choice) for choice in self.recipe.evaluation.best_of),
         ]
 
     # --- before the first iteration ---------------------------------------------------------------------------------
@@ -290,19 +291,21 @@ class Run(Players):
         self,
         n: int,
         *,
-        best_of: int | None = None,
+        best_of: BestOf | int | None = None,
         step: int | None = None,
         games: int | None = None,
         split: str | None = None,
     ) -> Stage:
-        """Success of pi_n, or of BoN(pi_n, Q) with this iteration's Q, into results.json.
+        """Success of pi_n, or of BoN(pi_n, Q) with this iteration's Q, into results.json; an integer N is short for
+        `BestOf(N)`.
 
         `step` takes the checkpoint of that training step in place of pi_n; `games` and `split` take the place of the
         recipe's. Of fewer games than an entry of results.json has, nothing goes there.
         """
         e, r = self.recipe.evaluation, self.recipe
         e = replace(e, games=games or e.games, split=split or e.split)
-        mode = "policy" if best_of is None else f"best_of_{best_of}"
+        choice = BestOf(best_of) if isinstance(best_of, int) else best_of
+        mode = choice.mode if choice else "policy"
         name = f"pi_{n}" if step is None else f"pi_{n}/checkpoint-{step}"
         other = [
             str(value)
@@ -310,24 +313,26 @@ class Run(Players):
             if value not in (None, usual)
         ]
         out = self.iter / "eval" / "_".join([name.replace("/checkpoint", ""), mode, *other])
-        temperature = e.temperature if best_of is None else e.best_of_temperature
+        temperature = e.best_of_temperature if choice else e.temperature
 
         def make() -> dict[str, Any]:
             from prm_gym.store import read_episodes
 
             sampler = self.sampler(n, temperature, self.policy(n, step))
-            policy = sampler if best_of is None else partial(self.best_of, sampler, best_of)
+            policy = partial(self.best_of, sampler, choice) if choice else sampler
             chosen = self.games(e.split, e.games)
             self.collect(chosen, policy, out / "episodes", max_games=e.games, iteration=n, seed=e.seed)
             episodes = read_episodes(out / "episodes")
-            q = None if best_of is None else f"Q_{self.n - 1}"
+            q = f"Q_{self.n - 1}" if choice else None
             result = evaluate.summarise(episodes, policy=name, prm=q, mode=mode, split=e.split, seed=e.seed)
             evaluate.add_result(self.root / "results.json", result, keep_larger=True)
             return {"success": result["success"]}
 
         settings: dict[str, Any] = {"games": e.games, "split": e.split, "temperature": temperature, "seed": e.seed}
-        settings |= {"best_of": best_of, "prompt": r.prompt, "max_episode_steps": r.max_episode_steps}
-        title = f"evaluation of {name}" if best_of is None else f"evaluation of Bo{best_of}({name}, Q_{self.n - 1})"
+        settings |= {"best_of": choice and choice.n, "prompt": r.prompt, "max_episode_steps": r.max_episode_steps}
+        if choice and choice != BestOf(choice.n):  # not of plain Q, which folders made before there was a choice hold
+            settings |= {"weight": choice.weight, "among": choice.among}
+        title = f"evaluation of {evaluate.name(name, mode, f'Q_{self.n - 1}')}"
         return Stage(title, out, settings, make)
 
 

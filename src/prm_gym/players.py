@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from prm_gym.recipe import Branches, Recipe
 
 if TYPE_CHECKING:
     from prm_gym.envs.games import Game
+    from prm_gym.policies.best_of_n import BestOf
     from prm_gym.policies.prm import PRMScorer
     from prm_gym.rollout import Summary
     from prm_gym.types import Policy
@@ -90,11 +91,11 @@ class Players:
 
         return PRMScorer(self.iter / "prm", prompt=self.recipe.prompt, max_batch=self.recipe.sampling.max_batch)
 
-    def best_of(self, sampler: Callable[[], Policy], n: int) -> Policy:
-        """Best of `n` by Q_{n-1}."""
+    def best_of(self, sampler: Callable[[], Policy], choice: BestOf) -> Policy:
+        """Best of N by Q_{n-1}, as `choice` says."""
         from prm_gym.policies.best_of_n import BestOfN
 
-        return BestOfN(sampler(), self.scorer(), n)
+        return BestOfN(sampler(), self.scorer(), **asdict(choice))
 
     def collect(self, games: list[Game], policy: Callable[[], Policy], out: Path, **options: Any) -> dict[str, Any]:
         """Rollouts by what `policy` makes into `out`, in as many processes as the recipe says; the counts."""

@@ -11,7 +11,8 @@ of each kind of artefact:
     episodes     {"kind": "collect" or "branch", "policy": Policy.settings, "policy_id", "games", "iteration", "seed",
                  "max_episode_steps"}; of branches also "parents", "proposals" and how states and actions are chosen
     policy       {"kind": "expert" | "random" | "transformers" | "server" | "best_of_n", ...} with, as they apply,
-                 "model", "prompt", "temperature", "max_new_tokens"; of best-of-N "n", "policy", "scorer"
+                 "model", "prompt", "temperature", "max_new_tokens"; of best-of-N "n", "weight", "among", "policy",
+                 "scorer"
     labels       {"kind": "labels", "label", the label's arguments by name}, folders among them as {"name",
                  "fingerprint", "settings" of the folder or null}; of `inverse` also "policy"
     weights      {"kind": "training", "stage", "host", "config", "inputs", "trained_for"}

@@ -18,6 +18,7 @@ from typing import Any
 from prm_gym.config import build, check_keys, read_yaml
 from prm_gym.errors import UserError
 from prm_gym.labels import KINDS
+from prm_gym.policies.best_of_n import BestOf
 
 _PLACE = re.compile(r"\{(run|iter|iter-1)\}")
 
@@ -127,12 +128,14 @@ class Quality:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Success of pi_{n-1}, pi_n and, with `best_of` > 1, BoN(pi_n, Q_{n-1}) on `games` of `split`."""
+    """Success of pi_n, and of BoN(pi_n, Q_{n-1}) in each of the ways of `best_of`, on `games` of `split`. In the file
+    `best_of` may be one way, such as {n: 16, weight: 1, among: admissible}, or an integer n (1: none) for {n: n}.
+    """
 
     games: int
     split: str = "valid_unseen"
     temperature: float = 0.3
-    best_of: int = 1
+    best_of: list[BestOf] = field(default_factory=list)
     best_of_temperature: float = 0.7
     seed: int = 0
 
@@ -170,7 +173,7 @@ class Recipe:
 def load(folder: str | PathLike[str]) -> Recipe:
     """The recipe in `folder`. Raises `UserError` for the first key, value or file that is wrong."""
     path = Path(folder) / "recipe.yaml"
-    recipe = build(Recipe, read_yaml(path), path)
+    recipe = build(Recipe, _best_of_listed(read_yaml(path)), path)
     if recipe.host not in ("trl", "open-instruct"):
         raise UserError(path, f"unknown host '{recipe.host}'", "say trl or open-instruct", field="host")
     if not 0 < recipe.gamma <= 1:
@@ -180,6 +183,11 @@ def load(folder: str | PathLike[str]) -> Recipe:
         raise UserError(path, problem, "give `model`, or `demonstrations` and `sft`", field="start")
     if recipe.start.pretraining is not None and recipe.start.scratch is None:
         raise UserError(path, "no model to pretrain", "give `scratch` with its sizes", field="start.pretraining")
+    for i, choice in enumerate(recipe.evaluation.best_of):
+        choice.check(path, f"evaluation.best_of[{i}].")
+        if choice in recipe.evaluation.best_of[:i]:
+            problem = f"{choice.mode} stands there twice"
+            raise UserError(path, problem, "remove one", field="evaluation.best_of")
     for name, kind, options in (
         ("labels.options", recipe.labels.kind, recipe.labels.options),
         ("labels.prompts", "prompts", recipe.labels.prompts),
@@ -200,6 +208,16 @@ def load(folder: str | PathLike[str]) -> Recipe:
         if file is not None and not (Path(folder) / file).is_file():
             raise UserError(path, f"no file '{file}' beside it", "add it or correct the name", field=name)
     return recipe
+
+
+def _best_of_listed(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a recipe with `evaluation.best_of` as the list that it may be short for."""
+    evaluation = values.get("evaluation")
+    if not isinstance(evaluation, dict) or "best_of" not in evaluation:
+        return values
+    given = evaluation["best_of"]
+    ways = [{"n": way} if type(way) is int else way for way in (given if isinstance(given, list) else [given])]
+    return {**values, "evaluation": {**evaluation, "best_of": [] if type(given) is int and given == 1 else ways}}
 
 
 def label_function(kind: str) -> Callable[..., Any]:

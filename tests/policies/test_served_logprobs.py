@@ -26,16 +26,19 @@ RETURNED = {
     "raw_logprobs": lambda temperature: log_softmax(LOGITS),
     "processed_logprobs": lambda temperature: log_softmax(LOGITS / (temperature or 1)),
     "raw_logits": lambda temperature: LOGITS,
+    "processed_logits": lambda temperature: LOGITS / (temperature or 1),
+    "cut to one token": lambda temperature: np.where(LOGITS.max(-1, keepdims=True) > LOGITS, -9999.0, 0.0),
+    "uniform": lambda temperature: np.full_like(LOGITS, -np.log(4)),
 }
 
 
-def server(mode, refuse_far=False):
+def server(mode, only_default=False):
     """Answers as vLLM does in its `--logprobs-mode`."""
 
     async def handle(request):
         body = request.body
-        if refuse_far and body["temperature"] > 2:
-            return Reply(400, {"message": "temperature must be between 0 and 2"})
+        if body["temperature"] > 2 or (only_default and body["temperature"] != 0.5):
+            return Reply(400, {"message": "temperature must be in [0, 2]"})
         values = RETURNED[mode](body["temperature"])[: body["max_tokens"]]
         returned = {
             "token_logprobs": [float(row[token]) for row, token in zip(values, SAMPLED, strict=False)],
@@ -85,9 +88,14 @@ def test_what_is_sampled_at_temperature_0_is_certain():
     assert (response.logprob, response.sampling_logprob) == (pytest.approx(expected(1)), 0.0)
 
 
-@pytest.mark.parametrize("handler", [server("raw_logits"), server("raw_logprobs", refuse_far=True)])
-def test_values_that_cannot_be_told_are_not_kept(handler):
-    [response], _ = ask(handler, temperature=0.5)
+@pytest.mark.parametrize("mode", ["raw_logits", "processed_logits", "cut to one token", "uniform"])
+def test_values_that_are_no_log_probabilities_or_cannot_be_told_are_not_kept(mode):
+    [response], _ = ask(server(mode), temperature=0.5)
+    assert (response.logprob, response.sampling_logprob) == (None, None)
+
+
+def test_a_server_that_refuses_the_question_still_samples():
+    [response], _ = ask(server("raw_logprobs", only_default=True), temperature=0.5)
     assert (response.logprob, response.sampling_logprob) == (None, None)
     assert response.action == "look"
 

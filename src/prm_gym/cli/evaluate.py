@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 
 from prm_gym.cli.console import console
 from prm_gym.cli.parser import Commands, add_command
 from prm_gym.cli.playing import add_playing, find, make_policy
+from prm_gym.errors import UserError
+from prm_gym.policies.best_of_n import AMONG, BestOf, BestOfN
 
 
 def add(commands: Commands) -> None:
@@ -16,23 +19,25 @@ def add(commands: Commands) -> None:
     add_playing(command)
     command.add_argument("--out", type=Path, required=True, help="folder for the episodes and results.json")
     command.add_argument("--prm", type=Path, help="a PRM checkpoint, for best-of-N")
-    command.add_argument("--best-of", type=int, default=16)
+    command.add_argument("--best-of", type=int, metavar="N", help="responses to choose from; default: 16")
+    command.add_argument(
+        "--weight", type=float, metavar="W", help="choose by logit Q + W log pi(a|s); default: 0, Q alone"
+    )
+    command.add_argument("--among", choices=AMONG, help="the actions to choose from; default: all")
 
 
 def run(options: argparse.Namespace) -> None:
     from prm_gym import evaluate, rollout
     from prm_gym.store import read_episodes
 
+    choice = _best_of(options)
     policy, mode = make_policy(options), "policy"
     name = policy.policy_id
-    if options.prm is not None:
-        from prm_gym.policies.best_of_n import BestOfN
+    if choice is not None:
         from prm_gym.policies.prm import PRMScorer
 
-        policy, mode = (
-            BestOfN(policy, PRMScorer(options.prm, prompt=options.prompt), options.best_of),
-            f"best_of_{options.best_of}",
-        )
+        scorer = PRMScorer(options.prm, prompt=options.prompt)
+        policy, mode = BestOfN(policy, scorer, **asdict(choice)), choice.mode
     episodes = options.out / f"{name.replace('/', '_')}_{mode}_{options.split}_{options.seed}"
     rollout.rollout(
         find(options),
@@ -49,3 +54,17 @@ def run(options: argparse.Namespace) -> None:
     )
     evaluate.add_result(options.out / "results.json", result)
     console.print(evaluate.table(evaluate.read_results(options.out / "results.json")))
+
+
+def _best_of(options: argparse.Namespace) -> BestOf | None:
+    """The best-of-N that the options ask for, None without a PRM."""
+    given = {"n": options.best_of, "weight": options.weight, "among": options.among}
+    given = {field: value for field, value in given.items() if value is not None}
+    if options.prm is None:
+        if given:
+            remedy = "name its folder, or leave out --best-of, --weight and --among"
+            raise UserError("--prm", "best-of-N needs a PRM to choose by", remedy)
+        return None
+    choice = BestOf(**given)
+    choice.check("--best-of")
+    return choice

@@ -1,61 +1,142 @@
-"""Best-of-N: the policy proposes, a scorer of Q(s, a) chooses.
+"""Best-of-N: the policy proposes, Q(s, a) of a process reward model chooses.
 
-This is how the paper reads a process reward model at test time: BoN(pi, Q).
+Among the different actions of N responses the chosen one is
+
+    argmax_a Q(s, a)                                weight 0: how the paper reads Q at test time, BoN(pi, Q)
+    argmax_a logit Q(s, a) + weight * log pi(a|s)   weight > 0
+
+A maximum over a Q with errors picks its errors, most of all at actions that the policy, and so Q's training data,
+rarely takes. The second line weighs against that. It is the likeliest action under pi(a|s) exp(logit Q(s, a) / weight),
+the optimum of the paper's Eq. 3 (expected reward less beta times the KL divergence from pi) at one state with logit Q
+as the reward and beta = weight. logit Q is the raw score of the PRM's head, which Stage 3 maximises too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+import re
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass
+from os import PathLike
+from typing import Any
+
+import numpy as np
 
 from prm_gym.errors import UserError
+from prm_gym.policies.scorer import Scorer
 from prm_gym.types import Policy, Response, State
 
+AMONG = ("all", "admissible")
+_MODE = re.compile(r"best_of_(\d+)(?:_weight([\d.e+-]+))?(_admissible)?")
 
-class Scorer(Protocol):
-    """Says how good actions are: Q(s, a), higher is better. Any number of `score` calls may be under way at once."""
 
-    async def settings(self) -> dict[str, Any]:
-        """All that its scores depend on, as JSON values (see `provenance`)."""
-        ...
+@dataclass(frozen=True)
+class BestOf:
+    """How one of `n` responses is chosen: `weight` of log pi(a|s) beside logit Q, `among` all actions or only the
+    admissible ones (all of them where none is).
+    """
 
-    async def score(self, pairs: Sequence[tuple[State, Response]]) -> list[float]: ...
+    n: int = 16
+    weight: float = 0.0
+    among: str = "all"
 
-    async def close(self) -> None: ...
+    @property
+    def mode(self) -> str:
+        """The name in results.json, by all that defines it: `best_of_16`, `best_of_16_weight1_admissible`."""
+        weight = f"_weight{repr(float(self.weight)).removesuffix('.0')}" if self.weight else ""
+        return f"best_of_{self.n}{weight}{'_admissible' if self.among == 'admissible' else ''}"
+
+    @classmethod
+    def of_mode(cls, mode: str) -> BestOf | None:
+        """The choice that `mode` names; None for another mode, such as `policy`."""
+        match = _MODE.fullmatch(mode)
+        return match and cls(int(match[1]), float(match[2] or 0), "admissible" if match[3] else "all")
+
+    def check(self, where: str | PathLike[str], prefix: str = "") -> None:
+        """Raise `UserError` for the first value out of range; `prefix` comes before its name in `where`."""
+        if self.n < 1:
+            raise UserError(where, f"must be at least 1, got {self.n}", "say how many responses", field=f"{prefix}n")
+        if not 0 <= self.weight < math.inf:
+            problem = f"must be a number from 0 on, got {self.weight}"
+            raise UserError(where, problem, "say 0 for Q alone", field=f"{prefix}weight")
+        if self.among not in AMONG:
+            problem = f"must be all or admissible, got '{self.among}'"
+            raise UserError(where, problem, "correct it", field=f"{prefix}among")
 
 
 class BestOfN:
-    """Samples `n` responses of `policy` and gives the one whose action `scorer` likes best.
+    """Samples `n` responses of `policy` and gives the one whose action is best by `scorer`, as `BestOf` says.
 
     Of responses with the same environment action the first sampled stands for all, so no action is scored twice; of
-    equal scores the first sampled wins.
+    equally good ones the first sampled wins. Its log-probability is that under `policy`.
     """
 
-    def __init__(self, policy: Policy, scorer: Scorer, n: int = 16, *, policy_id: str | None = None) -> None:
-        if n < 1:
-            raise UserError("n", f"{n} is not a positive number", "say 1 or more")
-        self.policy_id = f"best_of_{n}({policy.policy_id})" if policy_id is None else policy_id
-        self._policy, self._scorer, self._n = policy, scorer, n
+    def __init__(
+        self,
+        policy: Policy,
+        scorer: Scorer,
+        n: int = 16,
+        *,
+        weight: float = 0.0,
+        among: str = "all",
+        policy_id: str | None = None,
+    ) -> None:
+        self._choice = BestOf(n, weight, among)
+        self._choice.check("best of N")
+        self.policy_id = f"{self._choice.mode}({policy.policy_id})" if policy_id is None else policy_id
+        self._policy, self._scorer = policy, scorer
 
     async def settings(self) -> dict[str, Any]:
         policy, scorer = await self._policy.settings(), await self._scorer.settings()
-        return {"kind": "best_of_n", "n": self._n, "policy": policy, "scorer": scorer}
+        return {"kind": "best_of_n", **asdict(self._choice), "policy": policy, "scorer": scorer}
 
     async def act(self, state: State, *, n: int = 1, seed: int = 0) -> list[Response]:
         """`n` choices, each the best of a draw of its own (servers give sample i of a draw the seed `seed` + i)."""
-        return list(await asyncio.gather(*(self._choose(state, seed + draw * self._n) for draw in range(n))))
+        draws = (self._choose(state, seed + draw * self._choice.n) for draw in range(n))
+        return list(await asyncio.gather(*draws))
 
     async def close(self) -> None:
         await self._policy.close()
         await self._scorer.close()
 
     async def _choose(self, state: State, seed: int) -> Response:
-        candidates: dict[str, Response] = {}
-        for response in await self._policy.act(state, n=self._n, seed=seed):
-            candidates.setdefault(response.action, response)
-        different = list(candidates.values())
-        if len(different) == 1:
-            return different[0]
-        scores = await self._scorer.score([(state, response) for response in different])
-        return different[max(range(len(different)), key=scores.__getitem__)]
+        responses = await self._policy.act(state, n=self._choice.n, seed=seed)
+        different: dict[str, Response] = {}
+        for response in responses:
+            different.setdefault(response.action, response)
+        if self._choice.among == "admissible":
+            commands = set(state.admissible_commands or ())
+            admissible = {action: response for action, response in different.items() if action.strip() in commands}
+            different = admissible or different
+        candidates = list(different.values())
+        if len(candidates) == 1:
+            return candidates[0]
+        values = await self._scorer.logits([(state, response) for response in candidates])
+        if self._choice.weight:
+            log_pi = action_logprobs(responses)
+            values = [
+                logit + self._choice.weight * log_pi[response.action]
+                for logit, response in zip(values, candidates, strict=True)
+            ]
+        return candidates[max(range(len(candidates)), key=values.__getitem__)]
+
+
+def action_logprobs(responses: Sequence[Response]) -> dict[str, float]:
+    """Estimate log pi(a|s), in nats, of each environment action among responses sampled at one state.
+
+    pi(a|s) is the sum of pi(y|s) over all texts y that say a. Where responses are the action alone, the different
+    texts sampled are nearly all of that sum: the estimate is the log-sum-exp of their log-probabilities at
+    temperature 1. Where a response reasons first, the sum runs over every possible reasoning, and those sampled are
+    next to nothing of it; there, and where a log-probability is unknown, it is the log of the action's share of the
+    samples, which estimates pi at the sampling temperature.
+    """
+    if any(response.reason or response.logprob is None for response in responses):
+        shares = Counter(response.action for response in responses)
+        return {action: math.log(count / len(responses)) for action, count in shares.items()}
+    texts: dict[str, dict[object, float]] = defaultdict(dict)
+    for response in responses:
+        assert response.logprob is not None
+        texts[response.action][response.token_ids or response.text] = response.logprob
+    return {action: float(np.logaddexp.reduce(list(of.values()))) for action, of in texts.items()}

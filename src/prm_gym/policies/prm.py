@@ -1,4 +1,4 @@
-"""Q(s, a) of a process reward model in this process: sigmoid of the one logit of a sequence classifier.
+"""Q(s, a) of a process reward model in this process: a sequence classifier with one output, which is logit Q.
 
 The model reads the ids it was trained on: the chat template applied to the prompt's messages and the response as the
 assistant's, without a generation prompt. The logit is read at the last token, which is where transformers'
@@ -24,13 +24,14 @@ from prm_gym.fingerprint import of_checkpoint, of_prompt
 from prm_gym.policies.batching import Batcher
 from prm_gym.policies.checkpoint import encode_chat, load_checkpoint
 from prm_gym.policies.kv_slots import Tokens
+from prm_gym.policies.scorer import Scorer, sigmoid
 from prm_gym.policies.slot_model import SlotModel
 from prm_gym.types import Message, PromptTooLong, Response, State
 
 Item = TypeVar("Item")
 
 
-class PRMScorer:
+class PRMScorer(Scorer):
     """Scores responses with the one-logit classifier in the folder `model`.
 
     `prompt` must be the template of the policy's data. `max_batch` sequences are scored together; what they share
@@ -67,21 +68,21 @@ class PRMScorer:
             max_length=self._max_length,
             memory_bytes=cache_bytes,
         )
-        self._turn = Lock()  # the model serves `score`'s thread and `score_messages`' caller
-        self._batcher: Batcher[Tokens, float] = Batcher(self._score_ids, max_batch=max_batch, name="prm")
+        self._turn = Lock()  # the model serves `logits`' thread and `score_messages`' caller
+        self._batcher: Batcher[Tokens, float] = Batcher(self._logits_of, max_batch=max_batch, name="prm")
 
     async def settings(self) -> dict[str, Any]:
         return self._settings
 
-    async def score(self, pairs: Sequence[tuple[State, Response]]) -> list[float]:
-        """Q(s, a) in [0, 1] of each pair. Calls under way at once are batched. Raises `PromptTooLong` if a pair is
-        over the model's context."""
+    async def logits(self, pairs: Sequence[tuple[State, Response]]) -> list[float]:
+        """logit Q(s, a) of each pair, the model's output. Calls under way at once are batched. Raises `PromptTooLong`
+        if a pair is over the model's context."""
         texts = [self._encode([*self._prompt.messages(s), _assistant(a.text)]) for s, a in pairs]
         return list(await asyncio.gather(*map(self._batcher.submit, texts)))
 
     def score_messages(self, chats: Sequence[Sequence[Message]]) -> list[float]:
         """Q in [0, 1] of each chat that ends with the assistant's message, in order. Raises `PromptTooLong`."""
-        return self._score_ids([self._encode(chat) for chat in chats])
+        return [sigmoid(logit) for logit in self._logits_of([self._encode(chat) for chat in chats])]
 
     async def close(self) -> None:
         """Wait for what is under way and end the worker thread."""
@@ -93,9 +94,9 @@ class PRMScorer:
             raise PromptTooLong(f"{len(ids)} tokens of prompt and response, context {self._max_length}")
         return ids
 
-    def _score_ids(self, texts: Sequence[Tokens]) -> list[float]:
+    def _logits_of(self, texts: Sequence[Tokens]) -> list[float]:
         """Texts with a common beginning are neighbours in lexical order: what neighbours share is computed first."""
-        scores = np.zeros(len(texts))
+        found = np.zeros(len(texts))
         lexical = sorted(range(len(texts)), key=lambda i: texts[i].astype(">i4").tobytes())
         with self._turn:
             for block in _chunks(lexical, self._max_batch):
@@ -103,8 +104,8 @@ class PRMScorer:
                     self._model.outputs(stems)
                 rows = sorted(block, key=lambda i: len(texts[i]))
                 logits = self._model.outputs([texts[i] for i in rows])
-                scores[rows] = torch.sigmoid(logits.float()).squeeze(1).cpu().numpy()
-        return [float(score) for score in scores]
+                found[rows] = logits.float().squeeze(1).cpu().numpy()
+        return [float(logit) for logit in found]
 
 
 def _assistant(text: str) -> Message:

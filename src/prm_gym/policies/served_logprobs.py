@@ -2,8 +2,9 @@
 
 Servers differ. vLLM returns log softmax(logits) by default, whatever the temperature; with
 `--logprobs-mode processed_logprobs`, and with other servers, they are of the distribution that was sampled from, after
-temperature and top-p. No answer says which. So one token is asked for twice, at two temperatures far apart: values that
-do not move are of temperature 1. Values that are no log-probabilities (vLLM's `raw_logits`) are told by their sum.
+temperature and top-p. No answer says which. So one token is asked for twice, at temperatures 1 and 2: differences
+between the log-probabilities of tokens shrink to a half if the temperature counts, and stay if it does not. Values that
+are no log-probabilities (vLLM's `raw_logits`) are told by their sum.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from typing import Any
 
 from prm_gym.policies.endpoints import Endpoints, RequestFailed
 
-_FAR = (1.0, 100.0)  # at the second any model is close to uniform, if the temperature counts
+_TEMPERATURES = 1.0, 2.0  # most servers accept up to 2
 _TOP = 5
-_ALIKE = 0.1  # nats; half-precision logits differ by a few hundredths between two calls
+_HALFWAY = 0.75  # between a spread that halves and one that stays
+_LEAST_SPREAD = 0.2  # nats; of half-precision logits a smaller one may be rounding
+_CLAMPED = -1000.0  # vLLM says -9999 for a token that top-p has cut off
 
 
 class Scale(Enum):
@@ -30,16 +33,20 @@ class Scale(Enum):
 
 async def find_scale(endpoints: Endpoints, fields: Mapping[str, Any], prompt: list[int]) -> Scale:
     """Which of them the servers return for requests with `fields` on /completions; two requests of one token."""
-    body = {**fields, "prompt": prompt, "n": 1, "max_tokens": 1, "logprobs": _TOP}
+    body = {**fields, "prompt": prompt, "n": 1, "max_tokens": 1, "top_p": 1.0, "logprobs": _TOP}
+    body["return_tokens_as_token_ids"] = True  # vLLM; two tokens may have the same text
     try:
         plain, flat = [
-            _largest(await endpoints.post("/completions", {**body, "temperature": temperature})) for temperature in _FAR
+            _first_token(await endpoints.post("/completions", {**body, "temperature": temperature}))
+            for temperature in _TEMPERATURES
         ]
-    except (RequestFailed, KeyError, TypeError, ValueError, IndexError):
+    except (RequestFailed, KeyError, TypeError, ValueError, IndexError, AttributeError):
         return Scale.UNKNOWN
-    if plain > 0 or flat > 0:
+    both = plain.keys() & flat.keys()
+    spread = _spread([plain[token] for token in both])
+    if spread < _LEAST_SPREAD or any(sum(map(math.exp, values.values())) > 1.01 for values in (plain, flat)):
         return Scale.UNKNOWN
-    return Scale.RAW if abs(plain - flat) < _ALIKE else Scale.SAMPLED
+    return Scale.RAW if _spread([flat[token] for token in both]) > _HALFWAY * spread else Scale.SAMPLED
 
 
 def returned_logprob(choice: Mapping[str, Any]) -> float | None:
@@ -62,7 +69,11 @@ def by_temperature(returned: float | None, scale: Scale, temperature: float) -> 
     return returned if scale is Scale.RAW else None, 0.0 if temperature == 0 else sampled
 
 
-def _largest(answer: Mapping[str, Any]) -> float:
-    """The largest of the values at the first token; positive if they are no log-probabilities."""
-    values = [float(value) for value in answer["choices"][0]["logprobs"]["top_logprobs"][0].values()]
-    return max(values) if sum(map(math.exp, values)) < 1.01 else math.inf
+def _first_token(answer: Mapping[str, Any]) -> dict[str, float]:
+    """The returned values of the likeliest tokens, of a continuation of one token."""
+    values = answer["choices"][0]["logprobs"]["top_logprobs"][0]
+    return {token: float(value) for token, value in values.items() if value > _CLAMPED}
+
+
+def _spread(values: list[float]) -> float:
+    return max(values, default=0.0) - min(values, default=0.0)

@@ -1,14 +1,13 @@
 """Q(s, a) of a process reward model that is served as a one-logit classifier (vLLM's /classify).
 
 The text is made into ids here, as `policies.prm` does: the chat of the state and the response, without a generation
-prompt. The logit is asked for and its sigmoid taken here, because what servers do by default with one logit differs,
-and a softmax over one class is 1 for every input: a server that insists on that is refused.
+prompt. The logit is asked for, because what servers do by default with one logit differs, and a softmax over one class
+is 1 for every input: a server that insists on that is refused.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Sequence
 from os import PathLike
 from typing import Any
@@ -17,11 +16,12 @@ from prm_gym import prompts
 from prm_gym.errors import UserError
 from prm_gym.fingerprint import of_prompt
 from prm_gym.policies.endpoints import Endpoints, RequestFailed
+from prm_gym.policies.scorer import Scorer
 from prm_gym.policies.server import Tokenizer, chat_ids, load_tokenizer, served_model
 from prm_gym.types import Message, Response, State
 
 
-class ServedPRMScorer:
+class ServedPRMScorer(Scorer):
     """Scores responses with the classifier `model` at the servers `base_urls` (with or without a final /v1).
 
     `tokenizer` is the model's own, or its folder; `prompt` the template of its training data; the other options are
@@ -60,8 +60,8 @@ class ServedPRMScorer:
         """The model and the prompt, by the folder of its tokenizer if that was named."""
         return {"kind": "server", **served_model(self._model, self._folder, {}), "prompt": of_prompt(self._prompt)}
 
-    async def score(self, pairs: Sequence[tuple[State, Response]]) -> list[float]:
-        """Q(s, a) in [0, 1] of each pair. Raises as `Endpoints.post`."""
+    async def logits(self, pairs: Sequence[tuple[State, Response]]) -> list[float]:
+        """logit Q(s, a) of each pair. Raises as `Endpoints.post`."""
         texts = []
         for state, response in pairs:
             answer: Message = {"role": "assistant", "content": response.text}
@@ -69,14 +69,14 @@ class ServedPRMScorer:
             texts.append(chat_ids(self._tokenizer, chat, add_generation_prompt=False))
         if not self._trusted:
             await self._refuse_softmax(texts[0])
-        return [_sigmoid(logit) for logit in await self._logits(texts, activate=False)]
+        return await self._classified(texts, activate=False)
 
     async def close(self) -> None:
         await self._endpoints.close()
 
     async def _refuse_softmax(self, text: list[int]) -> None:
         """Ask with and without the activation: a server that says 1 both times applies a softmax whatever is asked."""
-        both = await asyncio.gather(*(self._logits([text], activate=activate) for activate in (False, True)))
+        both = await asyncio.gather(*(self._classified([text], activate=activate) for activate in (False, True)))
         if both == [[1.0], [1.0]]:
             raise UserError(
                 self._model,
@@ -85,7 +85,7 @@ class ServedPRMScorer:
             )
         self._trusted = True
 
-    async def _logits(self, texts: list[list[int]], *, activate: bool) -> list[float]:
+    async def _classified(self, texts: list[list[int]], *, activate: bool) -> list[float]:
         body = {"model": self._model, "input": texts, "use_activation": activate}
         answer = await self._endpoints.post("/classify", body)
         try:
@@ -96,7 +96,3 @@ class ServedPRMScorer:
         if len(logits) != len(texts):
             raise UserError(self._model, f"gave {len(logits)} scores for {len(texts)} texts", "serve a one-logit model")
         return logits
-
-
-def _sigmoid(logit: float) -> float:
-    return 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))

@@ -12,6 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from prm_gym.policies.best_of_n import BestOf
 from prm_gym.report import names
 from prm_gym.report.svg import (
     BOTTOM,
@@ -41,15 +42,18 @@ _INTERVAL = ("success %", "95%")
 
 
 def learning_curves(run: dict[str, Any]) -> Iterator[Figure]:
-    """Success of pi_n against n, one figure a split with two policies or more; the largest best-of-N beside it."""
+    """Success of pi_n against n, one figure a split with two policies or more; beside it the largest best-of-N of each
+    rule of choice.
+    """
     for split, entries in _by_split(run["results"]):
-        alone = _of_iterations(entries, None)
+        alone = _of_iterations(entries, "policy")
         if len(alone) < 2:
             continue
-        largest = max((n for e in entries if (n := names.best_of(e["mode"]))), default=None)
         lines = [("policy", alone)]
-        if largest and (best := _of_iterations(entries, largest)):
-            lines.append((f"best of {largest}", best))
+        largest = {names.rule(of): of for of in sorted(_choices(entries), key=lambda of: of.n)}
+        for rule, choice in sorted(largest.items()):
+            if best := _of_iterations(entries, choice.mode):
+                lines.append((f"best of {choice.n}{rule}", best))
         x = Scale(alone[0][0], alone[-1][0], LEFT + 22, END - _LABELS)
         y, ticks = _success_axis(e for _, curve in lines for _, e in curve)
         marks = _success_frame(y, ticks)
@@ -74,24 +78,24 @@ def learning_curves(run: dict[str, Any]) -> Iterator[Figure]:
 
 
 def best_of_n_curves(run: dict[str, Any]) -> Iterator[Figure]:
-    """Success of BoN(pi, Q) against N, a line a policy, for the policies that were evaluated at two N or more."""
+    """Success of BoN(pi, Q) against N, a line a policy and rule of choice, where there are two N or more."""
     for split, entries in _by_split(run["results"]):
-        curves: dict[tuple[str, str | None], list[tuple[int, Any]]] = defaultdict(list)
+        curves: dict[tuple[str, str | None, str], list[tuple[int, Any]]] = defaultdict(list)
         for e in entries:
-            if (n := names.best_of(e["mode"])) is not None:
-                curves[e["policy"], e["prm"]].append((n, e))
+            if choice := names.best_of(e["mode"]):
+                curves[e["policy"], e["prm"], names.rule(choice)].append((choice.n, e))
         curves = {key: sorted(of, key=_first) for key, of in curves.items() if len(of) >= 2}
         if not curves:
             continue
         alone = {e["policy"]: e for e in entries if e["mode"] == "policy"}
         all_n = sorted({n for of in curves.values() for n, _ in of})
         x = Scale(all_n[0], all_n[-1], LEFT + 14, END - _LABELS, log=True)
-        drawn = [e for of in curves.values() for _, e in of] + [alone[p] for p, _ in curves if p in alone]
+        drawn = [e for of in curves.values() for _, e in of] + [alone[p] for p, *_ in curves if p in alone]
         y, ticks = _success_axis(drawn)
         marks = _success_frame(y, ticks)
         marks += x_axis(x, [(n, str(n)) for n in all_n], BASE, "N, responses to choose from", END)
         ends = []
-        for at, ((policy, prm), of) in enumerate(curves.items()):
+        for at, ((policy, prm, rule), of) in enumerate(curves.items()):
             css, shift = names.accent(policy), 3.0 * (at - (len(curves) - 1) / 2)
             if policy in alone:
                 reference = y(alone[policy]["success"])
@@ -101,8 +105,8 @@ def best_of_n_curves(run: dict[str, Any]) -> Iterator[Figure]:
                 marks.append(whisker(x(n) + shift, y(e["ci95"][0]), y(e["ci95"][1]), css))
                 marks.append(dot(x(n) + shift, y(e["success"]), css, _said(e), 3.5))
             by = f", {names.pretty(prm)}" if prm else ""
-            ends.append((x(of[-1][0]) + shift, y(of[-1][1]["success"]), f"{names.pretty(policy)}{by}", css))
-        dotted = "; dotted, the policy alone" if any(policy in alone for policy, _ in curves) else ""
+            ends.append((x(of[-1][0]) + shift, y(of[-1][1]["success"]), f"{names.pretty(policy)}{by}{rule}", css))
+        dotted = "; dotted, the policy alone" if any(policy in alone for policy, *_ in curves) else ""
         yield {
             "title": f"Best of N, {split}",
             "note": f"Success when Q chooses among N responses{dotted}.",
@@ -177,9 +181,13 @@ def _by_split(entries: Iterable[dict[str, Any]]) -> Iterator[tuple[str, list[dic
     yield from splits.items()
 
 
-def _of_iterations(entries: Iterable[dict[str, Any]], n: int | None) -> list[tuple[int, dict[str, Any]]]:
-    """(iteration, entry) of pi_0, pi_1, ... alone (`n` None) or at best-of-n, in order; of two PRMs the later."""
-    of = {i: e for e in entries if names.best_of(e["mode"]) == n and (i := names.index(e["policy"])) is not None}
+def _choices(entries: Iterable[dict[str, Any]]) -> list[BestOf]:
+    return [choice for e in entries if (choice := names.best_of(e["mode"]))]
+
+
+def _of_iterations(entries: Iterable[dict[str, Any]], mode: str) -> list[tuple[int, dict[str, Any]]]:
+    """(iteration, entry) of pi_0, pi_1, ... in `mode`, in order; of two PRMs the later."""
+    of = {i: e for e in entries if e["mode"] == mode and (i := names.index(e["policy"])) is not None}
     return sorted(of.items(), key=_first)
 
 

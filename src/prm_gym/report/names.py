@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from prm_gym.evaluate import TASK_TYPES
+from prm_gym.policies.best_of_n import BestOf
 
 DASH = "\N{EN DASH}"
 ACCENTS = 6  # classes p0..p5 in page.css; pi_6 has the colour of pi_1 again, pi_0 its own alone
@@ -32,19 +33,24 @@ def accent(policy: str) -> str:
     return "other" if n is None else "p0" if n == 0 else f"p{(n - 1) % (ACCENTS - 1) + 1}"
 
 
-def best_of(mode: str) -> int | None:
-    """N of `best_of_N`; None for the policy alone."""
-    n = mode.removeprefix("best_of_")
-    return int(n) if n != mode and n.isdigit() else None
+def best_of(mode: str) -> BestOf | None:
+    """What a mode of best-of-N says; None for the policy alone."""
+    return BestOf.of_mode(mode)
+
+
+def rule(choice: BestOf) -> str:
+    """How best-of-N chooses where it is not by Q alone among all: `, weight 1, admissible`."""
+    weight = f", weight {choice.weight:g}" if choice.weight else ""
+    return weight + (", admissible" if choice.among == "admissible" else "")
 
 
 def label(entry: dict[str, Any]) -> str:
-    """A row's name: `π₁`, or `π₁, best of 4 by Q₀`."""
-    n = best_of(entry["mode"])
-    if n is None:
-        return pretty(entry["policy"])
+    """A row's name: `π₁`, or `π₁, best of 4 by Q₀`, with the weight and `admissible` where they are of its mode."""
+    choice, policy = best_of(entry["mode"]), pretty(entry["policy"])
+    if choice is None:
+        return policy if entry["mode"] == "policy" else f"{policy}, {entry['mode']}"
     by = f" by {pretty(entry['prm'])}" if entry.get("prm") else ""
-    return f"{pretty(entry['policy'])}, best of {n}{by}"
+    return f"{policy}, best of {choice.n}{by}{rule(choice)}"
 
 
 def task_type(kind: str) -> str:

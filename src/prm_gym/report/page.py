@@ -82,15 +82,20 @@ def _for_page(episode: dict[str, Any]) -> dict[str, Any]:
 
 
 def _headline(run: dict[str, Any]) -> dict[str, Any] | None:
-    """The first policy, the last, and the last at its largest N, on the split of the headline."""
+    """The first policy, the last, and the last at its largest N, by plain Q if it was, on the split of the headline."""
     splits = [entry["split"] for entry in run["results"]]
     if not splits:
         return None
     split = _PRIMARY if _PRIMARY in splits else splits[-1]
     entries = [entry for entry in run["results"] if entry["split"] == split]
 
-    def order(entry: dict[str, Any]) -> tuple[int, int]:
-        return names.index(entry["policy"]) or 0, names.best_of(entry["mode"]) or 0
+    def order(entry: dict[str, Any]) -> tuple[int, int, bool]:
+        choice = names.best_of(entry["mode"])
+        return (
+            names.index(entry["policy"]) or 0,
+            choice.n if choice else 0,
+            choice is not None and not names.rule(choice),
+        )
 
     alone = sorted((e for e in entries if e["mode"] == "policy"), key=order)
     chosen = sorted((e for e in entries if e["mode"] != "policy"), key=order)

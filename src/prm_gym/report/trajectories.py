@@ -30,7 +30,7 @@ from prm_gym.types import Episode, PromptTooLong, Response
 if TYPE_CHECKING:
     from prm_gym.prompts import Prompt
 
-_BEST_OF = re.compile(r"(best_of_\d+)\((.*)\)")
+_BEST_OF = re.compile(r"(best_of_[^()]+)\((.*)\)")
 _SCORED_AT_ONCE = 64  # sequences; bounds the memory, whatever the model
 
 

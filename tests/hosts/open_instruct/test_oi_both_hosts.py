@@ -57,13 +57,13 @@ def test_q_reads_the_same_ids_on_both_hosts_and_in_best_of_n(prm: Path, monkeypa
     tokenizer = checks.load_tokenizer(str(prm), None, "model_name_or_path")
     template = prompts.load("compact")
     read: list[list[int]] = []
-    score = PRMScorer._score_ids
+    logits = PRMScorer._logits_of
 
     def spy(self: PRMScorer, texts: Any) -> list[float]:
         read.extend([int(i) for i in ids] for ids in texts)
-        return score(self, texts)
+        return logits(self, texts)
 
-    monkeypatch.setattr(PRMScorer, "_score_ids", spy)
+    monkeypatch.setattr(PRMScorer, "_logits_of", spy)
     scorer = PRMScorer(prm, prompt="compact")
     for state in STATES:
         for text in RESPONSES:

@@ -1,0 +1,36 @@
+"""What chooses among actions: Q(s, a) of a process reward model, in [0, 1], and its logit.
+
+The head of a PRM gives one number per response, its raw score. That is logit Q = log(Q / (1 - Q)); Q itself is its
+sigmoid. The logit orders actions as Q does, also where Q rounds to 0 or 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from prm_gym.types import Response, State
+
+
+class Scorer(Protocol):
+    """Says how good actions are, higher is better. Any number of calls may be under way at once."""
+
+    async def settings(self) -> dict[str, Any]:
+        """All that its scores depend on, as JSON values (see `provenance`)."""
+        ...
+
+    async def logits(self, pairs: Sequence[tuple[State, Response]]) -> list[float]:
+        """logit Q(s, a) of each pair: the raw score, any real number."""
+        ...
+
+    async def score(self, pairs: Sequence[tuple[State, Response]]) -> list[float]:
+        """Q(s, a) in [0, 1] of each pair."""
+        return [sigmoid(logit) for logit in await self.logits(pairs)]
+
+    async def close(self) -> None: ...
+
+
+def sigmoid(logit: float) -> float:
+    """1 / (1 + exp(-logit)), for any float."""
+    return 0.5 * (1 + math.tanh(0.5 * logit))
