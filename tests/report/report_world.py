@@ -10,6 +10,7 @@ from pathlib import Path
 from prm_gym.atomic import write_json
 from prm_gym.evaluate import TASK_TYPES, add_result, summarise
 from prm_gym.labels import monte_carlo
+from prm_gym.policies.best_of_n import BestOf
 from prm_gym.prm_quality import measure
 from prm_gym.store import EpisodeWriter, read_episodes
 from prm_gym.types import Episode, StopReason, Turn
@@ -93,7 +94,7 @@ def make_run(
 def add_evaluation(run: Path, n: int, policy: int, mode: str, *, odd: str = "", seeds=(0,)) -> None:
     for seed in seeds:
         acting = f"pi_{policy}" if mode == "policy" else f"{mode}(pi_{policy})"
-        skill = 0.08 * (policy + 1) + (0 if mode == "policy" else 0.02 * int(mode[8:]) ** 0.5)
+        skill = 0.08 * (policy + 1) + (0 if mode == "policy" else 0.02 * BestOf.of_mode(mode).n ** 0.5)
         episodes = [play(acting, g, skill, seed=seed, odd=odd) for g in range(GAMES)]
         out = run / f"iter{n}" / "eval" / f"pi_{policy}_{mode}" / "episodes"
         if seed == 0:

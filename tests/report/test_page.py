@@ -15,7 +15,7 @@ from report_world import EVIL, add_evaluation, make_run, page_data
 
 from prm_gym.cli import main
 from prm_gym.evaluate import add_result, read_results
-from prm_gym.report import write
+from prm_gym.report import names, write
 from prm_gym.report.page import as_json
 
 
@@ -120,6 +120,27 @@ def test_the_best_of_a_column_is_bold(tmp_path) -> None:
         add_result(run / "results.json", {**entry, "success": share, "actions": actions, "by_task_type": {}})
     write([run], tmp_path / "r.html", episodes=0)
     assert re.findall(r"<b>([\d.]+)</b>(?!<span)", (tmp_path / "r.html").read_text("utf-8")) == ["3.0", "75.0"]
+
+
+def test_every_way_of_best_of_n_has_a_row_a_line_and_episodes_of_its_own(tmp_path) -> None:
+    run = make_run(tmp_path / "run", iterations=2, best_of=(2, 4))
+    for mode in ("best_of_2_weight1", "best_of_4_weight1", "best_of_4_weight0.5_admissible"):
+        add_evaluation(run, 2, 2, mode)
+    write([run], tmp_path / "r.html", episodes=1)
+    page = (tmp_path / "r.html").read_text("utf-8")
+    table = page.partition("<tbody>")[2].partition("</tbody>")[0]
+    rules = ["", ", weight 1", ", weight 0.5, admissible"]
+    for rule in rules:
+        assert table.count(f"π₂, best of 4 by Q₁{rule}</") == 1
+        assert f"best of 4{rule} " in page  # at its own end in the figure of iterations
+    assert all(f">π₂, Q₁{rule}</" in page for rule in rules[:2])  # a line against N: two N or more
+    assert f">π₂, Q₁{rules[2]}</" not in page
+    shown = {episode["policy"] for episode in page_data(page)["episodes"]}
+    assert {f"π₂, best of 4{rule}" for rule in rules} <= shown
+
+
+def test_an_unknown_mode_is_not_taken_for_the_policy_alone() -> None:
+    assert names.label({"policy": "pi_1", "prm": None, "mode": "greedy"}) == "π₁, greedy"
 
 
 def test_the_command_writes_into_the_first_run(tmp_path, capsys) -> None:

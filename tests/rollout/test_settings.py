@@ -110,13 +110,17 @@ def test_other_games_are_refused(begun: Path, games) -> None:
         play(begun, policy(), games)
 
 
-def test_another_prm_or_n_is_refused(tmp_path: Path) -> None:
-    def best_of(n: int, prm: Path):
-        return BestOfN(policy(), PRMScorer(prm, prompt="compact", max_batch=8), n, policy_id="best")
+def test_another_prm_or_choice_is_refused(tmp_path: Path) -> None:
+    def best_of(n: int, prm: Path, **choice):
+        return BestOfN(policy(), PRMScorer(prm, prompt="compact", max_batch=8), n, policy_id="best", **choice)
 
     play(tmp_path / "out", best_of(2, classifier()))
     with pytest.raises(UserError, match=r"policy.n: begun with 2, this command says 3"):
         play(tmp_path / "out", best_of(3, classifier()))
+    with pytest.raises(UserError, match=r"policy.weight: begun with 0.0, this command says 1.0"):
+        play(tmp_path / "out", best_of(2, classifier(), weight=1.0))
+    with pytest.raises(UserError, match=r"policy.among: begun with 'all', this command says 'admissible'"):
+        play(tmp_path / "out", best_of(2, classifier(), among="admissible"))
     with pytest.raises(UserError, match=r"policy.scorer.model: begun with"):
         play(tmp_path / "out", best_of(2, step(classifier(), tmp_path / "prm")))
 

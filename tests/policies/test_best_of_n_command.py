@@ -1,0 +1,55 @@
+"""`prm-gym evaluate` with a PRM: what is chosen how is a row and a folder of its own."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytest.importorskip("alfworld")
+pytest.importorskip("transformers")
+
+from tiny_models import classifier
+
+from prm_gym.cli import main
+
+
+@pytest.fixture(scope="module")
+def games(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("games") / "g"
+    assert main(["games", str(folder), "--split", "valid_seen=2", "--seed", "3"]) == 0
+    return folder
+
+
+def evaluate(games, out, *options):
+    shared = ["--split", "valid_seen", "--policy", "random", "--prompt", "compact", "--max-episode-steps", "2"]
+    return main(["evaluate", "--games", str(games), "--out", str(out), *shared, *options])
+
+
+def test_each_way_of_choosing_has_its_own_row(games, tmp_path):
+    prm = ["--prm", str(classifier()), "--best-of", "3"]
+    for options in ([], prm, [*prm, "--weight", "1"], [*prm, "--weight", "0.5", "--among", "admissible"]):
+        assert evaluate(games, tmp_path, *options) == 0
+    rows = json.loads((tmp_path / "results.json").read_text())
+    modes = ["policy", "best_of_3", "best_of_3_weight1", "best_of_3_weight0.5_admissible"]
+    assert [(row["mode"], row["prm"]) for row in rows] == [
+        (mode, None if mode == "policy" else str(classifier())) for mode in modes
+    ]
+    assert sorted(folder.name for folder in tmp_path.iterdir() if folder.is_dir()) == sorted(
+        f"random_{mode}_valid_seen_0" for mode in modes
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--weight", "1"], "--prm: best-of-N needs a PRM to choose by; name its folder, or leave out"),
+        (["--best-of", "4"], "--prm: best-of-N needs a PRM"),
+        (["--prm", "q", "--best-of", "0"], "--best-of: n: must be at least 1, got 0"),
+        (["--prm", "q", "--weight", "-2"], "--best-of: weight: must be a number from 0 on, got -2.0"),
+    ],
+)
+def test_what_cannot_be_chosen_by_is_one_line_before_anything_is_played(games, tmp_path, capsys, options, message):
+    assert evaluate(games, tmp_path, *options) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
