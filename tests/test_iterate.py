@@ -12,6 +12,7 @@ from miniature import write_miniature
 from prm_gym import stage
 from prm_gym.errors import UserError
 from prm_gym.iterate import Run
+from prm_gym.policies.best_of_n import BestOf
 from prm_gym.store import read_episodes
 
 for package in ("alfworld", "trl"):
@@ -51,6 +52,16 @@ def test_results_hold_every_policy_and_best_of_n(run: Path) -> None:
         ("pi_2", "Q_1", "best_of_2_weight1_admissible"),
     ]
     assert all(entry["games"] == 3 and entry["split"] == "valid_unseen" for entry in results)
+
+
+def test_plain_best_of_n_has_the_settings_of_folders_made_before_there_was_a_choice(miniature: Path) -> None:
+    iteration = Run(miniature, Path("runs/x"), 1)
+    plain, weighted = (iteration.evaluation(1, best_of=choice) for choice in (BestOf(2), BestOf(2, 1.0)))
+    assert plain.settings == iteration.evaluation(1, best_of=2).settings
+    assert plain.settings["best_of"] == 2
+    assert not {"weight", "among"} & plain.settings.keys()
+    assert weighted.settings == {**plain.settings, "weight": 1.0, "among": "all"}
+    assert plain.name == "evaluation of Bo2(pi_1, Q_0)"
 
 
 def test_each_way_of_best_of_n_keeps_its_own_episodes(run: Path) -> None:

@@ -330,7 +330,7 @@ class Run(Players):
 
         settings: dict[str, Any] = {"games": e.games, "split": e.split, "temperature": temperature, "seed": e.seed}
         settings |= {"best_of": choice and choice.n, "prompt": r.prompt, "max_episode_steps": r.max_episode_steps}
-        if choice and choice != BestOf(choice.n):  # not of plain Q, which folders made before there was a choice hold
+        if choice and choice != BestOf(choice.n):  # older run folders know plain Q alone, without these keys
             settings |= {"weight": choice.weight, "among": choice.among}
         title = f"evaluation of {evaluate.name(name, mode, f'Q_{self.n - 1}')}"
         return Stage(title, out, settings, make)

@@ -129,7 +129,7 @@ class Quality:
 @dataclass(frozen=True)
 class Evaluation:
     """Success of pi_n, and of BoN(pi_n, Q_{n-1}) in each of the ways of `best_of`, on `games` of `split`. In the file
-    `best_of` may be one way, such as {n: 16, weight: 1, among: admissible}, or an integer n (1: none) for {n: n}.
+    `best_of` may also be one way, such as {n: 16, weight: 1, among: admissible}, or an integer n for {n: n} (1: none).
     """
 
     games: int

@@ -72,8 +72,8 @@ class State:
 class Response:
     """One sampled response of a policy at a state. Token ids are those sampled, where the policy knows them.
 
-    `logprob` is the log-probability of the sampled tokens, the end-of-turn token included, at temperature 1;
-    `sampling_logprob` that under the distribution they were sampled from. In nats, None where unknown.
+    `logprob` is the log-probability of the sampled tokens, the end-of-turn token included, at temperature 1, and
+    `sampling_logprob` the one under the distribution they were sampled from. Both are in nats, None if unknown.
     """
 
     text: str

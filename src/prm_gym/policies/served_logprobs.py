@@ -1,10 +1,10 @@
-"""What the log-probabilities that a server returns are log-probabilities of, found by asking.
+"""Log-probabilities returned by a server: their sum, and the distribution they belong to.
 
-Servers differ. vLLM returns log softmax(logits) by default, whatever the temperature; with
-`--logprobs-mode processed_logprobs`, and with other servers, they are of the distribution that was sampled from, after
-temperature and top-p. No answer says which. So one token is asked for twice, at temperatures 1 and 2: differences
-between the log-probabilities of tokens shrink to a half if the temperature counts, and stay if it does not. Values that
-are no log-probabilities (vLLM's `raw_logits`) are told by their sum.
+Servers differ, and no answer names the distribution. vLLM returns log softmax(logits) by default, whatever the
+temperature. With `--logprobs-mode processed_logprobs`, and with other servers, the values belong to the distribution
+sampled from, after temperature and top-p. `find_scale` therefore asks for one token twice, at temperatures 1 and 2:
+differences between the log-probabilities of tokens halve if the temperature counts, and stay if it does not. Logits
+(vLLM's `raw_logits`) are recognised because their exponentials sum to more than 1.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from prm_gym.policies.endpoints import Endpoints, RequestFailed
 _TEMPERATURES = 1.0, 2.0  # most servers accept up to 2
 _TOP = 5
 _HALFWAY = 0.75  # between a spread that halves and one that stays
-_LEAST_SPREAD = 0.2  # nats; of half-precision logits a smaller one may be rounding
-_CLAMPED = -1000.0  # vLLM says -9999 for a token that top-p has cut off
+_LEAST_SPREAD = 0.2  # nats; a smaller one may be rounding of half-precision logits
+_CLAMPED = -1000.0  # vLLM returns -9999 for a token removed by top-p
 
 
 class Scale(Enum):
-    """The distribution of which a server returns log-probabilities."""
+    """The distribution that a server's log-probabilities belong to."""
 
     RAW = "softmax(logits): temperature 1"
-    SAMPLED = "the distribution that was sampled from"
-    UNKNOWN = "neither can be told"
+    SAMPLED = "the distribution sampled from"
+    UNKNOWN = "unknown"
 
 
 async def find_scale(endpoints: Endpoints, fields: Mapping[str, Any], prompt: list[int]) -> Scale:
-    """Which of them the servers return for requests with `fields` on /completions; two requests of one token."""
+    """The scale of the servers' answers to requests with `fields` on /completions. Sends two requests of one token."""
     body = {**fields, "prompt": prompt, "n": 1, "max_tokens": 1, "top_p": 1.0, "logprobs": _TOP}
     body["return_tokens_as_token_ids"] = True  # vLLM; two tokens may have the same text
     try:
@@ -60,10 +60,10 @@ def returned_logprob(choice: Mapping[str, Any]) -> float | None:
 
 
 def by_temperature(returned: float | None, scale: Scale, temperature: float) -> tuple[float | None, float | None]:
-    """(`Response.logprob`, `Response.sampling_logprob`) as far as they are known from what a server `returned`.
+    """(`Response.logprob`, `Response.sampling_logprob`), each None unless the `returned` sum gives it.
 
-    A server may cut the distribution (top-p) without being told to, so of `RAW` values the second is unknown even at
-    temperature 1. What is sampled at temperature 0 is certain.
+    `RAW` values never give the second, not even at temperature 1: the server may truncate the distribution (top-p) by
+    its own defaults. At temperature 0 sampling is certain and the second is 0.
     """
     sampled = returned if scale is Scale.SAMPLED else None
     return returned if scale is Scale.RAW else None, 0.0 if temperature == 0 else sampled

@@ -2,8 +2,8 @@
 
 With a `tokenizer` the prompt is made into token ids here and sent as such to /completions, so that nothing is
 tokenised twice and the server adds no second BOS; the ids sampled come back where the server can give them (vLLM:
-`return_token_ids`), and so do the log-probabilities of the sampled tokens; `served_logprobs` finds out at which
-temperature. A server that reads more or fewer prompt tokens than were sent is refused.
+`return_token_ids`), and so do the log-probabilities of the sampled tokens (see `served_logprobs` for their
+temperature). A server that reads more or fewer prompt tokens than were sent is refused.
 Without a tokenizer the messages go to /chat/completions, with nothing but standard fields: API models.
 
 Left out: streaming, tools, log-probabilities of API models.
@@ -159,7 +159,7 @@ class ServerPolicy:
         ]
 
     async def _returned(self, body: dict[str, Any], prompt: list[int]) -> Scale:
-        """Of which distribution the servers return log-probabilities; asked once."""
+        """The distribution that the servers' log-probabilities belong to; asked once."""
         if self._scale is None:
             self._scale = asyncio.ensure_future(find_scale(self._endpoints, body, prompt))
         return await asyncio.shield(self._scale)
