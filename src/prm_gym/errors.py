@@ -1,26 +1,40 @@
 """The one exception a user is meant to see: a single line that names file, field and remedy.
 
-`prm_gym.cli` prints it without a traceback and exits with status 2; everything else is a bug and keeps its traceback.
+The library names its parameters in it (`max_games`); `prm_gym.cli` replaces them by its flags (`--max-games`), prints
+the line without a traceback and exits with status 2. Everything else is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
 from os import PathLike
+
+INT32, INT64 = 2**31 - 1, 2**63 - 1  # the largest turn, iteration or count, and the largest seed
 
 
 class UserError(Exception):
-    """Input that cannot be used. `where` is the file (or folder, or flag), `field` the entry in it if any."""
+    """Input that cannot be used. `where` is the parameter, file or folder, `field` the entry in it if any."""
 
     def __init__(self, where: str | PathLike[str], problem: str, remedy: str, *, field: str | None = None) -> None:
-        place = f"{where}: {field}" if field else f"{where}"
-        super().__init__(f"{place}: {problem}; {remedy}")
+        super().__init__(where, problem, remedy)
+        self.where, self.problem, self.remedy, self.field = where, problem, remedy, field
 
-    def __reduce__(self) -> tuple[Callable[[str], UserError], tuple[str]]:
-        return _said, (str(self),)  # so that it comes back from another process
+    def __str__(self) -> str:
+        place = f"{self.where}: {self.field}" if self.field else f"{self.where}"
+        return f"{place}: {self.problem}; {self.remedy}"
+
+    def __reduce__(self) -> tuple[Callable[..., UserError], tuple[str | PathLike[str], str, str]]:
+        return partial(UserError, field=self.field), (self.where, self.problem, self.remedy)
 
 
-def _said(text: str) -> UserError:
-    error = UserError.__new__(UserError)
-    Exception.__init__(error, text)
-    return error
+def check_range(
+    name: str, value: float, *, above: float = -math.inf, least: float = -math.inf, most: float = math.inf
+) -> None:
+    """Raise `UserError` for parameter `name` unless above < value and least <= value <= most. NaN is never in range."""
+    if above < value and least <= value <= most:
+        return
+    bounds = [f"above {above}"] if above > -math.inf else [f"at least {least}"] if least > -math.inf else []
+    bounds += [f"at most {most}"] if most < INT32 or (most < math.inf and not value <= most) else []
+    raise UserError(name, f"got {value}", f"must be {' and '.join(bounds)}")

@@ -106,13 +106,13 @@ def test_values_that_are_no_values_are_refused(tmp_path: Path) -> None:
     monte_carlo.label([folder], tmp_path / "mc", prompt=plain)
     (tmp_path / "empty").mkdir()
     for options, problem in (
-        ({}, "one source"),
-        ({"values": tmp_path / "empty", "value_fn": lambda p: []}, "one source"),
+        ({}, "neither is given"),
+        ({"values": tmp_path / "empty", "value_fn": lambda p: []}, "both are given"),
         ({"values": tmp_path / "empty"}, "no value dataset"),
         ({"value_fn": lambda p: [-2.5] * len(p)}, "outside"),
         ({"value_fn": lambda p: [float("nan")] * len(p)}, "outside"),
         ({"value_fn": lambda p: [0.5]}, "1 values for"),
-        ({"value_fn": lambda p: [0.5] * len(p), "alpha": 1.5}, "out of range"),
+        ({"value_fn": lambda p: [0.5] * len(p), "alpha": 1.5}, "alpha: got 1.5; must be at least 0 and at most 1"),
     ):
         with pytest.raises(UserError, match=problem):
             shaping.label([folder], tmp_path / "out", prompt=plain, **options)  # type: ignore[arg-type]

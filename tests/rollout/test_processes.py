@@ -105,5 +105,5 @@ def test_an_error_of_a_share_is_raised_as_it_was(tmp_path):
 
 
 def test_no_process_is_an_error(tmp_path):
-    with pytest.raises(UserError, match="processes: 0 is not a positive number"):
+    with pytest.raises(UserError, match="processes: got 0; must be at least 1"):
         in_processes(collect, tmp_path, 0)

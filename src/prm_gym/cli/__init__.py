@@ -7,12 +7,16 @@ commands that play games, `parser` the argument parser of them all. The library 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
+import prm_gym
 from prm_gym.cli import compile, doctor, evaluate, games, host, iterate, label, report, rollout
-from prm_gym.cli.parser import Parser
+from prm_gym.cli.parser import Parser, add_verbose, named_as_flags
 from prm_gym.errors import UserError
+from prm_gym.quiet import hush
 
 _COMMANDS = (games, compile, rollout, label, evaluate, report, iterate, host, doctor)
 
@@ -20,11 +24,17 @@ _COMMANDS = (games, compile, rollout, label, evaluate, report, iterate, host, do
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status: 2 for input that cannot be used, 130 for Ctrl-C."""
     options = _parser().parse_args(arguments)
+    if options.verbose:
+        logging.basicConfig(level=logging.INFO)
+    else:
+        hush()
     try:
         run: Callable[[argparse.Namespace], None] = options.run
         run(options)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if options.verbose:
+            traceback.print_exc()
+        print(f"error: {named_as_flags(error, options.parser.flags)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
@@ -32,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno is None:
             raise
+        if options.verbose:
+            traceback.print_exc()
         print(
             f"error: {error.filename or 'disk'}: {error.strerror}; check the path, its rights and free space",
             file=sys.stderr,
@@ -42,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> Parser:
     parser = Parser(prog="prm-gym", description="Stage 1 of AgentPRM and InversePRM, and its hosts.")
+    parser.add_argument("--version", action="version", version=f"prm-gym {prm_gym.__version__}")
+    add_verbose(parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in _COMMANDS:
         command.add(commands)

@@ -18,6 +18,7 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--split", default="train=200,valid_seen=50,valid_unseen=50", help="train=N,valid_seen=N,valid_unseen=N"
     )
+    command.flags["splits"] = "--split"
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--workers", type=int, default=1)
 

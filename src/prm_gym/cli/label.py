@@ -49,6 +49,7 @@ def _add_kind(kinds: Commands, kind: str) -> None:
         command.add_argument("--max-new-tokens", type=int, default=256)
     if kind == "shaping":
         command.add_argument("--value-model", type=Path, metavar="DIR", help="V_mu, trained with the loss `value`")
+        command.flags["values"] = "--values, --value-model"
 
     def run(options: argparse.Namespace) -> None:
         chosen = {name: getattr(options, name) for name in names}

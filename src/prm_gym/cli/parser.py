@@ -1,16 +1,47 @@
-"""The argument parser of every command."""
+"""The argument parser of every command: help that says all defaults, and errors in one line."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any, TypeAlias
+from difflib import get_close_matches
+from typing import Any, NoReturn, TypeAlias
+
+from prm_gym.errors import UserError
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Says the default of every flag that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.nargs == 0 or action.default in (None, ()) or "default:" in (action.help or ""):
+            return action.help
+        return super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
-    """Flags are written out in full: an abbreviation would change its meaning when a flag is added."""
+    """Flags are written out in full: an abbreviation would change its meaning when a flag is added.
+
+    `flags` says how the command line spells each parameter: {"max_games": "--max-games"}.
+    """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(allow_abbrev=False, **options)
+        self.flags: dict[str, str] = {}
+        super().__init__(**{"allow_abbrev": False, "formatter_class": _Help, **options})
+
+    def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
+        action = super().add_argument(*names, **options)
+        self.flags[action.dest] = action.option_strings[-1] if action.option_strings else str(action.metavar)
+        return action
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:  # told here, where the command's flags are known
+            near = get_close_matches(unknown[0].partition("=")[0], self.flags.values(), 1)
+            self.error(f"{unknown[0]}: not known here" + (f"; the nearest is {near[0]}" if near else ""))
+        return found, unknown
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message.removeprefix('argument ')}; see `{self.prog} -h`\n")
 
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
@@ -18,4 +49,19 @@ Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 def add_command(commands: Commands, name: str, text: str, **options: Any) -> Parser:
     """A command's parser; `text` is its line in the list of commands and, by default, the head of its own help."""
-    return commands.add_parser(name, help=text, **{"description": text, **options})
+    command = commands.add_parser(name, help=text, **{"description": text, **options})
+    command.set_defaults(parser=command)
+    add_verbose(command, default=argparse.SUPPRESS)  # -v may stand before the command or behind it
+    return command
+
+
+def add_verbose(parser: Parser, default: Any = False) -> None:
+    text = "show tracebacks, and the logs and progress bars of the libraries"
+    parser.add_argument("-v", "--verbose", action="store_true", default=default, help=text)
+
+
+def named_as_flags(error: UserError, flags: dict[str, str]) -> UserError:
+    """The same error with the command line's flag in place of the parameter that the library names."""
+    if isinstance(error.where, str) and error.where in flags:
+        return UserError(flags[error.where], error.problem, error.remedy, field=error.field)
+    return error

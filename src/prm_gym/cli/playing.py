@@ -24,6 +24,7 @@ def add_playing(command: Parser) -> None:
         "--random-actions", type=float, default=0.0, help="share of the expert's turns taken at random"
     )
     command.add_argument("--server", nargs="+", metavar="URL", help="ask OpenAI-compatible servers for the model")
+    command.flags["base_urls"] = "--server"
     command.add_argument("--served-model", metavar="NAME", help="the model's name at the servers; default: --policy")
     command.add_argument("--api-key-env", metavar="VARIABLE", help="environment variable that holds the key")
     command.add_argument("--prompt", default="full", help="full, compact, or a jinja file")

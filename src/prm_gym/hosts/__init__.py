@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from prm_gym.errors import UserError
+from prm_gym.quiet import training_environment
 
 MODULES = {"trl": "prm_gym.hosts.trl", "open-instruct": "prm_gym.hosts.open_instruct"}
 STAGES = {
@@ -58,7 +59,7 @@ def launch(host: str, stage: str, config: Path, out: Path, processes: int = 1) -
     checkpoints = sorted(out.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     if host == "trl" and checkpoints:
         arguments += ["--resume_from_checkpoint", str(checkpoints[-1])]
-    process = subprocess.Popen(arguments)
+    process = subprocess.Popen(arguments, env=training_environment())
     try:
         status = process.wait()
     except KeyboardInterrupt:

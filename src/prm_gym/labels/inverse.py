@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from prm_gym.errors import UserError
+from prm_gym.errors import UserError, check_range
 from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
 from prm_gym.labels.relabel import relabel
-from prm_gym.labels.rollouts import Rollouts, check_range
+from prm_gym.labels.rollouts import Rollouts
 from prm_gym.labels.texts import completion, visits
 from prm_gym.prompts import load
 from prm_gym.types import Policy
@@ -114,7 +114,7 @@ def label(
     policy_settings = asyncio.run(policy.settings())
     check_range("concurrency", concurrency, least=1, most=2**20)
     if not expert:
-        raise UserError("--expert", "no demonstrations given", "name folders of expert episodes")
+        raise UserError("expert", "no demonstrations given", "name folders of expert episodes")
     template = load(prompt)
     out = Path(out)
     journal = out.parent / f"{out.name}.relabel.jsonl"

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from prm_gym.errors import check_range
 from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
 from prm_gym.labels.monte_carlo import action_values
-from prm_gym.labels.rollouts import Rollouts, check_range
+from prm_gym.labels.rollouts import Rollouts
 from prm_gym.labels.statistics import of_states, of_targets
 from prm_gym.labels.texts import completion, visits
 from prm_gym.prompts import load

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from prm_gym.errors import UserError
+from prm_gym.errors import UserError, check_range
 from prm_gym.labels.dataset import MESSAGES, SPLITS, Dataset, LabelReport
-from prm_gym.labels.rollouts import Rollouts, check_range
+from prm_gym.labels.rollouts import Rollouts
 from prm_gym.labels.texts import visits
 from prm_gym.prompts import load
 

@@ -18,7 +18,6 @@ Left out: text. The views hold what targets are computed from; `texts` reads the
 from __future__ import annotations
 
 import glob
-import math
 import os
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -30,7 +29,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prm_gym.errors import UserError
+from prm_gym.errors import UserError, check_range
 from prm_gym.part import scan
 from prm_gym.store import being_written, parts
 
@@ -137,7 +136,7 @@ class Rollouts:
         check_range("train_share", train_share, above=0, most=1)
         shares = list(weights) if weights else [1.0] * len(policy)
         if len(shares) != len(policy):
-            raise UserError("--weights", f"{len(shares)} weights for {len(policy)} folders", "give one for each folder")
+            raise UserError("weights", f"{len(shares)} weights for {len(policy)} folders", "give one for each folder")
         for share in shares:
             check_range("weights", share, above=0, most=1)
         roles = [(folder, "policy", share) for folder, share in zip(policy, shares, strict=True)]
@@ -253,17 +252,9 @@ def divide(games: Sequence[str], seed: int, train_share: float) -> dict[str, str
     return {game: "train" if place < border else "test" for place, game in enumerate(order)}
 
 
-def check_range(name: str, value: float, *, above: float = -math.inf, least: float = -math.inf, most: float) -> None:
-    """Raise `UserError` unless above < value, least <= value and value <= most. NaN is out of every range."""
-    if not (above < value and least <= value <= most):
-        lower = f"above {above:g}" if above > -math.inf else f"from {least:g}"
-        flag = "--" + name.replace("_", "-")
-        raise UserError(flag, f"{value:g} is out of range", f"give a number {lower} to {most:g}")
-
-
 def _list_parts(folders: Sequence[tuple[Path, str, float]]) -> list[tuple[Path, str, float]]:
     if not any(role == "policy" for _, role, _ in folders):
-        raise UserError("--rollouts", "no folder given", "name at least one folder that `prm-gym rollout` wrote")
+        raise UserError("rollouts", "no folder given", "name at least one folder that `prm-gym rollout` wrote")
     seen: set[Path] = set()
     found: list[tuple[Path, str, float]] = []
     for name, role, weight in folders:

@@ -19,10 +19,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prm_gym.errors import UserError
+from prm_gym.errors import UserError, check_range
 from prm_gym.labels.dataset import Dataset, LabelReport
 from prm_gym.labels.monte_carlo import COLUMNS, action_values
-from prm_gym.labels.rollouts import Rollouts, check_range, file_list
+from prm_gym.labels.rollouts import Rollouts, file_list
 from prm_gym.labels.statistics import of_states, of_targets
 from prm_gym.labels.texts import visits
 from prm_gym.prompts import Prompt, load
@@ -100,7 +100,8 @@ def label(
     settings = {name: value for name, value in locals().items() if name != "value_fn"}
     check_range("alpha", alpha, least=0, most=1)
     if (values is None) == (value_fn is None):
-        raise UserError("--values", "one source of V_mu is needed", "give a value dataset or a value function")
+        problem = "both are given" if values is not None else "neither is given"
+        raise UserError("values", f"V_mu comes from values or value_fn, {problem}", "give one of the two")
     template = load(prompt)
     with (
         Dataset(out, "shaping", COLUMNS, settings) as dataset,

@@ -23,7 +23,7 @@ from email.utils import parsedate_to_datetime
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from prm_gym.errors import UserError
+from prm_gym.errors import UserError, check_range
 from prm_gym.types import PromptTooLong
 
 if TYPE_CHECKING:
@@ -91,13 +91,12 @@ class Endpoints:
         urls = [base_urls] if isinstance(base_urls, str) else list(base_urls)
         for url in urls:
             if not url.startswith(("http://", "https://")):
-                raise UserError("base_url", f"{url!r} is not an HTTP address", "say e.g. http://localhost:8000/v1")
+                raise UserError("base_urls", f"{url!r} is not an HTTP address", "say e.g. http://localhost:8000/v1")
         if not urls:
-            raise UserError("base_url", "there is none", "say e.g. http://localhost:8000/v1")
+            raise UserError("base_urls", "there is none", "say e.g. http://localhost:8000/v1")
         if api_key_env is not None and not os.environ.get(api_key_env):
             raise UserError("api_key_env", f"the variable {api_key_env} is not set", "export it with the key")
-        if concurrency < 1:
-            raise UserError("concurrency", f"{concurrency} is not a positive number", "say 1 or more")
+        check_range("concurrency", concurrency, least=1)
         self._endpoints = [_Endpoint(url.rstrip("/")) for url in urls]
         self._concurrency, self._timeout = concurrency, timeout
         self._retries, self._backoff = retries, backoff
@@ -143,7 +142,7 @@ class Endpoints:
             told += [served[model]] if model in served else []
         if len(problems) == len(self._endpoints):
             raise UserError(
-                "base_url", f"no server answers at {', '.join(problems)}", "start it, or correct the address"
+                "base_urls", f"no server answers at {', '.join(problems)}", "start it, or correct the address"
             )
         facts: dict[str, Any] = {}
         for name in _TOLD:

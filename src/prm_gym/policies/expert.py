@@ -12,7 +12,7 @@ import random
 from collections import Counter
 from typing import Any
 
-from prm_gym.errors import UserError
+from prm_gym.errors import UserError, check_range
 from prm_gym.policies.reading import kind_of, read_history, read_task
 from prm_gym.prompts import format_response
 from prm_gym.types import Response, State
@@ -50,12 +50,9 @@ class ExpertPolicy:
     ) -> None:
         shares = {"random_actions": random_actions, "mistakes": mistakes, "dawdling": dawdling}
         for field, share in shares.items():
-            if not 0.0 <= share <= 1.0:
-                raise UserError("expert policy", f"{share} is no share", "give 0 to 1", field=field)
+            check_range(field, share, least=0, most=1)
         if search not in ("rare_first", "as_listed", "anywhere"):
-            raise UserError(
-                "expert policy", f"no order {search!r}", "say rare_first, as_listed or anywhere", field="search"
-            )
+            raise UserError("search", f"no order {search!r}", "say rare_first, as_listed or anywhere")
         self.random_actions = random_actions
         self.mistakes = mistakes
         self.dawdling = dawdling

@@ -108,11 +108,10 @@ async def branch(
         "max_episode_steps": max_episode_steps,
         "concurrency": concurrency,
     }
-    check(counts, max_failed_share)
+    check(counts, seed=seed, iteration=iteration, max_failed_share=max_failed_share)
     if samples < actions_per_state:
-        raise UserError(
-            "samples", f"{samples} responses cannot show {actions_per_state} actions", "ask for more samples"
-        )
+        problem = f"{samples} samples cannot show {actions_per_state} different actions"
+        raise UserError("actions_per_state", problem, f"must be at most {samples}")
     if where not in ("all", "uncertain"):
         raise UserError("where", f"no such choice as {where!r}", "say all or uncertain")
     if where == "uncertain" and states_per_episode is None:

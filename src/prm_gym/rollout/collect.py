@@ -61,7 +61,9 @@ async def collect(
     out = Path(out)
     check(
         {"rollouts_per_game": rollouts_per_game, "max_episode_steps": max_episode_steps, "concurrency": concurrency},
-        max_failed_share,
+        seed=seed,
+        iteration=iteration,
+        max_failed_share=max_failed_share,
     )
     drawn = draw_games(games, seed, max_games)
     settings = {
@@ -104,7 +106,7 @@ def draw_games(games: Iterable[Game], seed: int, count: int | None = None) -> li
     if not drawn:
         raise UserError("games", "there are none", "name a folder that holds games of the chosen split")
     if count is not None and not 0 < count <= len(drawn):
-        raise UserError("max_games", f"{count} of {len(drawn)} games cannot be drawn", f"say 1 to {len(drawn)}")
+        raise UserError("max_games", f"got {count}, there are {len(drawn)} games", f"must be 1 to {len(drawn)}")
     return drawn[:count]
 
 

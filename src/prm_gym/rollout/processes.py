@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Thread
 
 from prm_gym import provenance
-from prm_gym.errors import UserError
+from prm_gym.errors import check_range
 from prm_gym.rollout.progress import Summary
 from prm_gym.store import EpisodeWriter, read_episodes
 
@@ -32,8 +32,7 @@ def in_processes(work: Work, out: Path, processes: int) -> Summary:
     `work` is picklable; `collect` and `branch` take the share as an argument. Returns the counts of all shares. Raises
     `UserError` if `processes` is less than 1, and what `work` raises.
     """
-    if processes < 1:
-        raise UserError("processes", f"{processes} is not a positive number", "say 1 or more")
+    check_range("processes", processes, least=1)
     if processes == 1:
         return work(out, (0, 1))
     shares = [out / f"share-{i}" for i in range(processes)]

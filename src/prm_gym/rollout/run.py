@@ -23,7 +23,7 @@ from typing import Any, TypeVar, cast
 from prm_gym import provenance
 from prm_gym.envs.alfworld import ALFWorldEnv
 from prm_gym.envs.games import Game
-from prm_gym.errors import UserError
+from prm_gym.errors import INT32, INT64, UserError, check_range
 from prm_gym.rollout.play import Environment, Failed, Plan, play
 from prm_gym.rollout.progress import Monitor
 from prm_gym.store import EpisodeWriter
@@ -152,13 +152,14 @@ def alfworld(games: Sequence[Game], max_episode_steps: int) -> Callable[[], Envi
     return make_env
 
 
-def check(counts: Mapping[str, int | None], max_failed_share: float) -> None:
-    """Raises `UserError` for a count below 1 or a share outside [0, 1]."""
+def check(counts: Mapping[str, int | None], *, seed: int, iteration: int, max_failed_share: float) -> None:
+    """Raises `UserError` for a count below 1, a negative seed or iteration, or a share outside [0, 1]."""
     for name, count in counts.items():
-        if count is not None and count < 1:
-            raise UserError(name, f"{count} is not a positive number", "say 1 or more")
-    if not 0 <= max_failed_share <= 1:
-        raise UserError("max_failed_share", f"{max_failed_share} is not a share", "say a number from 0 to 1")
+        if count is not None:
+            check_range(name, count, least=1, most=INT32)
+    check_range("seed", seed, least=0, most=INT64)
+    check_range("iteration", iteration, least=0, most=INT32)
+    check_range("max_failed_share", max_failed_share, least=0, most=1)
 
 
 def claim_folder(out: Path, settings: Mapping[str, Any]) -> None:

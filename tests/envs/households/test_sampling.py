@@ -108,7 +108,7 @@ def test_a_game_like_an_earlier_one_is_drawn_again(monkeypatch: pytest.MonkeyPat
     keys = [game.text_key for _, game in games("small", {"train": 6, "valid_seen": 6}, 1)]
     assert len(set(keys)) == 12
     monkeypatch.setattr(writer, "_draw", lambda *where: draw_one("small", "train", 0, 1, 0))
-    with pytest.raises(UserError, match="--split: train: preset small has only 1 different games; ask for fewer"):
+    with pytest.raises(UserError, match="splits: train: preset small has only 1 different games; ask for fewer"):
         list(games("small", {"train": 2}, 1))
 
 

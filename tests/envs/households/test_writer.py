@@ -139,14 +139,14 @@ def test_a_broken_manifest_is_refused(tmp_path: Path, content: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"preset": "huge"}, "--preset: there is no preset 'huge'; choose one of small, full"),
-        ({"splits": {}}, "--split: no split was asked for"),
-        ({"splits": {"test": 3}}, "--split: 'test': there is no such split"),
-        ({"splits": {"train": 0}}, "--split: train: 0 is not a number of games"),
-        ({"splits": {"train": -4}}, "--split: train: -4 is not a number of games"),
-        ({"splits": {"train": 1.5}}, "--split: train: 1.5 is not a number of games"),
-        ({"seed": -1}, "--seed: -1 is not a seed"),
-        ({"workers": 0}, "--workers: 0 is not a number of processes"),
+        ({"preset": "huge"}, "preset: there is no preset 'huge'; choose one of small, full"),
+        ({"splits": {}}, "splits: no split was asked for"),
+        ({"splits": {"test": 3}}, "splits: 'test': there is no such split"),
+        ({"splits": {"train": 0}}, "splits: train: 0 is not a number of games"),
+        ({"splits": {"train": -4}}, "splits: train: -4 is not a number of games"),
+        ({"splits": {"train": 1.5}}, "splits: train: 1.5 is not a number of games"),
+        ({"seed": -1}, "seed: -1 is not a seed"),
+        ({"workers": 0}, "workers: 0 is not a number of processes"),
     ],
 )
 def test_bad_parameters_are_named_before_anything_is_written(

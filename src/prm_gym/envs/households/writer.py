@@ -83,7 +83,7 @@ def _draw_new(known: set[bytes], preset: str, split: str, index: int, seed: int)
         game = _draw(preset, split, index, seed, attempt)
         if game.text_key not in known:
             return game
-    raise UserError("--split", f"preset {preset} has only {index} different games", "ask for fewer", field=split)
+    raise UserError("splits", f"preset {preset} has only {index} different games", "ask for fewer", field=split)
 
 
 def _draw(preset: str, split: str, index: int, seed: int, attempt: int) -> Game:
@@ -97,18 +97,18 @@ def _draw(preset: str, split: str, index: int, seed: int, attempt: int) -> Game:
 
 def _parameters(preset: str, splits: Mapping[str, int], seed: int, workers: int) -> dict[str, Any]:
     if preset not in PRESETS:
-        raise UserError("--preset", f"there is no preset {preset!r}", f"choose one of {', '.join(PRESETS)}")
+        raise UserError("preset", f"there is no preset {preset!r}", f"choose one of {', '.join(PRESETS)}")
     if not splits:
-        raise UserError("--split", "no split was asked for", "give for instance train=1000,valid_seen=100")
+        raise UserError("splits", "no split was asked for", "give for instance train=1000,valid_seen=100")
     for split, count in splits.items():
         if split not in SPLITS:
-            raise UserError("--split", "there is no such split", f"choose from {', '.join(SPLITS)}", field=repr(split))
+            raise UserError("splits", "there is no such split", f"choose from {', '.join(SPLITS)}", field=repr(split))
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise UserError("--split", f"{count!r} is not a number of games", "give at least 1", field=split)
+            raise UserError("splits", f"{count!r} is not a number of games", "give at least 1", field=split)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise UserError("--seed", f"{seed!r} is not a seed", "give an integer from 0")
+        raise UserError("seed", f"{seed!r} is not a seed", "give an integer from 0")
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise UserError("--workers", f"{workers!r} is not a number of processes", "give at least 1")
+        raise UserError("workers", f"{workers!r} is not a number of processes", "give at least 1")
     ordered = {split: splits[split] for split in SPLITS if split in splits}
     return {"format": _FORMAT, "preset": preset, "splits": ordered, "seed": seed}
 

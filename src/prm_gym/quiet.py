@@ -1,0 +1,40 @@
+"""Hide the logs, load reports and progress bars of the libraries below; `prm-gym -v` shows them.
+
+The libraries read these variables when they are imported, worker processes inherit them. Python's warnings are shown
+if they come from prm_gym, in one line.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from typing import Any
+
+_SETTINGS = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_VERBOSITY": "error",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+_OF_TRAINING = "TRANSFORMERS_VERBOSITY"  # hides the progress of a training too
+
+
+def hush() -> None:
+    """Call it before the libraries are imported. What the user has set stays."""
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    warnings.simplefilter("ignore")
+    warnings.filterwarnings("default", module=r"prm_gym\b")
+    warnings.showwarning = _show
+
+
+def training_environment() -> dict[str, str]:
+    """The environment of a host's process, which shows the progress of its training."""
+    hushed = os.environ.get(_OF_TRAINING) == _SETTINGS[_OF_TRAINING]
+    return {name: value for name, value in os.environ.items() if not (hushed and name == _OF_TRAINING)}
+
+
+def _show(message: Warning | str, *place: Any, **options: Any) -> None:
+    print(f"warning: {message}", file=sys.stderr)
