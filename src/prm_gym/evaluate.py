@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from prm_gym import provenance
 from prm_gym.atomic import write_json
 from prm_gym.errors import UserError
-from prm_gym.types import Episode
+from prm_gym.store import read_episodes
+from prm_gym.types import Episode, Policy
+
+if TYPE_CHECKING:
+    from prm_gym.envs.games import Game
 
 TASK_TYPES = {
     "pick_and_place_simple": "Pick",
@@ -25,7 +31,15 @@ TASK_TYPES = {
     "pick_two_obj_and_place": "Pick 2",
 }
 Z95 = 1.959963984540054  # of the normal distribution: 95% lie within as many deviations
-_KEY = ("policy", "prm", "mode", "split", "seed")
+KEY = ("policy", "prm", "mode", "split", "seed")
+# What else an evaluation depends on, and how a table says it; None in an entry of a version that did not write it.
+CONDITIONS = {
+    "prompt": "prompt {}",
+    "temperature": "T {:g}",
+    "max_new_tokens": "{} tokens",
+    "max_episode_steps": "{} steps",
+    "games_fingerprint": "games {:.8}",
+}
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
@@ -39,12 +53,52 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def evaluate(
+    games: Sequence[Game],
+    policy: Policy,
+    out: Path,
+    *,
+    name: str,
+    prm: str | None,
+    mode: str,
+    split: str,
+    seed: int = 0,
+    max_episode_steps: int = 30,
+    **options: Any,
+) -> dict[str, Any]:
+    """Play, and put the entry into `out`/results.json: a policy called `name`, best-of-N by `prm` if `mode` says so.
+
+    The episodes lie in a folder of `out` that is named by a digest of all their settings, so that evaluations under
+    other settings stand beside each other and the same command goes on. `options` are those of `rollout.collect`.
+    Closes the policy. Returns the entry; raises `UserError` as `rollout.collect`.
+    """
+    from prm_gym.rollout import rollout, settings_of
+
+    shared = {"max_episode_steps": max_episode_steps, "seed": seed}
+    settings = asyncio.run(settings_of(games, policy, **shared))
+    named = [name.replace("/", "_"), mode, split, str(seed), provenance.digest(settings)]
+    episodes = out / "_".join(named)
+    rollout(games, policy, episodes, **shared, **options)
+    result = summarise(
+        read_episodes(episodes), policy=name, prm=prm, mode=mode, split=split, seed=seed, settings=settings
+    )
+    add_result(out / "results.json", result)
+    return result
+
+
 def summarise(
-    episodes: Iterable[Episode], *, policy: str, prm: str | None, mode: str, split: str, seed: int
+    episodes: Iterable[Episode],
+    *,
+    policy: str,
+    prm: str | None,
+    mode: str,
+    split: str,
+    seed: int,
+    settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """One entry of results.json. An episode that failed for any reason counts as a game that was not solved.
 
-    Raises `UserError` if there is no episode.
+    `settings` are those of the episodes (`provenance`). Raises `UserError` if there is no episode.
     """
     won: dict[str, list[bool]] = defaultdict(list)
     actions: list[int] = []
@@ -65,6 +119,23 @@ def summarise(
         "ci95": list(wilson(wins, len(actions))),
         "actions": sum(actions) / len(actions),
         "by_task_type": {kind: {"games": len(of), "success": sum(of) / len(of)} for kind, of in sorted(won.items())},
+        **(_conditions(settings) if settings else {}),
+    }
+
+
+def _conditions(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of `CONDITIONS`, the N of best-of-N (None without), and the settings themselves."""
+    policy, best_of = settings["policy"], None
+    if policy.get("kind") == "best_of_n":
+        best_of, policy = policy["n"], policy["policy"]
+    return {
+        "prompt": policy["prompt"]["name"] if "prompt" in policy else None,
+        "temperature": policy.get("temperature"),
+        "max_new_tokens": policy.get("max_new_tokens"),
+        "max_episode_steps": settings["max_episode_steps"],
+        "games_fingerprint": settings["games"]["fingerprint"],
+        "best_of": best_of,
+        "settings": dict(settings),
     }
 
 
@@ -74,7 +145,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         return []
     try:
         results = json.loads(path.read_text("utf-8"))
-        if not all({*_KEY, "success", "ci95"} <= entry.keys() for entry in results):
+        if not all({*KEY, "success", "ci95"} <= entry.keys() for entry in results):
             raise ValueError("an entry lacks its keys")
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(path, f"not a results file ({error})", "move it away") from None
@@ -82,11 +153,12 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 
 
 def add_result(path: Path, result: dict[str, Any], *, keep_larger: bool = False) -> None:
-    """Add `result` to the list in `path`, in place of an entry for the same policy, PRM, mode, split and seed; with
-    `keep_larger` an entry of more games stays instead.
+    """Add `result` to the list in `path`, in place of an entry of the same `KEY` and `CONDITIONS`; with `keep_larger`
+    an entry of more games stays instead.
     """
     results = read_results(path)
-    same = [entry for entry in results if all(entry[k] == result[k] for k in _KEY)]
+    fields = (*KEY, *CONDITIONS)
+    same = [entry for entry in results if all(entry.get(field) == result.get(field) for field in fields)]
     if keep_larger and any(entry["games"] > result["games"] for entry in same):
         return
     write_json(path, [*(entry for entry in results if entry not in same), result])
@@ -95,6 +167,22 @@ def add_result(path: Path, result: dict[str, Any], *, keep_larger: bool = False)
 def name(policy: str, mode: str, prm: str | None) -> str:
     """`pi_1` of mode `policy`, else with all that its mode says: `Bo16_weight1(pi_1, Q_0)`."""
     return policy if mode == "policy" else f"Bo{mode.removeprefix('best_of_')}({policy}, {prm})"
+
+
+def told_apart(entries: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    """What to say after the name of each entry, `T 1, seed 2`, where several have the same; else nothing."""
+    said: list[str] = []
+    for entry, name in zip(entries, names, strict=True):
+        alike = [other for other, its in zip(entries, names, strict=True) if its == name]
+        differing = [
+            words.format(entry[field])
+            for field, words in {**CONDITIONS, "seed": "seed {}"}.items()
+            if len({other.get(field) for other in alike}) > 1 and entry.get(field) is not None
+        ]
+        if len(alike) > 1 and all(entry.get(field) is None for field in CONDITIONS):
+            differing.append("settings unknown")
+        said.append(", ".join(differing))
+    return said
 
 
 def table(results: Iterable[dict[str, Any]]) -> Table:
@@ -106,11 +194,13 @@ def table(results: Iterable[dict[str, Any]]) -> Table:
     out.add_column("Policy and split", overflow="fold")
     for column in ("Games", "All %", "95%", "Actions", *TASK_TYPES.values()):
         out.add_column(column, justify="right", no_wrap=True)
-    for entry in results:
+    results = list(results)
+    names = [f"{name(entry['policy'], entry['mode'], entry['prm'])} {entry['split']}" for entry in results]
+    for entry, row, apart in zip(results, names, told_apart(results, names), strict=True):
         by_type = entry["by_task_type"]
         low, high = entry["ci95"]
         out.add_row(
-            f"{name(entry['policy'], entry['mode'], entry['prm'])} {entry['split']}",
+            f"{row}, {apart}" if apart else row,
             str(entry["games"]),
             f"{100 * entry['success']:.1f}",
             f"{100 * low:.0f}-{100 * high:.0f}",

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from prm_gym import evaluate, hosts, recipe, stage
+from prm_gym import evaluate, hosts, provenance, recipe, stage
 from prm_gym.atomic import write_json
 from prm_gym.config import read_yaml
 from prm_gym.errors import UserError
@@ -324,7 +324,11 @@ class Run(Players):
             self.collect(chosen, policy, out / "episodes", max_games=e.games, iteration=n, seed=e.seed)
             episodes = read_episodes(out / "episodes")
             q = f"Q_{self.n - 1}" if choice else None
-            result = evaluate.summarise(episodes, policy=name, prm=q, mode=mode, split=e.split, seed=e.seed)
+            record = provenance.read(out / "episodes")
+            known = None if record is None else record["settings"]
+            result = evaluate.summarise(
+                episodes, policy=name, prm=q, mode=mode, split=e.split, seed=e.seed, settings=known
+            )
             evaluate.add_result(self.root / "results.json", result, keep_larger=True)
             return {"success": result["success"]}
 

@@ -175,9 +175,11 @@ def _hacking_curve(
 
 
 def _by_split(entries: Iterable[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The entries of each split that were played under the same conditions."""
     splits: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for entry in entries:
-        splits[entry["split"]].append(entry)
+        if entry["usual"]:
+            splits[entry["split"]].append(entry)
     yield from splits.items()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prm_gym.errors import UserError
-from prm_gym.evaluate import read_results, wilson
+from prm_gym.evaluate import CONDITIONS, read_results, told_apart, wilson
 from prm_gym.stage import MANIFEST
 
 TARGET_BINS = 20
 _CHECKPOINT = re.compile(r"pi_(\d+)/checkpoint-(\d+)")
 _KEY = ("policy", "prm", "mode", "split")
+_UNKNOWN = (None,) * len(CONDITIONS)
 _PROCESS_REWARD = "objective/scores"  # both hosts log Q's mean score of the sampled responses under this name
 
 
@@ -59,15 +60,29 @@ def gather(run: Path, name: str) -> dict[str, Any]:
 
 
 def pooled(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One entry for all seeds of a policy, PRM, mode and split: means over seeds.
+    """One entry for all seeds of a policy, PRM, mode, split and conditions: means over seeds. "apart" is what tells it
+    from others of the same policy, PRM, mode and split, if there are any; "usual" that its conditions are those of most
+    entries of its mode and split, or unknown: a curve compares only those.
 
     Seeds play the same games, so they are not independent: the interval is Wilson's of the mean success on the games
     of one seed, which is never too narrow.
     """
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for entry in entries:
-        groups[tuple(entry[key] for key in _KEY)].append(entry)
-    return [group[0] | {"seeds": 1} if len(group) == 1 else _mean(group) for group in groups.values()]
+        groups[(*(entry[key] for key in _KEY), *_conditions(entry))].append(entry)
+    means = [group[0] | {"seeds": 1} if len(group) == 1 else _mean(group) for group in groups.values()]
+    kinds: dict[tuple[str, str], Counter[tuple[Any, ...]]] = defaultdict(Counter)
+    for entry in means:
+        kinds[entry["mode"], entry["split"]][_conditions(entry)] += _conditions(entry) != _UNKNOWN
+    names = [str([entry[key] for key in _KEY]) for entry in means]
+    for entry, apart in zip(means, told_apart(means, names), strict=True):
+        usual = kinds[entry["mode"], entry["split"]].most_common(1)[0][0]
+        entry |= {"apart": apart, "usual": _conditions(entry) in (usual, _UNKNOWN)}
+    return means
+
+
+def _conditions(entry: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(entry.get(key) for key in CONDITIONS)
 
 
 def _mean(group: list[dict[str, Any]]) -> dict[str, Any]:
@@ -107,6 +122,7 @@ def _checked(path: Path, entry: dict[str, Any]) -> dict[str, Any]:
             "ci95": [_share(low), _share(high)],
             "actions": _finite(entry["actions"]),
             "by_task_type": by_type,
+            **{key: entry.get(key) for key in (*CONDITIONS, "settings")},
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(path, f"an entry cannot be read ({error!r})", "evaluate again") from None

@@ -45,12 +45,17 @@ def rule(choice: BestOf) -> str:
 
 
 def label(entry: dict[str, Any]) -> str:
-    """A row's name: `π₁`, or `π₁, best of 4 by Q₀`, with the weight and `admissible` where they are of its mode."""
-    choice, policy = best_of(entry["mode"]), pretty(entry["policy"])
-    if choice is None:
-        return policy if entry["mode"] == "policy" else f"{policy}, {entry['mode']}"
-    by = f" by {pretty(entry['prm'])}" if entry.get("prm") else ""
-    return f"{policy}, best of {choice.n}{by}{rule(choice)}"
+    """A row's name: `π₁`, or `π₁, best of 4 by Q₀`, with the weight and `admissible` where they are of its mode, and what
+    else tells it from others: `π₁, T 1`.
+    """
+    choice, apart = best_of(entry["mode"]), entry.get("apart")
+    said = [pretty(entry["policy"])]
+    if choice is not None:
+        by = f" by {pretty(entry['prm'])}" if entry.get("prm") else ""
+        said.append(f"best of {choice.n}{by}{rule(choice)}")
+    elif entry["mode"] != "policy":
+        said.append(entry["mode"])
+    return ", ".join([*said, *([apart] if apart else [])])
 
 
 def task_type(kind: str) -> str:

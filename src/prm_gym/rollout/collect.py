@@ -18,6 +18,7 @@ from typing import Any
 from prm_gym.envs.games import Game
 from prm_gym.errors import UserError
 from prm_gym.fingerprint import of_games
+from prm_gym.provenance import Settings
 from prm_gym.rollout.play import Environment, Plan, hash_id, hash_seed
 from prm_gym.rollout.progress import Monitor, Summary
 from prm_gym.rollout.run import alfworld, check, claim_folder, execute, run_and_close
@@ -66,15 +67,7 @@ async def collect(
         max_failed_share=max_failed_share,
     )
     drawn = draw_games(games, seed, max_games)
-    settings = {
-        "kind": "collect",
-        "policy": await policy.settings(),
-        "policy_id": policy.policy_id,
-        "games": of_games(games),
-        "iteration": iteration,
-        "seed": seed,
-        "max_episode_steps": max_episode_steps,
-    }
+    settings = await settings_of(games, policy, max_episode_steps=max_episode_steps, seed=seed, iteration=iteration)
     make_env = make_env or alfworld(drawn, max_episode_steps)
     with (
         EpisodeWriter(out) as writer,
@@ -90,6 +83,21 @@ async def collect(
         monitor.expect(len(every), len(every) - len(plans))
         await execute(plans, policy, writer, make_env, monitor, workers=concurrency, max_failed_share=max_failed_share)
     return monitor.summary
+
+
+async def settings_of(
+    games: Sequence[Game], policy: Policy, *, max_episode_steps: int, seed: int, iteration: int = 0
+) -> Settings:
+    """All that an episode depends on, as `collect` writes it into provenance.json."""
+    return {
+        "kind": "collect",
+        "policy": await policy.settings(),
+        "policy_id": policy.policy_id,
+        "games": of_games(games),
+        "iteration": iteration,
+        "seed": seed,
+        "max_episode_steps": max_episode_steps,
+    }
 
 
 def rollout(games: Sequence[Game], policy: Policy, out: str | PathLike[str], **options: Any) -> Summary:
