@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from prm_gym.errors import UserError
-from prm_gym.evaluate import add_result, read_results, summarise, table, wilson
+from prm_gym.evaluate import add_result, read_results, summarise, table, told_apart, wilson
 from prm_gym.types import Episode, Turn
 
 
@@ -88,3 +88,52 @@ def test_a_long_name_takes_no_number_out_of_80_columns() -> None:
     result = summarise([episode(0, True, 3)], policy="runs/" * 20, prm=None, mode="policy", split="valid_seen", seed=0)
     row = printed(result, 80).splitlines()[3].split()
     assert row == ["runs/" * 4, "1", "100.0", "21-100", "3.0", "100", "-", "-", "-", "-", "-"]
+
+
+def of(won: bool = True, **changes: Any) -> dict[str, Any]:
+    """An entry of pi_1 on one game, under conditions with `changes`."""
+    policy = {"kind": "transformers", "prompt": {"name": "compact", "fingerprint": "c"}, "temperature": 0.3}
+    policy |= {"max_new_tokens": 24, **{key: value for key, value in changes.items() if key in ("temperature",)}}
+    settings = {"policy": policy, "games": {"fingerprint": "0123456789abcdef"}, "max_episode_steps": 16}
+    settings |= {key: value for key, value in changes.items() if key in ("max_episode_steps", "games")}
+    seed = changes.get("seed", 0)
+    return summarise(
+        [episode(0, won, 3)], policy="pi_1", prm=None, mode="policy", split="s", seed=seed, settings=settings
+    )
+
+
+def test_an_entry_says_its_conditions() -> None:
+    entry = of()
+    assert (entry["prompt"], entry["temperature"], entry["max_new_tokens"]) == ("compact", 0.3, 24)
+    assert (entry["max_episode_steps"], entry["best_of"]) == (16, None)
+    assert entry["settings"]["policy"]["prompt"]["fingerprint"] == "c"
+
+
+OTHERS = [{"temperature": 1.0}, {"max_episode_steps": 8}, {"seed": 1}, {"games": {"fingerprint": "fedcba9876543210"}}]
+
+
+@pytest.mark.parametrize("changes", OTHERS)
+def test_entries_of_other_conditions_stand_beside_each_other(tmp_path: Path, changes: dict[str, Any]) -> None:
+    path = tmp_path / "results.json"
+    for entry in (of(False), of(True, **changes), of(True)):
+        add_result(path, entry)
+    assert [entry["success"] for entry in read_results(path)] == [1.0, 1.0]
+
+
+def test_an_older_entry_of_unknown_conditions_stays(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    old = summarise([episode(0, False, 3)], policy="pi_1", prm=None, mode="policy", split="s", seed=0)
+    for entry in (old, of()):
+        add_result(path, entry)
+    assert told_apart(read_results(path), ["pi_1", "pi_1"])[0] == "settings unknown"
+
+
+def test_names_say_what_differs_and_nothing_else() -> None:
+    entries = [of(), of(temperature=1.0), of(temperature=1.0, seed=1), of(max_episode_steps=8)]
+    assert told_apart(entries, ["pi_1"] * 4) == [
+        "T 0.3, 16 steps, seed 0",
+        "T 1, 16 steps, seed 0",
+        "T 1, 16 steps, seed 1",
+        "T 0.3, 8 steps, seed 0",
+    ]
+    assert told_apart(entries[:2], ["pi_0", "pi_1"]) == ["", ""]

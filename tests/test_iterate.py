@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from miniature import write_miniature
 
-from prm_gym import stage
+from prm_gym import prompts, provenance, stage
 from prm_gym.errors import UserError
+from prm_gym.fingerprint import of_checkpoint
 from prm_gym.iterate import Run
 from prm_gym.policies.best_of_n import BestOf
 from prm_gym.store import read_episodes
+from prm_gym.trained import trained_for
 
 for package in ("alfworld", "trl"):
     pytest.importorskip(package, reason=f"needs the extra '{package}'")
@@ -94,6 +96,36 @@ def test_other_settings_are_refused(run: Path, miniature: Path, tmp_path: Path) 
     assert done.returncode == 2
     assert "gamma: made with 0.95, not 0.9; choose another run folder" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_checkpoint_that_was_trained_again_is_not_taken_for_the_former_one(
+    run: Path, miniature: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(run, tmp_path / "again", symlinks=True)
+    weights = run / "pi_0" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\x01\x02\x03\x04")
+    done = prm_gym("iter", 1, "--recipe", miniature, "--run", run)
+    assert done.returncode == 2
+    assert "manifest.json: inputs.pi_0: made from " in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("place", ["pi_0", "pi_1", "iter1/prm", "iter1/policy/checkpoint-2"])
+def test_a_checkpoint_carries_what_it_was_trained_for(run: Path, place: str) -> None:
+    trained = trained_for(run / place)
+    assert trained is not None
+    assert trained.prompt.source == prompts.load("compact").source
+    assert (trained.max_episode_steps, trained.temperature) == (12, 0.3)
+
+
+def test_rollouts_and_labels_of_a_run_say_what_they_were_made_with(run: Path) -> None:
+    rollouts = provenance.read(run / "iter2" / "rollouts")
+    labels = provenance.read(run / "iter2" / "dataset" / "prm")
+    assert rollouts is not None
+    assert labels is not None
+    assert rollouts["settings"]["policy"]["model"]["fingerprint"] == of_checkpoint(run / "pi_1")["fingerprint"]
+    assert labels["settings"]["rollouts"][0]["settings"] == rollouts["settings"]
+    assert "prm_gym.cli iter 2 --recipe" in rollouts["runs"][0]["command"]
 
 
 def test_a_comment_in_a_host_s_file_is_no_setting(run: Path, miniature: Path, tmp_path: Path) -> None:

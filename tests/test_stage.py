@@ -54,6 +54,16 @@ def test_a_setting_inside_another_is_named_alone(tmp_path: Path) -> None:
         stage.run([counting(tmp_path / "a", {"config": {"steps": 40, "lr": 1e-4}}, [])], CONSOLE)
 
 
+def test_how_fast_a_stage_is_made_is_no_setting(tmp_path: Path) -> None:
+    calls: list[str] = []
+    for processes in (1, 2):
+        sampling = {"temperature": 0.3, "processes": processes, "max_batch": 8 * processes}
+        stage.run([counting(tmp_path / "a", {"sampling": sampling}, calls)], CONSOLE)
+    assert calls == ["a"]
+    with pytest.raises(UserError, match=r"sampling.temperature: made with 0.3, not 1.0"):
+        stage.run([counting(tmp_path / "a", {"sampling": {**sampling, "temperature": 1.0}}, calls)], CONSOLE)
+
+
 def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "manifest.json").write_text("{")
@@ -68,3 +78,34 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No space left on device; free space"):
         stage.run([Stage("a", tmp_path / "a", {}, make)], CONSOLE)
     assert not (tmp_path / "a" / "manifest.json").exists()
+
+
+def made_from(out: Path, fingerprint: str | None) -> Stage:
+    found = {} if fingerprint is None else {"pi_0": {"name": "runs/a/pi_0", "fingerprint": fingerprint}}
+    return Stage("rollouts", out, {"games": 3}, lambda: None, lambda: found)
+
+
+def test_an_input_that_is_another_one_now_is_named(tmp_path: Path) -> None:
+    stage.run([made_from(tmp_path / "a", "1111")], CONSOLE)
+    assert stage.is_complete(made_from(tmp_path / "a", "1111"))
+    message = r"inputs.pi_0: made from 'runs/a/pi_0' \(1111\), which is 'runs/a/pi_0' \(2222\) now; choose another run"
+    with pytest.raises(UserError, match=message):
+        stage.run([made_from(tmp_path / "a", "2222")], CONSOLE)
+
+
+def test_an_input_that_was_removed_is_not_asked_for(tmp_path: Path) -> None:
+    stage.run([made_from(tmp_path / "a", "1111")], CONSOLE)
+    assert stage.is_complete(made_from(tmp_path / "a", None))
+
+
+def test_a_stage_that_an_older_version_completed_is_complete(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    old = {"stage": "rollouts", "settings": {"games": 3}, "seconds": 1, "prm_gym": "0.1.0"}
+    (tmp_path / "a" / "manifest.json").write_text(json.dumps(old))
+    assert stage.is_complete(made_from(tmp_path / "a", "1111"))
+
+
+def test_a_manifest_says_who_made_it(tmp_path: Path) -> None:
+    stage.run([made_from(tmp_path / "a", "1111")], CONSOLE)
+    run = json.loads((tmp_path / "a" / "manifest.json").read_text())["run"]
+    assert {"command", "started", "prm_gym", "commit", "python", "packages", "machine"} == run.keys()

@@ -125,16 +125,14 @@ def summarise(
 
 def _conditions(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of `CONDITIONS`, the N of best-of-N (None without), and the settings themselves."""
-    policy, best_of = settings["policy"], None
-    if policy.get("kind") == "best_of_n":
-        best_of, policy = policy["n"], policy["policy"]
+    policy, prompt = provenance.policy_of(settings), provenance.prompt_of(settings)
     return {
-        "prompt": policy["prompt"]["name"] if "prompt" in policy else None,
+        "prompt": prompt and prompt["name"],
         "temperature": policy.get("temperature"),
         "max_new_tokens": policy.get("max_new_tokens"),
         "max_episode_steps": settings["max_episode_steps"],
         "games_fingerprint": settings["games"]["fingerprint"],
-        "best_of": best_of,
+        "best_of": settings["policy"].get("n"),
         "settings": dict(settings),
     }
 

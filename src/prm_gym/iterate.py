@@ -31,8 +31,10 @@ from prm_gym.errors import UserError
 from prm_gym.hosts.open_instruct.values import check_value_model, value_function
 from prm_gym.players import Players
 from prm_gym.policies.best_of_n import BestOf
+from prm_gym.prompts import load
 from prm_gym.recipe import Demonstrations, label_function
 from prm_gym.stage import Stage
+from prm_gym.trained import TrainedFor
 
 if TYPE_CHECKING:
     from prm_gym.prm_quality import Quality
@@ -124,7 +126,7 @@ class Run(Players):
 
             make_tiny_model(out, _texts(dataset), **sizes)
 
-        return Stage("model from scratch", out, dict(sizes), make)
+        return Stage("model from scratch", out, dict(sizes), make, self.made_from(dataset))
 
     def _demonstrated(self, kinds: dict[Path, Demonstrations], dataset: Path) -> list[Stage]:
         """Demonstrations into their folders and all of them into an `sft` dataset, those after the first under the
@@ -158,8 +160,11 @@ class Run(Players):
             sft.label([collected], dataset, prompt=self.recipe.prompt, exploring=exploring)
 
         return [
-            *(Stage(out.name, out, asdict(wanted), partial(demonstrate, wanted, out)) for out, wanted in kinds.items()),
-            Stage("sft dataset", dataset, shown_as, label),
+            *(
+                Stage(out.name, out, asdict(wanted), partial(demonstrate, wanted, out), self.made_from(games="train"))
+                for out, wanted in kinds.items()
+            ),
+            Stage("sft dataset", dataset, shown_as, label, self.made_from(*kinds)),
         ]
 
     # --- the three stages of the paper ------------------------------------------------------------------------------
@@ -167,6 +172,11 @@ class Run(Players):
     def _stage1(self) -> list[Stage]:
         r, wanted, branches = self.recipe, self.recipe.rollouts, self.recipe.branches
         rollouts, branched, dataset = self.iter / "rollouts", self.iter / "branches", self.iter / "dataset" / "prm"
+
+        sources = [rollouts, branched] if branches else [rollouts]
+        if r.labels.kind == "inverse":  # Algorithm 2: D- of all past policies, next actions of pi_{n-1}
+            sources = [self.root / f"iter{i}" / "rollouts" for i in range(1, self.n + 1)]
+        policy = self.policy(self.n - 1)
 
         def collect() -> dict[str, Any]:
             return self.collect(
@@ -184,11 +194,9 @@ class Run(Players):
             return self.branch(rollouts, "train", branches, branched)
 
         def label() -> None:
-            sources = [rollouts, branched] if branches else [rollouts]
             kind = label_function(r.labels.kind)
             options: dict[str, Any] = {"prompt": r.prompt, **self._filled(r.labels.options)}
-            if r.labels.kind == "inverse":  # Algorithm 2: D- of all past policies, next actions of pi_{n-1}
-                sources = [self.root / f"iter{i}" / "rollouts" for i in range(1, self.n + 1)]
+            if r.labels.kind == "inverse":
                 options["policy"] = self.sampled(self.n - 1)
             elif "gamma" in inspect.signature(kind).parameters:
                 options["gamma"] = r.gamma
@@ -197,11 +205,15 @@ class Run(Players):
             kind(sources, dataset, **options)
 
         shared = {"sampling": asdict(r.sampling), "max_episode_steps": r.max_episode_steps, "prompt": r.prompt}
-        stages = [Stage(f"rollouts of pi_{self.n - 1}", rollouts, {**asdict(wanted), **shared}, collect)]
+        played = self.made_from(policy, games="train")
+        stages = [Stage(f"rollouts of pi_{self.n - 1}", rollouts, {**asdict(wanted), **shared}, collect, played)]
         if branches:
-            stages.append(Stage(f"branches of pi_{self.n - 1}", branched, {**asdict(branches), **shared}, branch))
+            name, inputs = f"branches of pi_{self.n - 1}", self.made_from(policy, rollouts)
+            stages.append(Stage(name, branched, {**asdict(branches), **shared}, branch, inputs))
         settings = {"prompt": r.prompt, "gamma": r.gamma, "kind": r.labels.kind, "options": r.labels.options}
-        return [*stages, Stage(f"labels for Q_{self.n - 1}", dataset, settings, label)]
+        asked = [policy] if r.labels.kind == "inverse" else []
+        read = self.made_from(*sources, *asked, *self._folders(r.labels.options))
+        return [*stages, Stage(f"labels for Q_{self.n - 1}", dataset, settings, label, read)]
 
     def _prompts(self) -> Stage:
         r, out = self.recipe, self.iter / "dataset" / "prompts"
@@ -209,7 +221,8 @@ class Run(Players):
         def label() -> None:
             label_function("prompts")([self.iter / "rollouts"], out, prompt=r.prompt, **self._filled(r.labels.prompts))
 
-        return Stage("prompts for online DPO", out, {"prompt": r.prompt, **r.labels.prompts}, label)
+        read = self.made_from(self.iter / "rollouts", *self._folders(r.labels.prompts))
+        return Stage("prompts for online DPO", out, {"prompt": r.prompt, **r.labels.prompts}, label, read)
 
     def _filled(self, options: dict[str, Any]) -> dict[str, Any]:
         """Label options with the placeholders of folders filled in."""
@@ -222,6 +235,11 @@ class Run(Players):
             return Path(recipe.fill(value, self.root, self.n, where)) if is_folder else value
 
         return {key: fill(value) for key, value in options.items()}
+
+    def _folders(self, options: dict[str, Any]) -> list[Path]:
+        """Those that label options name."""
+        values = [value if isinstance(value, list) else [value] for value in self._filled(options).values()]
+        return [each for value in values for each in value if isinstance(each, Path)]
 
     def _train(self, name: str, folder: str, config: str) -> Stage:
         made = self._host_stage(name, self.iter / folder, config)
@@ -238,14 +256,24 @@ class Run(Players):
         source = self.folder / config
         filled = recipe.fill(source.read_text("utf-8"), self.root, self.n, source)
 
+        # The values as they stand, {run} and all: a run folder that was moved is still complete.
+        settings = {"host": self.recipe.host, "config": read_yaml(source), "processes": self.recipe.stages.processes}
+        named = (recipe.fill(text, self.root, self.n, source) for text in _named(settings["config"]))
+        inputs = self.made_from(*map(Path, named))
+
         def make() -> None:
+            r = self.recipe
+            if any(out.glob("checkpoint-*")) and provenance.read(out) is None:
+                problem = "holds a training that an older version began, which did not say all that it depends on"
+                raise UserError(out, problem, f"remove {out}, or choose another run folder")
+            reads = TrainedFor(load(r.prompt), r.max_episode_steps, r.sampling.temperature)
+            made_with = {"kind": "training", "stage": name, "host": r.host, "config": settings["config"]}
+            provenance.claim(out, {**made_with, "inputs": inputs(), "trained_for": reads.as_dict()})
             (out / config).write_text(filled, "utf-8")  # the host's launcher gets nothing else
             hosts.launch(self.recipe.host, name, out / config, out, self.recipe.stages.processes)
 
         title = {"sft": "pi_0 by SFT", "prm": f"Q_{self.n - 1}", "online_dpo": f"pi_{self.n} by online DPO"}[name]
-        # The values as they stand, {run} and all: a run folder that was moved is still complete.
-        settings = {"host": self.recipe.host, "config": read_yaml(source), "processes": self.recipe.stages.processes}
-        return Stage(title, out, settings, make)
+        return Stage(title, out, settings, make, inputs)
 
     # --- on held-out games ------------------------------------------------------------------------------------------
 
@@ -264,7 +292,8 @@ class Run(Players):
             return self.branch(out / "rollouts", wanted.split, wanted.branches, out / "branches")
 
         settings = {**asdict(wanted), "sampling": asdict(self.recipe.sampling), "prompt": self.recipe.prompt}
-        return Stage(f"held-out branches of pi_{self.n - 1}", out, settings, make)
+        inputs = self.made_from(self.policy(self.n - 1), games=wanted.split)
+        return Stage(f"held-out branches of pi_{self.n - 1}", out, settings, make, inputs)
 
     def quality(self, held_out: Path) -> Quality:
         """How good Q_{n-1} is on what a stage `held_out` has made, of this run or of one with the same pi_{n-1}."""
@@ -285,7 +314,8 @@ class Run(Players):
             return {"quality": quality.as_dict()}
 
         settings = {"gamma": self.recipe.gamma, "prompt": self.recipe.prompt}
-        return Stage(f"Q_{self.n - 1} on held-out games", out, settings, make)
+        inputs = self.made_from(self.iter / "prm", self.held_out().out)
+        return Stage(f"Q_{self.n - 1} on held-out games", out, settings, make, inputs)
 
     def evaluation(
         self,
@@ -337,7 +367,20 @@ class Run(Players):
         if choice and choice != BestOf(choice.n):  # older run folders know plain Q alone, without these keys
             settings |= {"weight": choice.weight, "among": choice.among}
         title = f"evaluation of {evaluate.name(name, mode, f'Q_{self.n - 1}')}"
-        return Stage(title, out, settings, make)
+        inputs = self.made_from(self.policy(n, step), *([self.iter / "prm"] if choice else []), games=e.split)
+        return Stage(title, out, settings, make, inputs)
+
+
+def _named(config: Any) -> Iterator[str]:
+    """The folders of the run that a host's file names to read: the texts with {run}, but for that of its output."""
+    if isinstance(config, str) and "{run}" in config:
+        yield config
+    elif isinstance(config, dict):
+        for key, value in config.items():
+            yield from () if key == "output_dir" else [*_named(key), *_named(value)]
+    elif isinstance(config, list):
+        for value in config:
+            yield from _named(value)
 
 
 def _link(link: Path, target: Path) -> None:

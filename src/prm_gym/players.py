@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from prm_gym import recipe
 from prm_gym.errors import UserError
+from prm_gym.fingerprint import of_folder, of_games, of_prompt
+from prm_gym.prompts import load
 from prm_gym.recipe import Branches, Recipe
 
 if TYPE_CHECKING:
@@ -52,6 +54,20 @@ class Players:
             problem = f"{count} games of {split} wanted, {len(games)} there"
             raise UserError(self.folder / "recipe.yaml", problem, "generate more or ask for fewer", field="games")
         return games
+
+    def made_from(self, *folders: Path, games: str | None = None) -> Callable[[], dict[str, Any]]:
+        """The inputs of a stage: the prompt, the folders that are there, and the games of the split `games` if they are
+        not the run's own, whose stage has settings of its own.
+        """
+
+        def inputs() -> dict[str, Any]:
+            found = {"prompt": of_prompt(load(self.recipe.prompt))}
+            found |= {os.path.relpath(folder, self.root): of_folder(folder) for folder in folders if folder.is_dir()}
+            if games is not None and self.recipe.games.path is not None:
+                found["games"] = of_games(self.games(games))
+            return found
+
+        return inputs
 
     def sampler(self, n: int, temperature: float | None = None, checkpoint: Path | None = None) -> Callable[[], Policy]:
         """Makes pi_n, or a checkpoint on the way to it, in whatever process it is called."""

@@ -107,6 +107,18 @@ def identity(folder: Path) -> Identity:
     return {"name": str(folder), "fingerprint": known or "unknown"}
 
 
+def policy_of(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings of the policy of some episodes; of best-of-N, those of the policy that it chooses from."""
+    policy: Mapping[str, Any] = settings["policy"]
+    return policy_of(policy) if policy.get("kind") == "best_of_n" else policy
+
+
+def prompt_of(settings: Mapping[str, Any]) -> Identity | None:
+    """The prompt that the policy of some episodes reads, None if it reads none."""
+    prompt: Identity | None = policy_of(settings).get("prompt") if "policy" in settings else None
+    return prompt
+
+
 def differences(one: Any, other: Any, field: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Where two settings differ, as (dotted field, value in `one`, value in `other`); things with a fingerprint are
     compared by that. A field that one side lacks comes with a mark that `show` gives as "unknown".

@@ -2,7 +2,12 @@
 
 The manifest is written last. A stage whose manifest is there is skipped; one without is run, and goes on where it was
 as far as what it calls can (episode stores and training checkpoints do). Settings that differ from those of a complete
-stage are an error, never a silent mixture.
+stage are an error, never a silent mixture. So is an input (a checkpoint, a dataset, games) that has changed since.
+
+    manifest.json: {"stage", "settings", "inputs": {place: {"name", "fingerprint"}}, "seconds", "run", facts}
+
+"run" is an entry of the "runs" in `provenance`. An input that has been removed since is not asked for, nor are those of
+a stage that an older version completed, which did not write them.
 """
 
 from __future__ import annotations
@@ -19,34 +24,47 @@ from rich.console import Console
 import prm_gym
 from prm_gym.atomic import write_json
 from prm_gym.errors import UserError
+from prm_gym.fingerprint import Identity
+from prm_gym.provenance import differences, show, this_run
 
 MANIFEST = "manifest.json"
+_HOW_FAST = ("sampling.max_batch", "sampling.processes")  # recorded, but what is made does not depend on them
 
 
 @dataclass(frozen=True)
 class Stage:
-    """`make` fills the folder `out` and may return facts for the manifest. `settings` is all that `out` depends on."""
+    """`make` fills the folder `out` and may return facts for the manifest. `settings` and `inputs`, the folders and
+    other things by name that `out` is made from, are all that it depends on.
+    """
 
     name: str
     out: Path
     settings: dict[str, Any]
     make: Callable[[], dict[str, Any] | None]
+    inputs: Callable[[], dict[str, Identity]] = dict
 
 
 def is_complete(stage: Stage) -> bool:
-    """Whether the manifest says so. Raises `UserError` if it is unreadable or was made with other settings."""
+    """Whether the manifest says so. Raises `UserError` if it is unreadable or made with other settings or inputs."""
     path = stage.out / MANIFEST
     if not path.exists():
         return False
     remedy = f"choose another run folder, or remove {stage.out} and what was made from it"
     try:
-        made_with = json.loads(path.read_text("utf-8"))["settings"]
+        manifest = json.loads(path.read_text("utf-8"))
+        made_with, made_from = manifest["settings"], manifest.get("inputs", {})
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(path, f"not a manifest ({error})", remedy) from None
     wanted = json.loads(json.dumps(stage.settings))
-    if difference := next(_differences(made_with, wanted), None):
-        key, made, want = difference
+    for key, made, want in _differences(made_with, wanted):
+        if key in _HOW_FAST:
+            continue
         raise UserError(path, f"made with {made!r}, not {want!r}", remedy, field=key)
+    there = stage.inputs() if made_from else {}
+    common = made_from.keys() & there.keys()
+    for name, made, now in differences({n: made_from[n] for n in common}, {n: there[n] for n in common}):
+        problem = f"made from {show(made)}, which is {show(now)} now"
+        raise UserError(path, problem, remedy, field=f"inputs.{name}")
     return True
 
 
@@ -70,10 +88,11 @@ def run(stages: list[Stage], console: Console) -> None:
         started = time.monotonic()
         try:
             stage.out.mkdir(parents=True, exist_ok=True)
+            inputs = stage.inputs()
             facts = stage.make() or {}
             seconds = round(time.monotonic() - started, 1)
-            manifest = {"stage": stage.name, "settings": stage.settings, "seconds": seconds, **facts}
-            write_json(stage.out / MANIFEST, {**manifest, "prm_gym": prm_gym.__version__})
+            manifest = {"stage": stage.name, "settings": stage.settings, "inputs": inputs, "seconds": seconds, **facts}
+            write_json(stage.out / MANIFEST, {**manifest, "prm_gym": prm_gym.__version__, "run": this_run()})
         except OSError as error:
             remedy = "free space or make the folder writable, then run the same command again"
             raise UserError(error.filename or stage.out, error.strerror or str(error), remedy) from error

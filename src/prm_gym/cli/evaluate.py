@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prm_gym.cli.console import console
 from prm_gym.cli.parser import Commands, add_command
-from prm_gym.cli.playing import add_playing, find, make_policy
+from prm_gym.cli.playing import add_playing, find, make_policy, settle
 from prm_gym.errors import UserError
 from prm_gym.policies.best_of_n import AMONG, BestOf, BestOfN
 
@@ -27,32 +27,32 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from prm_gym import evaluate, rollout
-    from prm_gym.store import read_episodes
+    from prm_gym import evaluate
 
     choice = _best_of(options)
+    settle(options)
     policy, mode = make_policy(options), "policy"
     name = policy.policy_id
     if choice is not None:
         from prm_gym.policies.prm import PRMScorer
+        from prm_gym.trained import check_prm
 
+        check_prm(options.prm, options.prompt, force=options.force)
         scorer = PRMScorer(options.prm, prompt=options.prompt)
         policy, mode = BestOfN(policy, scorer, **asdict(choice)), choice.mode
-    episodes = options.out / f"{name.replace('/', '_')}_{mode}_{options.split}_{options.seed}"
-    rollout.rollout(
+    evaluate.evaluate(
         find(options),
         policy,
-        episodes,
-        max_games=options.max_games,
-        max_episode_steps=options.max_episode_steps,
+        options.out,
+        name=name,
+        prm=None if options.prm is None else str(options.prm),
+        mode=mode,
+        split=options.split,
         seed=options.seed,
+        max_episode_steps=options.max_episode_steps,
+        max_games=options.max_games,
         concurrency=options.concurrency,
     )
-    prm = None if options.prm is None else str(options.prm)
-    result = evaluate.summarise(
-        read_episodes(episodes), policy=name, prm=prm, mode=mode, split=options.split, seed=options.seed
-    )
-    evaluate.add_result(options.out / "results.json", result)
     console.print(evaluate.table(evaluate.read_results(options.out / "results.json")))
 
 

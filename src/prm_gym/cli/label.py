@@ -11,7 +11,7 @@ from typing import Any
 
 from prm_gym.cli.console import console
 from prm_gym.cli.parser import Commands, Parser, add_command
-from prm_gym.cli.playing import make_model
+from prm_gym.cli.playing import add_sampling, make_model
 
 
 def add(commands: Commands) -> None:
@@ -45,8 +45,7 @@ def _add_kind(kinds: Commands, kind: str) -> None:
         _add_parameter(command, parameter)
     if kind == "inverse":
         command.add_argument("--policy", type=Path, required=True, metavar="DIR", help="pi_{i-1}, a model's folder")
-        command.add_argument("--temperature", type=float, default=0.3)
-        command.add_argument("--max-new-tokens", type=int, default=256)
+        add_sampling(command)
     if kind == "shaping":
         command.add_argument("--value-model", type=Path, metavar="DIR", help="V_mu, trained with the loss `value`")
         command.flags["values"] = "--values, --value-model"
@@ -58,7 +57,12 @@ def _add_kind(kinds: Commands, kind: str) -> None:
 
             chosen["value_fn"] = value_function(options.value_model)
         if kind == "inverse":
-            chosen["policy"] = make_model(options, options.policy, options.prompt)
+            from prm_gym import trained
+
+            asked = {"prompt": options.prompt, "temperature": options.temperature, "force": options.force}
+            played = trained.settle(options.policy, max_episode_steps=None, **asked)
+            options.temperature = played.temperature
+            chosen["policy"] = make_model(options, options.policy, played.prompt)
         for line in function(options.rollouts, options.out, **chosen).lines():
             console.print(line, highlight=False)
 

@@ -11,6 +11,7 @@ from prm_gym.cli.parser import Parser
 from prm_gym.errors import UserError
 
 if TYPE_CHECKING:
+    from prm_gym.prompts import Prompt
     from prm_gym.types import Policy
 
 
@@ -27,12 +28,38 @@ def add_playing(command: Parser) -> None:
     command.flags["base_urls"] = "--server"
     command.add_argument("--served-model", metavar="NAME", help="the model's name at the servers; default: --policy")
     command.add_argument("--api-key-env", metavar="VARIABLE", help="environment variable that holds the key")
-    command.add_argument("--prompt", default="full", help="full, compact, or a jinja file")
-    command.add_argument("--temperature", type=float, default=0.3)
-    command.add_argument("--max-new-tokens", type=int, default=256)
-    command.add_argument("--max-episode-steps", type=int, default=30)
+    command.add_argument(
+        "--prompt", help="full, compact, or a jinja file; default: as the model was trained, else full"
+    )
+    add_sampling(command)
+    command.add_argument(
+        "--max-episode-steps", type=int, help="actions of an episode; default: as the model was trained, else 30"
+    )
     command.add_argument("--concurrency", type=int, default=128)
     command.add_argument("--seed", type=int, default=0)
+
+
+def add_sampling(command: Parser) -> None:
+    """The flags of commands that sample a model, whose defaults it may carry with it (`trained`)."""
+    command.add_argument("--temperature", type=float, help="default: as the model was trained, else 0.3")
+    command.add_argument("--max-new-tokens", type=int, default=256)
+    command.add_argument("--force", action="store_true", help="play a model otherwise than it was trained")
+
+
+def settle(options: argparse.Namespace) -> None:
+    """Fill in --prompt, --temperature and --max-episode-steps where they were left out, as the model was trained."""
+    from prm_gym import trained
+
+    folder = options.policy if Path(options.policy).is_dir() else None
+    played = trained.settle(
+        folder,
+        prompt=options.prompt,
+        max_episode_steps=options.max_episode_steps,
+        temperature=options.temperature,
+        force=options.force,
+    )
+    options.prompt, options.temperature = played.prompt, played.temperature
+    options.max_episode_steps = played.max_episode_steps
 
 
 def find(options: argparse.Namespace) -> list[Any]:
@@ -45,15 +72,15 @@ def find(options: argparse.Namespace) -> list[Any]:
 
 
 def make_policy(options: argparse.Namespace) -> Policy:
-    """The policy that the flags of `add_playing` name."""
+    """The policy that the flags of `add_playing` name, after `settle`."""
     if options.policy == "expert":
         from prm_gym.policies.expert import ExpertPolicy
 
-        return ExpertPolicy(random_actions=options.random_actions)
+        return ExpertPolicy(random_actions=options.random_actions, policy_id=options.policy_id)
     if options.policy == "random":
         from prm_gym.policies.random import RandomPolicy
 
-        return RandomPolicy()
+        return RandomPolicy(options.policy_id or "random")
     if options.server:
         from prm_gym.policies.server import ServerPolicy
 
@@ -72,7 +99,7 @@ def make_policy(options: argparse.Namespace) -> Policy:
     return make_model(options, Path(options.policy), options.prompt, options.policy_id)
 
 
-def make_model(options: argparse.Namespace, folder: Path, prompt: str, policy_id: str | None = None) -> Policy:
+def make_model(options: argparse.Namespace, folder: Path, prompt: Prompt | str, policy_id: str | None = None) -> Policy:
     """The model in `folder`, in this process."""
     try:
         from prm_gym.policies.hf import TransformersPolicy

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prm_gym.cli.console import console
 from prm_gym.cli.parser import Commands, add_command
-from prm_gym.cli.playing import add_playing, find, make_policy
+from prm_gym.cli.playing import add_playing, find, make_policy, settle
 
 
 def add(commands: Commands) -> None:
@@ -32,6 +32,7 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     from prm_gym import rollout
 
+    settle(options)
     shared = {
         "max_episode_steps": options.max_episode_steps,
         "seed": options.seed,

@@ -20,7 +20,7 @@ import pyarrow as pa
 from prm_gym.errors import UserError, check_range
 from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
 from prm_gym.labels.relabel import relabel
-from prm_gym.labels.rollouts import Rollouts
+from prm_gym.labels.rollouts import Rollouts, prompt_of
 from prm_gym.labels.texts import completion, visits
 from prm_gym.prompts import load
 from prm_gym.types import Policy
@@ -80,7 +80,7 @@ def label(
     *,
     expert: Sequence[Path],
     policy: Policy,
-    prompt: str = "full",
+    prompt: str | None = None,
     valid_only: bool = False,
     concurrency: int = 256,
     task_types: Sequence[str] | None = None,
@@ -109,6 +109,7 @@ def label(
     UserError
         As `Rollouts` and `Dataset`; no demonstration; no split with all policies and demonstrations.
     """
+    prompt = prompt_of(rollouts, prompt)
     settings = {name: value for name, value in locals().items() if name != "policy"}
     settings["policy"] = policy.policy_id
     policy_settings = asyncio.run(policy.settings())

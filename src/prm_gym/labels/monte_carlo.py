@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from prm_gym.errors import UserError, check_range
 from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
-from prm_gym.labels.rollouts import Rollouts
+from prm_gym.labels.rollouts import Rollouts, prompt_of
 from prm_gym.labels.statistics import of_states, of_targets
 from prm_gym.labels.texts import visits
 from prm_gym.prompts import load
@@ -52,7 +52,7 @@ def label(
     rollouts: Sequence[Path],
     out: Path,
     *,
-    prompt: str = "full",
+    prompt: str | None = None,
     gamma: float = 0.95,
     min_visits: int = 1,
     valid_only: bool = False,
@@ -70,7 +70,8 @@ def label(
     out
         The dataset's folder.
     prompt
-        A prompt template by name or path.
+        A prompt template by name or path; by default the one that the policies of `rollouts` read, or `full` if they
+        read none.
     gamma
         The discount, in [0, 1].
     min_visits, valid_only
@@ -83,6 +84,7 @@ def label(
     UserError
         As `Rollouts` and `Dataset`; an option out of range; a return outside [0, 1].
     """
+    prompt = prompt_of(rollouts, prompt)
     settings = locals().copy()
     template = load(prompt)
     with (

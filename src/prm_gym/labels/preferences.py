@@ -14,7 +14,7 @@ import pyarrow as pa
 from prm_gym.errors import check_range
 from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
 from prm_gym.labels.monte_carlo import action_values
-from prm_gym.labels.rollouts import Rollouts
+from prm_gym.labels.rollouts import Rollouts, prompt_of
 from prm_gym.labels.statistics import of_states, of_targets
 from prm_gym.labels.texts import completion, visits
 from prm_gym.prompts import load
@@ -42,7 +42,7 @@ def label(
     rollouts: Sequence[Path],
     out: Path,
     *,
-    prompt: str = "full",
+    prompt: str | None = None,
     gamma: float = 0.95,
     delta: float = 0.015,
     min_visits: int = 1,
@@ -61,6 +61,7 @@ def label(
 
     The others, and the errors, are as in `monte_carlo.label`.
     """
+    prompt = prompt_of(rollouts, prompt)
     settings = locals().copy()
     check_range("delta", delta, above=0, most=1)
     template = load(prompt)

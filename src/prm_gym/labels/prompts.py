@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from prm_gym.errors import UserError, check_range
 from prm_gym.labels.dataset import MESSAGES, SPLITS, Dataset, LabelReport
-from prm_gym.labels.rollouts import Rollouts
+from prm_gym.labels.rollouts import Rollouts, prompt_of
 from prm_gym.labels.texts import visits
 from prm_gym.prompts import load
 
@@ -43,7 +43,7 @@ def label(
     expert: Sequence[Path] = (),
     expert_fraction: float = 0.5,
     size: int | None = None,
-    prompt: str = "full",
+    prompt: str | None = None,
     task_types: Sequence[str] | None = None,
     weights: Sequence[float] | None = None,
     train_share: float = 0.85,
@@ -62,6 +62,7 @@ def label(
 
     The others, and the errors, are as in `monte_carlo.label`.
     """
+    prompt = prompt_of(rollouts, prompt)
     settings = {name: value for name, value in locals().items() if expert or name != "expert_fraction"}
     check_range("expert_fraction", expert_fraction, above=0, most=1)
     if size is not None:

@@ -29,8 +29,11 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prm_gym import provenance
 from prm_gym.errors import UserError, check_range
+from prm_gym.fingerprint import of_prompt
 from prm_gym.part import scan
+from prm_gym.prompts import load
 from prm_gym.store import being_written, parts
 
 MEGABYTES, MEGABYTES_PER_THREAD = 1000, 100  # what DuckDB may hold; what is more spills to the work folder
@@ -266,6 +269,30 @@ def _list_parts(folders: Sequence[tuple[Path, str, float]]) -> list[tuple[Path, 
             raise UserError(name, "is being written", "run again when its writer has finished")
         found.extend((file, role, weight) for file in parts(folder))
     return found
+
+
+def prompt_of(folders: Sequence[Path], asked: str | None) -> str:
+    """The prompt to render with: `asked`, else the one that the policies of these episodes read, else `full`.
+
+    Raises `UserError` if they read several, or one whose file has changed since.
+    """
+    if asked is not None:
+        return asked
+    found: dict[str, str] = {}
+    for folder in folders:
+        record = provenance.read(Path(folder))
+        prompt = provenance.prompt_of(record["settings"]) if record else None
+        if prompt is not None:
+            found[prompt["fingerprint"]] = prompt["name"]
+    if not found:
+        return "full"
+    remedy = "say which one with --prompt"
+    if len(found) > 1:
+        raise UserError("--rollouts", f"were collected with several prompts ({', '.join(found.values())})", remedy)
+    [(fingerprint, name)] = found.items()
+    if of_prompt(load(name))["fingerprint"] != fingerprint:
+        raise UserError(name, "has changed since the episodes were collected with it", remedy)
+    return name
 
 
 def file_list(files: Sequence[Path]) -> str:

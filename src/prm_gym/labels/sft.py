@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
-from prm_gym.labels.rollouts import Rollouts
+from prm_gym.labels.rollouts import Rollouts, prompt_of
 from prm_gym.labels.texts import visits
 from prm_gym.prompts import load
 
@@ -37,7 +37,7 @@ def label(
     out: Path,
     *,
     exploring: Sequence[Path] = (),
-    prompt: str = "full",
+    prompt: str | None = None,
     valid_only: bool = False,
     task_types: Sequence[str] | None = None,
     weights: Sequence[float] | None = None,
@@ -57,6 +57,7 @@ def label(
     The others, and the errors, are as in `monte_carlo.label`. `turn` and `state_key` of a row are those of its last
     action.
     """
+    prompt = prompt_of(rollouts, prompt)
     settings = {name: value for name, value in locals().items() if exploring or name != "exploring"}
     template = load(prompt)
     with (

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from prm_gym.errors import UserError, check_range
 from prm_gym.labels.dataset import Dataset, LabelReport
 from prm_gym.labels.monte_carlo import COLUMNS, action_values
-from prm_gym.labels.rollouts import Rollouts, file_list
+from prm_gym.labels.rollouts import Rollouts, file_list, prompt_of
 from prm_gym.labels.statistics import of_states, of_targets
 from prm_gym.labels.texts import visits
 from prm_gym.prompts import Prompt, load
@@ -70,7 +70,7 @@ def label(
     values: Path | None = None,
     value_fn: ValueFn | None = None,
     alpha: float = 0.5,
-    prompt: str = "full",
+    prompt: str | None = None,
     gamma: float = 0.95,
     min_visits: int = 1,
     valid_only: bool = False,
@@ -97,6 +97,7 @@ def label(
     UserError
         As `monte_carlo.label`; no values or both kinds; a value outside [0, 1].
     """
+    prompt = prompt_of(rollouts, prompt)
     settings = {name: value for name, value in locals().items() if name != "value_fn"}
     check_range("alpha", alpha, least=0, most=1)
     if (values is None) == (value_fn is None):

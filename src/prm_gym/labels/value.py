@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
 from prm_gym.labels.monte_carlo import returns
-from prm_gym.labels.rollouts import Rollouts
+from prm_gym.labels.rollouts import Rollouts, prompt_of
 from prm_gym.labels.statistics import of_targets
 from prm_gym.labels.texts import visits
 from prm_gym.prompts import load
@@ -35,7 +35,7 @@ def label(
     rollouts: Sequence[Path],
     out: Path,
     *,
-    prompt: str = "full",
+    prompt: str | None = None,
     gamma: float = 0.95,
     task_types: Sequence[str] | None = None,
     weights: Sequence[float] | None = None,
@@ -43,6 +43,7 @@ def label(
     seed: int = 0,
 ) -> LabelReport:
     """Write the dataset of V_mu, mu being the policy of `rollouts`. Options and errors as in `monte_carlo.label`."""
+    prompt = prompt_of(rollouts, prompt)
     settings = locals().copy()
     template = load(prompt)
     with (

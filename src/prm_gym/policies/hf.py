@@ -23,6 +23,7 @@ from prm_gym.policies.batching import Batcher
 from prm_gym.policies.checkpoint import encode_chat, load_checkpoint
 from prm_gym.policies.kv_slots import Tokens
 from prm_gym.policies.slot_model import Sampled, SlotModel
+from prm_gym.trained import prompt_for
 from prm_gym.types import PromptTooLong, Response, State
 
 
@@ -36,7 +37,8 @@ class TransformersPolicy:
 
     Parameters
     ----------
-    prompt : the name or path of a prompt template, or a loaded one.
+    prompt : the name or path of a prompt template, or a loaded one; by default the one that the model was trained on,
+        where its folder says so (`trained`), else `full`.
     temperature : 0 takes the likeliest token.
     max_new_tokens : of one response, its end-of-turn token included. A prompt that leaves less room than that in the
         model's context raises `PromptTooLong`.
@@ -55,7 +57,7 @@ class TransformersPolicy:
         self,
         model: str | Path,
         *,
-        prompt: str | prompts.Prompt,
+        prompt: str | prompts.Prompt | None = None,
         temperature: float,
         max_new_tokens: int,
         max_batch: int = 256,
@@ -65,7 +67,7 @@ class TransformersPolicy:
         cache_bytes: int | None = None,
     ) -> None:
         self.policy_id = str(model) if policy_id is None else policy_id
-        self._prompt = prompts.load(prompt) if isinstance(prompt, str) else prompt
+        self._prompt = prompt_for(model, prompt)
         self._temperature = temperature
         self._max_new_tokens = max_new_tokens
         self._settings = {

@@ -26,6 +26,7 @@ from prm_gym.policies.checkpoint import encode_chat, load_checkpoint
 from prm_gym.policies.kv_slots import Tokens
 from prm_gym.policies.scorer import Scorer, sigmoid
 from prm_gym.policies.slot_model import SlotModel
+from prm_gym.trained import prompt_for
 from prm_gym.types import Message, PromptTooLong, Response, State
 
 Item = TypeVar("Item")
@@ -34,22 +35,23 @@ Item = TypeVar("Item")
 class PRMScorer(Scorer):
     """Scores responses with the one-logit classifier in the folder `model`.
 
-    `prompt` must be the template of the policy's data. `max_batch` sequences are scored together; what they share
-    with each other or with earlier ones is computed once. `device`, `dtype` and `cache_bytes` are as for
-    `TransformersPolicy`. Raises `UserError` for a model of another kind, or without a pad token of its own.
+    `prompt` must be the template of the policy's data; by default it is the one that the model was trained on.
+    `max_batch` sequences are scored together; what they share with each other or with earlier ones is computed once.
+    `device`, `dtype` and `cache_bytes` are as for `TransformersPolicy`. Raises `UserError` for a model of another kind,
+    or without a pad token of its own.
     """
 
     def __init__(
         self,
         model: str | Path,
         *,
-        prompt: str | prompts.Prompt,
+        prompt: str | prompts.Prompt | None = None,
         max_batch: int = 256,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
         cache_bytes: int | None = None,
     ) -> None:
-        self._prompt = prompts.load(prompt) if isinstance(prompt, str) else prompt
+        self._prompt = prompt_for(model, prompt)
         self._settings = {"kind": "transformers", "model": of_checkpoint(model), "prompt": of_prompt(self._prompt)}
         classifier, self._tokenizer = load_checkpoint(AutoModelForSequenceClassification, model, device, dtype)
         config = classifier.config.get_text_config()

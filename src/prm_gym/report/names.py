@@ -45,8 +45,8 @@ def rule(choice: BestOf) -> str:
 
 
 def label(entry: dict[str, Any]) -> str:
-    """A row's name: `π₁`, or `π₁, best of 4 by Q₀`, with the weight and `admissible` where they are of its mode, and what
-    else tells it from others: `π₁, T 1`.
+    """A row's name: `π₁`, or `π₁, best of 4 by Q₀`, with the weight and `admissible` where they are of its mode, and
+    what else tells it from others: `π₁, T 1`.
     """
     choice, apart = best_of(entry["mode"]), entry.get("apart")
     said = [pretty(entry["policy"])]
