@@ -114,9 +114,11 @@ def policy_of(settings: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def prompt_of(settings: Mapping[str, Any]) -> Identity | None:
-    """The prompt that the policy of some episodes reads, None if it reads none."""
-    prompt: Identity | None = policy_of(settings).get("prompt") if "policy" in settings else None
-    return prompt
+    """The prompt that the policy of some episodes reads, or else the scorer that chooses; None if there is none."""
+    if "policy" not in settings:
+        return None
+    reads = [policy_of(settings), settings["policy"].get("scorer", {})]
+    return next((each["prompt"] for each in reads if "prompt" in each), None)
 
 
 def differences(one: Any, other: Any, field: str = "") -> Iterator[tuple[str, Any, Any]]:

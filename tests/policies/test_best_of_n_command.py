@@ -35,9 +35,9 @@ def test_each_way_of_choosing_has_its_own_row(games, tmp_path):
     assert [(row["mode"], row["prm"]) for row in rows] == [
         (mode, None if mode == "policy" else str(classifier())) for mode in modes
     ]
-    assert sorted(folder.name for folder in tmp_path.iterdir() if folder.is_dir()) == sorted(
-        f"random_{mode}_valid_seen_0" for mode in modes
-    )
+    folders = [folder.name.rpartition("_") for folder in tmp_path.iterdir() if folder.is_dir()]
+    assert sorted(name for name, _, _ in folders) == sorted(f"random_{mode}_valid_seen_0" for mode in modes)
+    assert len({digest_of_settings for _, _, digest_of_settings in folders}) == len(modes)
 
 
 @pytest.mark.parametrize(
