@@ -50,9 +50,9 @@ def settle(options: argparse.Namespace) -> None:
     """Fill in --prompt, --temperature and --max-episode-steps where they were left out, as the model was trained."""
     from prm_gym import trained
 
-    folder = options.policy if Path(options.policy).is_dir() else None
+    is_model = options.policy not in ("expert", "random") and Path(options.policy).is_dir()
     played = trained.settle(
-        folder,
+        options.policy if is_model else None,
         prompt=options.prompt,
         max_episode_steps=options.max_episode_steps,
         temperature=options.temperature,
