@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 
 from prm_gym.errors import UserError
 from prm_gym.part import REPLACES_KEY, SCHEMA, problem_of, read_part, replaced_by, to_table
-from prm_gym.types import Episode
+from prm_gym.types import Episode, StopReason
 
 _LOCK_NAME = ".writer.lock"
 _MERGED_ROWS = 50_000  # a part of this many rows is left alone; about 1,600 episodes, 100 MB of text
@@ -155,6 +155,15 @@ def finished_ids(folder: str | Path) -> set[str]:
     for part in _whole_parts(Path(folder)):
         column = pq.read_table(part, columns=["episode_id"])["episode_id"]
         ids.update(pc.unique(column).to_pylist())
+    return ids
+
+
+def won_ids(folder: str | Path) -> set[str]:
+    """The ids of the episodes in `folder` that were won; empty where there is no folder yet."""
+    ids: set[str] = set()
+    for part in _whole_parts(Path(folder)):
+        ends = pq.read_table(part, columns=["episode_id", "stop_reason"])
+        ids.update(ends.filter(pc.field("stop_reason") == StopReason.WON.value)["episode_id"].to_pylist())
     return ids
 
 

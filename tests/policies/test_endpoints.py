@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
@@ -254,3 +255,33 @@ def test_it_can_be_used_in_one_event_loop_after_another():
         return kept[0]
 
     assert run(main(first_or_same)) == run(main(first_or_same)) == {"ok": True}
+
+
+def test_every_wait_is_logged_with_its_number(caplog):
+    caplog.set_level("INFO", "prm_gym")
+    post_to(sequence(Reply(500), Reply(429), Reply(drop=True), Reply(body={})), retries=6)
+    said = [re.sub(r"http://\S+", "URL", record.getMessage()) for record in caplog.records]
+    assert said == [
+        "server URL answers 500, retry 1 of 6 in 0 s",
+        "server URL answers 429, retry 2 of 6 in 0 s",
+        "server URL breaks off its answer, retry 3 of 6 in 0 s",
+    ]
+
+
+def test_an_answer_that_is_cut_off_is_not_called_a_missing_server():
+    async def cut_off(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b'HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{"data"')
+        await writer.drain()
+        writer.close()
+
+    async def main():
+        async with await asyncio.start_server(cut_off, "127.0.0.1", 0) as server:
+            endpoints = Endpoints(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
+            try:
+                await endpoints.served("tiny")
+            finally:
+                await endpoints.close()
+
+    with pytest.raises(UserError, match=r"/v1 breaks off its answer \(RemoteProtocolError: .*; start the server, look"):
+        run(main())

@@ -56,4 +56,4 @@ def run(options: argparse.Namespace) -> None:
     else:
         many = {"rollouts_per_game": options.rollouts_per_game, "max_games": options.max_games}
         summary = rollout.rollout(games, policy, options.out, **many, **shared)
-    console.print(f"{options.out}: {summary.episodes} episodes, {summary.won} won, {summary.failures} failed")
+    console.print(f"{options.out}: {summary.line()}", highlight=False, soft_wrap=True)

@@ -3,14 +3,15 @@
 Each request goes to the least busy server in service. A server that refuses connections, times out or answers 502-504
 is taken out for a while (twice `backoff`, doubled each time up to 30 s) and asked again by the next request after that.
 Whatever may pass (those, broken connections, 408, 429, other 5xx) is tried again with exponential back-off and jitter,
-and no sooner than a Retry-After says. What cannot pass is raised: a wrong key, path or model as `UserError`, a prompt
-over the context as `PromptTooLong`, all else as `RequestFailed`.
+and no sooner than a Retry-After says; each such wait is logged at the level INFO. What cannot pass is raised: a wrong
+key, path or model as `UserError`, a prompt over the context as `PromptTooLong`, all else as `RequestFailed`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import random
 import re
@@ -29,6 +30,7 @@ from prm_gym.types import PromptTooLong
 if TYPE_CHECKING:
     import httpx
 
+_log = logging.getLogger(__name__)
 _LONGEST_WAIT = 30.0  # seconds, between tries and out of service
 _LONGEST_RETRY_AFTER = 120.0
 _MAY_PASS = {408, 409, 425, 429}
@@ -45,6 +47,17 @@ _TOO_LONG = re.compile(
 
 # Of an entry of GET /models: vLLM and SGLang tell the first three, llama.cpp the last. The rest changes with the clock.
 _TOLD = ("root", "parent", "max_model_len", "meta")
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """Why a try failed: for the error, in a few words for the log, and the seconds that the server wants to be left
+    alone.
+    """
+
+    said: str
+    brief: str
+    wait: float = 0.0
 
 
 class RequestFailed(Exception):
@@ -110,13 +123,17 @@ class Endpoints:
         async with self._slots:
             for attempt in range(self._retries + 1):
                 endpoint = await self._choose()
-                problem, wait = await self._try(endpoint, path, body)
-                if isinstance(problem, dict):
-                    return problem
+                answer = await self._try(endpoint, path, body)
+                if not isinstance(answer, _Problem):
+                    return answer
+                problem = answer
                 if attempt < self._retries:
                     delay = min(self._backoff * 2**attempt, _LONGEST_WAIT) * random.uniform(0.5, 1)
-                    await asyncio.sleep(max(delay, wait))
-        raise RequestFailed(f"{problem}, after {self._retries + 1} tries")
+                    delay = max(delay, problem.wait)
+                    number = f"retry {attempt + 1} of {self._retries}"
+                    _log.info("server %s %s, %s in %.0f s", endpoint.url, problem.brief, number, delay)
+                    await asyncio.sleep(delay)
+        raise RequestFailed(f"{problem.said}, after {self._retries + 1} tries")
 
     async def served(self, model: str) -> dict[str, Any]:
         """What the servers tell of `model`: "max_model_len", its context length in tokens (the shortest), and the other
@@ -133,7 +150,7 @@ class Endpoints:
                     reply = await client.get(endpoint.url + "/models", timeout=min(self._timeout, 10.0))
             except httpx.HTTPError as error:
                 self._take_out(endpoint)
-                problems.append(f"{endpoint.url} ({_name(error)})")
+                problems.append(f"{endpoint.url} {_brief(error)} ({_name(error)})")
                 continue
             served = _listed_models(reply)
             if served and model not in served:
@@ -141,9 +158,7 @@ class Endpoints:
                 raise UserError(endpoint.url, f"serves no model {model!r}", f"name one of: {known}", field="model")
             told += [served[model]] if model in served else []
         if len(problems) == len(self._endpoints):
-            raise UserError(
-                "base_urls", f"no server answers at {', '.join(problems)}", "start it, or correct the address"
-            )
+            raise UserError("base_urls", ", ".join(problems), "start the server, look into its log, or correct the URL")
         facts: dict[str, Any] = {}
         for name in _TOLD:
             values = sorted({json.dumps(of[name], sort_keys=True) for of in told if of.get(name)})
@@ -193,8 +208,8 @@ class Endpoints:
                 return min(in_service, key=lambda endpoint: (endpoint.busy, endpoint.served))
             await asyncio.sleep(min(endpoint.out_until for endpoint in self._endpoints) - now)
 
-    async def _try(self, endpoint: _Endpoint, path: str, body: Mapping[str, Any]) -> tuple[dict[str, Any] | str, float]:
-        """The answer, or what went wrong and how many seconds the server wants to be left alone."""
+    async def _try(self, endpoint: _Endpoint, path: str, body: Mapping[str, Any]) -> dict[str, Any] | _Problem:
+        """The answer, or what went wrong and may pass."""
         import httpx
 
         url = endpoint.url + path
@@ -205,19 +220,19 @@ class Endpoints:
         except httpx.TransportError as error:
             if isinstance(error, httpx.ConnectError | httpx.TimeoutException):
                 self._take_out(endpoint)
-            return f"{url}: {_name(error)}", 0.0
+            return _Problem(f"{url}: {_name(error)}", _brief(error))
         finally:
             endpoint.busy -= 1
         status = reply.status_code
         if status in _OUT_OF_SERVICE:
             self._take_out(endpoint)
-            return f"{url}: status {status}", self._retry_after(reply)
+            return _Problem(f"{url}: status {status}", f"answers {status}", self._retry_after(reply))
         endpoint.failures = 0
         if reply.is_success:
-            return _object(url, reply), 0.0
+            return _object(url, reply)
         said = " ".join(reply.text[:500].split())
         if status in _MAY_PASS or status >= 500:
-            return f"{url}: status {status} ({said})", self._retry_after(reply)
+            return _Problem(f"{url}: status {status} ({said})", f"answers {status}", self._retry_after(reply))
         if status in _NEVER_PASSES:
             raise UserError(url, f"{_NEVER_PASSES[status]} (status {status}: {said})", "correct it and run again")
         if _TOO_LONG.search(reply.text):
@@ -262,6 +277,14 @@ def _listed_models(reply: httpx.Response) -> dict[str, dict[str, Any]]:
         return {str(entry["id"]): {**entry, length: int(entry.get(length) or 0)} for entry in entries}
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}
+
+
+def _brief(error: Exception) -> str:
+    import httpx
+
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return "cannot be reached"
+    return "does not answer" if isinstance(error, httpx.TimeoutException) else "breaks off its answer"
 
 
 def _name(error: Exception) -> str:

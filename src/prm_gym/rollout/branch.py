@@ -43,7 +43,7 @@ from prm_gym.rollout.run import (
     in_parallel,
     run_and_close,
 )
-from prm_gym.store import EpisodeWriter, read_episodes
+from prm_gym.store import EpisodeWriter, read_episodes, won_ids
 from prm_gym.types import Episode, Policy, PromptTooLong, Response, StopReason
 
 POINTS = "branch_points.jsonl"
@@ -184,7 +184,7 @@ async def branch(
                                 yield Plan(episode_id, game, own_seed, iteration, parent, point.turn, action)
 
         total = continuations * sum(len(point.actions) for chosen in points.values() for point in chosen)
-        monitor.expect(total, len(writer.finished))
+        monitor.expect(total, len(writer.finished), len(won_ids(out)))
         await execute(
             plans(), policy, writer, make_env, monitor, workers=concurrency, max_failed_share=max_failed_share
         )

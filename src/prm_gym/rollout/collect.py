@@ -22,7 +22,7 @@ from prm_gym.provenance import Settings
 from prm_gym.rollout.play import Environment, Plan, hash_id, hash_seed
 from prm_gym.rollout.progress import Monitor, Summary
 from prm_gym.rollout.run import alfworld, check, claim_folder, execute, run_and_close
-from prm_gym.store import EpisodeWriter
+from prm_gym.store import EpisodeWriter, won_ids
 from prm_gym.types import Policy
 
 
@@ -80,7 +80,8 @@ async def collect(
             for index in range(rollouts_per_game)
         ]
         plans = [plan for plan in every if plan.episode_id not in writer.finished]
-        monitor.expect(len(every), len(every) - len(plans))
+        won = won_ids(out) if len(plans) < len(every) else set()
+        monitor.expect(len(every), len(every) - len(plans), sum(plan.episode_id in won for plan in every))
         await execute(plans, policy, writer, make_env, monitor, workers=concurrency, max_failed_share=max_failed_share)
     return monitor.summary
 

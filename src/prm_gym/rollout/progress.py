@@ -1,35 +1,51 @@
 """What a rollout shows while it runs: a progress bar, `metrics.jsonl` in its folder, and trackers when asked for.
 
-Counts are of this run; episodes that were in the folder before are `resumed`. A line of `metrics.jsonl` holds a
-`Summary` (see there for units), every ten seconds and at the end.
+Episodes that were in the folder before are `resumed`: the bar and the share of success count them, all other counts
+are of this run. A line of `metrics.jsonl` holds a `Summary` (see there for units), every ten seconds and at the end.
+
+The bar appears with the first response, not before. Below it stands what the library logged last, such as "server
+http://... answers 500, retry 3 of 6 in 4 s"; where no bar can be drawn, that is printed at most twice a minute.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from prm_gym.errors import UserError
 from prm_gym.types import Episode, Response
 
 METRICS = "metrics.jsonl"
 SECONDS_BETWEEN_LINES = 10.0
+_SECONDS_BETWEEN_NOTES = 30.0  # printed where no bar is drawn
+_SECONDS_OF_A_NOTE = 2.0  # shown at least that long, then until the next response
+_log = logging.getLogger("prm_gym")
 
 
 @dataclass(slots=True)
 class Summary:
-    """Counts of one run. Tokens are those of the responses and prompts the policy reported."""
+    """Counts of one run. Tokens are those of the responses and prompts the policy reported.
+
+    >>> Summary(total=10, resumed=10, resumed_won=4).line()
+    '10 of 10 episodes there already, 4 won; nothing to do'
+    >>> Summary(total=10, resumed=6, resumed_won=4, episodes=3, won=1, failures=1).line()
+    '9 of 10 episodes, 5 won; 6 were there already, 3 are new, 1 failed'
+    """
 
     total: int = 0  # episodes asked for
     resumed: int = 0  # of them already in the folder
+    resumed_won: int = 0  # of these, won
     episodes: int = 0  # finished in this run
     won: int = 0
     failures: int = 0
@@ -41,8 +57,21 @@ class Summary:
 
     @property
     def success(self) -> float:
-        """Share of this run's finished episodes that were won, in [0, 1]."""
-        return self.won / self.episodes if self.episodes else 0.0
+        """Share of the finished episodes, resumed ones included, that were won, in [0, 1]."""
+        episodes = self.resumed + self.episodes
+        return (self.resumed_won + self.won) / episodes if episodes else 0.0
+
+    def line(self) -> str:
+        """The totals first, then what was there already and what is new."""
+        there, won = self.resumed + self.episodes, self.resumed_won + self.won
+        if not self.resumed:
+            return f"{there:,} episodes, {won:,} won, {self.failures:,} failed"
+        if not self.episodes and not self.failures:
+            return f"{there:,} of {self.total:,} episodes there already, {won:,} won; nothing to do"
+        return (
+            f"{there:,} of {self.total:,} episodes, {won:,} won; {self.resumed:,} were there already, "
+            f"{self.episodes:,} are new, {self.failures:,} failed"
+        )
 
     def as_dict(self) -> dict[str, Any]:
         seconds = max(self.seconds, 1e-9)
@@ -52,6 +81,28 @@ class Summary:
             "actions_per_s": self.actions / seconds,
             "response_tokens_per_s": self.response_tokens / seconds,
         }
+
+
+class _Bar(Progress):
+    """A progress bar with a line of text below it."""
+
+    note = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.note:
+            yield Text(self.note, "yellow", no_wrap=True, overflow="ellipsis")
+
+
+class _Notes(logging.Handler):
+    """Gives what the library logs to `show`."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        super().__init__(logging.INFO)
+        self._show = show
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._show(record.getMessage())
 
 
 class Monitor:
@@ -68,7 +119,7 @@ class Monitor:
             self._add_tensorboard()
         if wandb_project is not None:
             self._add_wandb(wandb_project)
-        self._bar = Progress(
+        self._bar = _Bar(
             TextColumn("episodes"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -76,29 +127,39 @@ class Monitor:
             TextColumn("{task.fields[rate]:,.0f} tokens/s"),
             TextColumn("failures {task.fields[failures]}"),
             TimeRemainingColumn(),
+            console=Console(stderr=True),
             disable=not bar,
         )
         self._task = self._bar.add_task("", total=None, success=0.0, rate=0.0, failures=0)
+        self._shown = False
+        self._notes, self._noted = _Notes(self._note), -_SECONDS_BETWEEN_NOTES
 
     def __enter__(self) -> Monitor:
         self._start = self._last = time.monotonic()
-        self._bar.start()
+        self._level = _log.level
+        _log.setLevel(min(_log.getEffectiveLevel(), logging.INFO))
+        _log.addHandler(self._notes)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._show()
-        self._bar.stop()
+        _log.removeHandler(self._notes)
+        _log.setLevel(self._level)
+        self._bar.note = ""
+        self._count_seconds()
+        if self._shown:
+            self._show()
+            self._bar.stop()
         self._write()
         for close in self._closers:
             close()
 
-    def expect(self, total: int, resumed: int) -> None:
-        """`total` episodes are asked for, `resumed` of them are in the folder already."""
-        self.summary.total, self.summary.resumed = total, resumed
+    def expect(self, total: int, resumed: int, resumed_won: int) -> None:
+        """`total` episodes are asked for; `resumed` of them are in the folder already, `resumed_won` of these won."""
+        counts = self.summary
+        counts.total, counts.resumed, counts.resumed_won = total, resumed, resumed_won
         self._bar.update(self._task, total=total)
-        self._show()
 
     def responded(self, response: Response) -> None:
         """An action was sampled and goes to the environment."""
@@ -107,6 +168,10 @@ class Monitor:
 
     def sampled(self, responses: Sequence[Response]) -> None:
         """Responses were sampled, whether or not they are executed."""
+        if self._bar.note and time.monotonic() - self._noted > _SECONDS_OF_A_NOTE:
+            self._bar.note = ""
+        if not self._shown:
+            self._show()
         for response in responses:
             self.summary.prompt_tokens += response.prompt_tokens
             self.summary.response_tokens += response.response_tokens
@@ -125,9 +190,24 @@ class Monitor:
         self.summary.failures += 1
         self._show()
 
+    def _note(self, text: str) -> None:
+        now, bar = time.monotonic(), self._bar
+        if bar.console.is_terminal:
+            bar.note, self._noted = text, now
+            self._show()
+        elif not bar.disable and now - self._noted > _SECONDS_BETWEEN_NOTES:
+            self._noted = now
+            bar.console.print(text, highlight=False, soft_wrap=True)
+
+    def _count_seconds(self) -> None:
+        self.summary.seconds = time.monotonic() - self._start
+
     def _show(self) -> None:
+        self._count_seconds()
         counts = self.summary
-        counts.seconds = time.monotonic() - self._start
+        if not self._shown:
+            self._shown = True
+            self._bar.start()
         self._bar.update(
             self._task,
             completed=counts.resumed + counts.episodes + counts.failures,
