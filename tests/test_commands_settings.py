@@ -148,7 +148,7 @@ def test_labels_are_rendered_with_the_prompt_of_their_rollouts(games: Path, pi: 
         assert main([*map(str, ["label", "monte_carlo", "--rollouts", rollouts, "--out", out])]) == 0
         record = provenance.read(out)
         assert record is not None
-        assert record["settings"]["prompt"] == of_prompt(prompts.load(prompt))
+        assert record["settings"]["prompt"]["fingerprint"] == of_prompt(prompts.load(prompt))["fingerprint"]
 
 
 def test_rollouts_of_two_prompts_have_no_prompt_of_their_own(tmp_path: Path, capsys: Any) -> None:

@@ -1,12 +1,14 @@
 """What a checkpoint was trained for: the prompt it reads, and the step limit and temperature of its episodes.
 
-`prm-gym iter` writes it into the checkpoint's provenance.json as "trained_for": {"prompt": {"name", "fingerprint",
-"source"}, "max_episode_steps", "temperature"}. Commands that play a checkpoint take all three from there. A model that
-reads another prompt than it was trained on writes nonsense, so other values are an error unless they are forced.
+`prm-gym iter`, or a host's stage that is run by itself, writes it into the checkpoint's provenance.json as
+"trained_for": {"prompt": {"name", "fingerprint", "source"}, "max_episode_steps", "temperature"}. Commands that play a
+checkpoint take all three from there. A model that reads another prompt than it was trained on writes nonsense, so other
+values are an error unless they are forced.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -20,11 +22,11 @@ from prm_gym.prompts import Prompt, load
 
 @dataclass(frozen=True)
 class TrainedFor:
-    """`temperature` is that of the episodes that Q stands for; Stage 3 may sample hotter."""
+    """`temperature` is that of the episodes that Q stands for; Stage 3 may sample hotter. None is unknown."""
 
     prompt: Prompt
-    max_episode_steps: int
-    temperature: float
+    max_episode_steps: int | None
+    temperature: float | None
 
     def as_dict(self) -> dict[str, Any]:
         prompt = {**of_prompt(self.prompt), "source": self.prompt.source}
@@ -44,7 +46,7 @@ def trained_for(folder: str | PathLike[str]) -> TrainedFor | None:
     said = record["settings"]["trained_for"]
     try:
         prompt = Prompt(said["prompt"]["name"], said["prompt"]["source"])
-        return TrainedFor(prompt, int(said["max_episode_steps"]), float(said["temperature"]))
+        return TrainedFor(prompt, said["max_episode_steps"], said["temperature"])
     except (KeyError, TypeError, ValueError) as error:
         remedy = "remove it, and say --prompt, --max-episode-steps and --temperature"
         raise UserError(folder / provenance.FILE, f"cannot be read ({error!r})", remedy, field="trained_for") from None
@@ -70,13 +72,18 @@ def settle(
             raise _other(folder, "prompt", trained.prompt.name, asked.name)
         given = {"max_episode_steps": max_episode_steps, "temperature": temperature}
         for field, value in given.items():
-            if value is not None and value != (before := getattr(trained, field)):
+            before = getattr(trained, field)
+            if value is not None and before is not None and value != before:
                 raise _other(folder, field, before, value)
-    usual = trained or TrainedFor(load("full"), 30, 0.3)
+    usual = trained or TrainedFor(load("full"), None, None)
+
+    def first(*values: Any) -> Any:
+        return next(value for value in values if value is not None)
+
     return TrainedFor(
         asked or usual.prompt,
-        usual.max_episode_steps if max_episode_steps is None else max_episode_steps,
-        usual.temperature if temperature is None else temperature,
+        first(max_episode_steps, usual.max_episode_steps, 30),
+        first(temperature, usual.temperature, 0.3),
     )
 
 
@@ -86,6 +93,34 @@ def prompt_for(folder: str | PathLike[str], prompt: Prompt | str | None) -> Prom
         return prompt
     trained = trained_for(folder) if prompt is None else None
     return load(prompt or "full") if trained is None else trained.prompt
+
+
+def carry(config: Any, out: str | PathLike[str]) -> None:
+    """Write into the checkpoint folder `out` what the labels were made with whose folder is named anywhere in `config`,
+    a host's file or a list of datasets. `prm-gym iter` has written it already.
+    """
+    out = Path(out)
+    record = next((record for folder in _folders(config) if (record := provenance.read(folder))), None)
+    before = provenance.read(out)
+    if record is None or "prompt" not in record["settings"] or (before and "stage" in before["settings"]):
+        return
+    episodes = [each["settings"] for each in record["settings"].get("rollouts", ()) if each["settings"]]
+    played = episodes[0] if episodes else {}
+    policy = provenance.policy_of(played) if "policy" in played else {}
+    reads = {"max_episode_steps": played.get("max_episode_steps"), "temperature": policy.get("temperature")}
+    trained = {"prompt": record["settings"]["prompt"], **reads}
+    provenance.write(out, {"kind": "training", "config": config, "trained_for": trained})
+
+
+def _folders(config: Any) -> Iterator[Path]:
+    if isinstance(config, str) and Path(config).is_dir():
+        yield Path(config)
+    elif isinstance(config, Mapping):
+        for key, value in config.items():
+            yield from (*_folders(key), *_folders(value))
+    elif isinstance(config, list | tuple):
+        for value in config:
+            yield from _folders(value)
 
 
 def check_prm(folder: str | PathLike[str], prompt: Prompt, *, force: bool = False) -> None:

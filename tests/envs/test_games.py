@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import shutil
@@ -73,6 +74,17 @@ def test_what_stock_leaves_out_is_left_out(tmp_path: Path) -> None:
     unmarked = write_game(tmp_path / "train/pick_and_place_simple-Mug-None-Desk-3/trial_1")
     unmarked.write_text(json.dumps({key: value for key, value in CONTENT.items() if key != "solvable"}))
     assert [game.game_id for game in find_games(tmp_path)] == [PLACES[0]]
+
+
+def test_a_mark_quoted_in_a_text_is_no_mark(tmp_path: Path) -> None:
+    write_game(tmp_path / PLACES[0], grammar='say "solvable": false')
+    assert [game.game_id for game in find_games(tmp_path)] == [PLACES[0]]
+
+
+def test_a_game_has_the_digest_of_its_file(tmp_path: Path) -> None:
+    file = write_game(tmp_path / PLACES[0])
+    [game] = find_games(tmp_path)
+    assert game.digest == hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
 
 
 def test_damaged_files_are_counted_and_named(tmp_path: Path) -> None:

@@ -97,7 +97,8 @@ def test_a_dataset_says_which_episodes_and_settings_it_is_made_of(tmp_path: Path
     assert record is not None
     [source] = record["settings"]["rollouts"]
     assert (source["name"], source["settings"]) == (str(folder), made_with)
-    assert record["settings"]["prompt"] == of_prompt(load("compact"))
+    compact = load("compact")
+    assert record["settings"]["prompt"] == {**of_prompt(compact), "source": compact.source}
     assert (record["settings"]["label"], record["settings"]["gamma"]) == ("monte_carlo", 0.9)
     write(tmp_path / "more", tree(81))
     monte_carlo.label([tmp_path / "more"], tmp_path / "other", prompt="compact", gamma=0.9)

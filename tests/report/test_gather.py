@@ -97,3 +97,22 @@ def test_a_damaged_file_is_named(tmp_path, name, text) -> None:
     path.write_text(text)
     with pytest.raises(UserError, match=path.name):
         gather(tmp_path, "a")
+
+
+def of(policy: str, temperature: float | None, success: float = 0.5, seed: int = 0) -> dict:
+    known = {"temperature": temperature, "prompt": "compact"} if temperature is not None else {}
+    numbers = {"games": 2, "success": success, "ci95": [0, 1], "actions": 3, "by_task_type": {}}
+    return {"policy": policy, "mode": "policy", "split": "s", "prm": None, "seed": seed, **numbers, **known}
+
+
+def test_seeds_are_averaged_within_the_same_conditions_alone() -> None:
+    found = pooled([of("pi_1", 0.3, 0.2), of("pi_1", 0.3, 0.4, seed=1), of("pi_1", 1.0, 0.0)])
+    assert [(entry["success"], entry["seeds"], entry["apart"]) for entry in found] == [
+        (pytest.approx(0.3), 2, "T 0.3"),
+        (0.0, 1, "T 1"),
+    ]
+
+
+def test_a_curve_compares_what_was_played_alike() -> None:
+    entries = [of("pi_0", 0.3), of("pi_1", 1.0), of("pi_1", 0.3), of("pi_2", None)]
+    assert [entry["usual"] for entry in pooled(entries)] == [True, False, True, True]

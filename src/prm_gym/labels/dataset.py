@@ -183,8 +183,12 @@ def _as_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
             return {**of_folder(value), "settings": record and record["settings"]}
         return [as_setting(each) for each in value] if isinstance(value, list | tuple) else value
 
+    def as_prompt(name: str) -> dict[str, Any]:
+        prompt = load(name)
+        return {**of_prompt(prompt), "source": prompt.source}  # a model trained on these labels carries it
+
     return {
-        name: of_prompt(load(value)) if name == "prompt" else as_setting(value)
+        name: as_prompt(value) if name == "prompt" else as_setting(value)
         for name, value in arguments.items()
         if name not in ("out", "concurrency")
     }

@@ -86,7 +86,8 @@ def label(
     values
         V_mu as a dataset that `value.label` wrote from rollouts of mu.
     value_fn
-        V_mu as a function of prompts, such as a fitted value model. Give this or `values`.
+        V_mu as a function of prompts, such as a fitted value model, whose attribute `identity`, if it has one, goes
+        into provenance.json. Give this or `values`.
     alpha
         The weight of the reference policy, in [0, 1].
 
@@ -105,7 +106,7 @@ def label(
         raise UserError("values", f"V_mu comes from values or value_fn, {problem}", "give one of the two")
     template = load(prompt)
     with (
-        Dataset(out, "shaping", COLUMNS, settings) as dataset,
+        Dataset(out, "shaping", COLUMNS, settings, {"value_fn": getattr(value_fn, "identity", None)}) as dataset,
         Rollouts(
             rollouts, dataset.work, weights=weights, task_types=task_types, seed=seed, train_share=train_share
         ) as source,

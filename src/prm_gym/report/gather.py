@@ -1,7 +1,7 @@
 """From a run folder to a plain dict: results, training logs, targets, quality of Q, stages. Missing parts are None.
 
 {"name", "path", "results": [entry of results.json, seeds pooled],
- "checkpoints": [entry with "n" and "step"], "stages": [{"stage", "seconds", "settings"}],
+ "checkpoints": [entry with "n" and "step"], "stages": [manifest of `stage`],
  "iterations": [{"n", "folder", "targets", "quality", "training"}]}
 """
 
@@ -149,7 +149,7 @@ def _stages(run: Path) -> list[dict[str, Any]]:
         manifest = _json(path)
         if not isinstance(manifest, dict) or not {"stage", "settings"} <= manifest.keys():
             raise UserError(path, "not a manifest", "remove it and make the stage again")
-        stages.append({key: manifest.get(key) for key in ("stage", "seconds", "settings", "prm_gym")})
+        stages.append({key: manifest.get(key) for key in ("stage", "seconds", "settings", "inputs", "run", "prm_gym")})
     return stages
 
 

@@ -19,6 +19,7 @@ from prm_gym.errors import UserError
 from prm_gym.hosts.open_instruct import arguments
 from prm_gym.hosts.open_instruct.prepare import environment_problems, require_prepared
 from prm_gym.hosts.teardown import leave_process_group
+from prm_gym.trained import carry
 
 
 def main(argv: Sequence[str]) -> None:
@@ -33,6 +34,9 @@ def main(argv: Sequence[str]) -> None:
     accelerate(argv, recipe, overrides)
     use_cpu_if_there_is_no_gpu()
     import_module(f"prm_gym.hosts.open_instruct.{stage}").run(recipe, overrides)
+    config = {**read_yaml(recipe), **overrides}
+    if config.get("output_dir") and int(os.environ.get("RANK", 0)) == 0:
+        carry(config, config["output_dir"])
     leave_process_group()
 
 

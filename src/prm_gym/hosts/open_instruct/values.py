@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prm_gym.errors import UserError
+from prm_gym.fingerprint import of_checkpoint
 from prm_gym.hosts.open_instruct import checks
 from prm_gym.hosts.open_instruct.transforms import prompt_ids
 from prm_gym.types import Message
@@ -58,4 +59,5 @@ def value_function(folder: str | PathLike[str], *, batch: int = 16) -> ValueFunc
                 found[i] = value
         return found
 
+    vars(values)["identity"] = of_checkpoint(path)
     return values

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from prm_gym.errors import UserError
 from prm_gym.hosts.trl.data import check_same_vocabulary, load_split, load_tokenizer
+from prm_gym.trained import carry
 
 
 @dataclass
@@ -66,5 +67,7 @@ def main(arguments: list[str]) -> None:
         train_dataset=prompts,
         processing_class=tokenizer,
     )
+    if training.process_index == 0:
+        carry([script.dataset_name], training.output_dir)
     trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     trainer.save_model(training.output_dir)

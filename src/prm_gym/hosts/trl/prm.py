@@ -14,6 +14,7 @@ from typing import Any
 from prm_gym.errors import UserError
 from prm_gym.hosts.losses import FIRST, NUMBERS, SECOND, SOURCE_COLUMNS
 from prm_gym.hosts.trl.data import load_split, load_tokenizer
+from prm_gym.trained import carry
 
 # The sequences of each loss as (prompt, response) columns.
 _SEQUENCES: dict[str, dict[str, tuple[str, str | None]]] = {
@@ -92,6 +93,8 @@ def main(arguments: list[str]) -> None:
         data_collator=collate,
         processing_class=tokenizer,
     )
+    if training.process_index == 0:
+        carry([script.dataset_name], training.output_dir)
     trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     trainer.save_model(training.output_dir)
 

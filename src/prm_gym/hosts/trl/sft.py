@@ -8,10 +8,14 @@ def main(arguments: list[str]) -> None:
     from trl.scripts import sft
 
     from prm_gym.hosts.trl.muon import MuonArguments, with_muon
+    from prm_gym.trained import carry
 
     parser = trl.TrlParser(
         (trl.ScriptArguments, trl.SFTConfig, trl.ModelConfig, trl.DatasetMixtureConfig, MuonArguments)
     )
     *stock, optimizer = parser.parse_args_and_config(arguments, fail_with_unknown_args=True)[:5]
     trl.SFTTrainer = with_muon(trl.SFTTrainer, optimizer.muon_learning_rate)  # the script takes it from there
+    script, training = stock[:2]
+    if training.process_index == 0:
+        carry([script.dataset_name], training.output_dir)
     sft.main(*stock)
