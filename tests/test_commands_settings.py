@@ -110,7 +110,7 @@ def test_two_prms_never_share_episodes(games: Path, pi: Path, tmp_path: Path, ca
     capsys.readouterr()
     full = carrying(classifier(), tmp_path / "full", prompts.load("full"))
     assert evaluate(games, pi, tmp_path / "e", "--prm", full, "--best-of", 2) == 2
-    assert f"--prompt: {full} was trained for full, not compact" in capsys.readouterr().err
+    assert f"--prm: {full} was trained on the prompt full, and the policy reads compact;" in capsys.readouterr().err
 
 
 def test_a_checkpoint_on_the_way_carries_what_its_training_does(pi: Path, tmp_path: Path) -> None:

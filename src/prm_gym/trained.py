@@ -127,7 +127,9 @@ def check_prm(folder: str | PathLike[str], prompt: Prompt, *, force: bool = Fals
     """Raise `UserError` if the PRM in `folder` was trained on another prompt than the policy reads, unless `force`."""
     trained = trained_for(folder)
     if trained is not None and not force and trained.prompt.source != prompt.source:
-        raise _other(folder, "prompt", trained.prompt.name, prompt.name)
+        problem = f"{folder} was trained on the prompt {trained.prompt.name}, and the policy reads {prompt.name}"
+        remedy = f"name a PRM of this policy, say --prompt {trained.prompt.name} if both read it, or add --force"
+        raise UserError("--prm", problem, remedy)
 
 
 def _other(folder: Any, field: str, trained: object, given: object) -> UserError:

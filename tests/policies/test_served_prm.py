@@ -102,3 +102,13 @@ def test_best_of_n_with_a_served_model():
 
     [response] = asyncio.run(main())
     assert response is max((LOOK, GO), key=lambda response: response.text[-1])
+
+
+def test_what_the_server_tells_of_the_model_is_a_setting():
+    async def main():
+        async with FakeServer(classifier(len), models=["q"], told={"root": "org/q", "max_model_len": 64}) as server:
+            return await ServedPRMScorer(server.url, "q", prompt="compact", tokenizer=Letters()).settings()
+
+    settings = asyncio.run(asyncio.wait_for(main(), 30))
+    assert settings["served"] == {"root": "org/q", "max_model_len": 64}
+    assert settings["prompt"]["name"] == "compact"

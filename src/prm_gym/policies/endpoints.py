@@ -135,9 +135,9 @@ class Endpoints:
                     await asyncio.sleep(delay)
         raise RequestFailed(f"{problem.said}, after {self._retries + 1} tries")
 
-    async def served(self, model: str) -> dict[str, Any]:
-        """What the servers tell of `model`: "max_model_len", its context length in tokens (the shortest), and the other
-        facts of `_TOLD`, as a list where servers differ.
+    async def served(self, model: str, path: str = "/models") -> dict[str, Any]:
+        """What the servers tell of `model` at `path`: "max_model_len", its context length in tokens (the shortest), and
+        the other facts of `_TOLD`, as a list where servers differ.
 
         Raises `UserError` unless some server answers and, where it lists its models, serves `model`.
         """
@@ -147,7 +147,7 @@ class Endpoints:
         for endpoint in self._endpoints:
             try:
                 async with self._new_client(endpoint.url) as client:
-                    reply = await client.get(endpoint.url + "/models", timeout=min(self._timeout, 10.0))
+                    reply = await client.get(endpoint.url + path, timeout=min(self._timeout, 10.0))
             except httpx.HTTPError as error:
                 self._take_out(endpoint)
                 problems.append(f"{endpoint.url} {_brief(error)} ({_name(error)})")

@@ -57,8 +57,9 @@ class ServedPRMScorer(Scorer):
         self._folder = tokenizer if isinstance(tokenizer, str | PathLike) else model
 
     async def settings(self) -> dict[str, Any]:
-        """The model and the prompt, by the folder of its tokenizer if that was named."""
-        return {"kind": "server", **served_model(self._model, self._folder, {}), "prompt": of_prompt(self._prompt)}
+        """What the servers tell of the model, and the prompt. Raises `UserError` as `Endpoints.served`."""
+        told = await self._endpoints.served(self._model, "/v1/models")
+        return {"kind": "server", **served_model(self._model, self._folder, told), "prompt": of_prompt(self._prompt)}
 
     async def logits(self, pairs: Sequence[tuple[State, Response]]) -> list[float]:
         """logit Q(s, a) of each pair. Raises as `Endpoints.post`."""
