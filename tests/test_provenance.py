@@ -71,7 +71,7 @@ def test_a_setting_that_the_folder_does_not_say_is_unknown_and_refused(tmp_path:
 def test_a_folder_of_an_older_version_is_not_added_to(tmp_path: Path) -> None:
     old = {"kind": "collect", "policy_id": "pi_0", "iteration": 0, "seed": 0, "max_episode_steps": 30}
     (tmp_path / "rollout.json").write_text(json.dumps(old))
-    with pytest.raises(UserError, match=r"older version.*; it can still be read; add to another output folder"):
+    with pytest.raises(UserError, match=r"older version.*; it can still be read; name another output folder"):
         provenance.claim(tmp_path, settings())
     assert [file.name for file in tmp_path.iterdir()] == ["rollout.json"]
 

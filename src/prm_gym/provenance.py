@@ -20,8 +20,9 @@ of each kind of artefact:
 
 The rules. Other settings are refused by `claim`, which names the first field that differs with both values. A setting
 that a file does not have, because an older version wrote it, is unknown: the artefact may be read but not added to. How
-fast something is made (concurrency, batch sizes, processes, number of servers) is no setting, nor is how much of it
-(games drawn, rollouts a game): more of the same may be added. The manifest of a stage (`stage`) has the same two keys.
+fast something is made (concurrency, batch sizes, processes, servers, the device and its number format) is no setting.
+Nor is how much of it is made (games drawn, rollouts a game): more of the same may be added. The manifest of a stage
+(`stage`) has "settings" and one such "run" too.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> None:
     if not file.exists():
         if (folder / _OLD_FILE).exists():
             problem = "was begun by an older version, which did not say all that the content depends on"
-            raise UserError(folder, problem, "it can still be read; add to another output folder")
+            raise UserError(folder, problem, "it can still be read; name another output folder, or remove this one")
         write(folder, settings)
         return
     record = read(folder)
