@@ -46,7 +46,8 @@ def pi(tmp_path: Path) -> Path:
 
 def evaluate(games: Path, policy: object, out: Path, *more: object) -> int:
     words = ["evaluate", "--games", games, "--split", "valid_unseen", "--policy", policy, "--out", out]
-    return main([*map(str, words), "--max-new-tokens", "2", *map(str, more)])
+    tokens = [] if policy in ("expert", "random") else ["--max-new-tokens", "2"]
+    return main([*map(str, words), *tokens, *map(str, more)])
 
 
 def results(out: Path) -> list[dict[str, Any]]:

@@ -6,25 +6,11 @@ import pickle
 
 import pytest
 
-from prm_gym.cli import main
 from prm_gym.errors import UserError, check_range
 
 
-def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The one line that the command prints; it exits with status 2."""
-    try:
-        status = main([str(argument) for argument in arguments])
-    except SystemExit as end:
-        status = end.code
-    shown = capsys.readouterr()
-    assert (status, shown.out) == (2, "")
-    [line] = shown.err.splitlines()
-    assert line.startswith("error: ")
-    return line.removeprefix("error: ")
-
-
-def test_an_abbreviated_flag_is_unknown(capsys, tmp_path):
-    line = refusal(capsys, "games", tmp_path / "g", "--pre", "small")
+def test_an_abbreviated_flag_is_unknown(refusal, tmp_path):
+    line = refusal("games", tmp_path / "g", "--pre", "small")
     assert line.startswith("--pre: not known here; the nearest is --preset")
     assert not (tmp_path / "g").exists()
 
@@ -39,10 +25,10 @@ def test_an_abbreviated_flag_is_unknown(capsys, tmp_path):
         (["label", "monte_carlo", "--rollouts", "r", "--out", "o", "--train-share", "2"], "--train-share: "),
     ],
 )
-def test_a_parameter_of_the_library_is_told_as_the_flag(capsys, tmp_path, monkeypatch, arguments, flag):
+def test_a_parameter_of_the_library_is_told_as_the_flag(refusal, tmp_path, monkeypatch, arguments, flag):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "r").mkdir()
-    assert refusal(capsys, *arguments).startswith(flag)
+    assert refusal(*arguments).startswith(flag)
 
 
 def test_an_error_keeps_its_parts_on_the_way_from_another_process():

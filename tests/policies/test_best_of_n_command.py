@@ -22,8 +22,9 @@ def games(tmp_path_factory):
 
 
 def evaluate(games, out, *options):
-    shared = ["--split", "valid_seen", "--policy", "random", "--prompt", "compact", "--max-episode-steps", "2"]
-    return main(["evaluate", "--games", str(games), "--out", str(out), *shared, *options])
+    shared = ["--split", "valid_seen", "--policy", "random", "--max-episode-steps", "2"]
+    prompt = ["--prompt", "compact"] if "--prm" in options else []  # it is Q that reads it
+    return main(["evaluate", "--games", str(games), "--out", str(out), *shared, *prompt, *options])
 
 
 def test_each_way_of_choosing_has_its_own_row(games, tmp_path):
@@ -45,8 +46,8 @@ def test_each_way_of_choosing_has_its_own_row(games, tmp_path):
     [
         (["--weight", "1"], "--prm: best-of-N needs a PRM to choose by; name its folder, or leave out"),
         (["--best-of", "4"], "--prm: best-of-N needs a PRM"),
-        (["--prm", "q", "--best-of", "0"], "--best-of: n: must be at least 1, got 0"),
-        (["--prm", "q", "--weight", "-2"], "--best-of: weight: must be a number from 0 on, got -2.0"),
+        (["--prm", "q", "--best-of", "0"], "--best-of: got 0; must be at least 1"),
+        (["--prm", "q", "--weight", "-2"], "--weight: got -2.0; must be at least 0"),
     ],
 )
 def test_what_cannot_be_chosen_by_is_one_line_before_anything_is_played(games, tmp_path, capsys, options, message):

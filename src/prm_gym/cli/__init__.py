@@ -23,7 +23,10 @@ _COMMANDS = (games, compile, rollout, label, evaluate, report, iterate, host, do
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status: 2 for input that cannot be used, 130 for Ctrl-C."""
-    options = _parser().parse_args(arguments)
+    try:
+        options = _parser().parse_args(arguments)
+    except SystemExit as end:  # the parser has printed the help, the version or an error
+        return int(end.code or 0)
     if options.verbose:
         logging.basicConfig(level=logging.INFO)
     else:

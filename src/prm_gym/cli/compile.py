@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from prm_gym.cli.console import console
 from prm_gym.cli.parser import Commands, add_command
+from prm_gym.cli.values import count, path
 
 
 def add(commands: Commands) -> None:
     command = add_command(commands, "compile", "Compile the games below a folder for the exact engine.")
     command.set_defaults(run=run)
-    command.add_argument("folder", type=Path)
-    command.add_argument("--workers", type=int, default=1)
-    command.add_argument("--cache", type=Path, help="folder for the compiled games; beside each game by default")
+    command.add_argument("folder", type=path, metavar="DIR", help="folder of games")
+    command.add_argument("--workers", type=count, default=1, metavar="N", help="processes")
+    text = "folder for the compiled games; default: beside each game"
+    command.add_argument("--cache", type=path, metavar="DIR", help=text)
     command.add_argument("--strict", action="store_true", help="a damaged game is an error, not a warning")
 
 

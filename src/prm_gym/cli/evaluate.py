@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from pathlib import Path
 
 from prm_gym.cli.console import console
-from prm_gym.cli.parser import Commands, add_command
+from prm_gym.cli.parser import Commands, add_command, refuse_idle
 from prm_gym.cli.playing import add_playing, find, make_policy, settle
+from prm_gym.cli.values import count, number, path
 from prm_gym.errors import UserError
 from prm_gym.policies.best_of_n import AMONG, BestOf, BestOfN
 
@@ -17,13 +17,13 @@ def add(commands: Commands) -> None:
     command = add_command(commands, "evaluate", "Success of a policy on a split, into results.json and a table.")
     command.set_defaults(run=run)
     add_playing(command)
-    command.add_argument("--out", type=Path, required=True, help="folder for the episodes and results.json")
-    command.add_argument("--prm", type=Path, help="a PRM checkpoint, for best-of-N")
-    command.add_argument("--best-of", type=int, metavar="N", help="responses to choose from; default: 16")
-    command.add_argument(
-        "--weight", type=float, metavar="W", help="choose by logit Q + W log pi(a|s); default: 0, Q alone"
-    )
-    command.add_argument("--among", choices=AMONG, help="the actions to choose from; default: all")
+    add = command.add_argument
+    add("--out", type=path, required=True, metavar="DIR", help="folder of the episodes and of results.json")
+    add("--prm", type=path, metavar="DIR", help="a PRM that chooses among --best-of responses; default: none")
+    add("--best-of", type=count, metavar="N", help="responses to choose from with --prm; default: 16")
+    text = "choose by logit Q + W log pi(a|s); default: 0, Q alone"
+    add("--weight", type=number(least=0), metavar="W", help=text)
+    add("--among", choices=AMONG, help="the actions to choose from with --prm; default: all")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -31,17 +31,18 @@ def run(options: argparse.Namespace) -> None:
 
     choice = _best_of(options)
     settle(options)
+    games = find(options)
+    if choice is not None:
+        _check_prm(options)
     policy, mode = make_policy(options), "policy"
     name = policy.policy_id
     if choice is not None:
         from prm_gym.policies.prm import PRMScorer
-        from prm_gym.trained import check_prm
 
-        check_prm(options.prm, options.prompt, force=options.force)
         scorer = PRMScorer(options.prm, prompt=options.prompt)
         policy, mode = BestOfN(policy, scorer, **asdict(choice)), choice.mode
     evaluate.evaluate(
-        find(options),
+        games,
         policy,
         options.out,
         name=name,
@@ -58,13 +59,24 @@ def run(options: argparse.Namespace) -> None:
 
 def _best_of(options: argparse.Namespace) -> BestOf | None:
     """The best-of-N that the options ask for, None without a PRM."""
+    if options.policy == "expert":  # its responses at a state are the same, but for random actions
+        refuse_idle(options, ("prm", "best_of", "weight", "among"), "with --policy expert")
     given = {"n": options.best_of, "weight": options.weight, "among": options.among}
     given = {field: value for field, value in given.items() if value is not None}
     if options.prm is None:
         if given:
             remedy = "name its folder, or leave out --best-of, --weight and --among"
-            raise UserError("--prm", "best-of-N needs a PRM to choose by", remedy)
+            raise UserError("prm", "best-of-N needs a PRM to choose by", remedy)
         return None
     choice = BestOf(**given)
     choice.check("--best-of")
     return choice
+
+
+def _check_prm(options: argparse.Namespace) -> None:
+    """Refuse, before anything is loaded, a PRM that is not there or reads another prompt."""
+    from prm_gym.policies.locate import check_model
+    from prm_gym.trained import check_prm
+
+    check_model(options.prm, "prm")
+    check_prm(options.prm, options.prompt, force=options.force)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from prm_gym.cli.console import console
 from prm_gym.cli.parser import Commands, add_command
+from prm_gym.cli.values import path
 
 
 def add(commands: Commands) -> None:
     command = add_command(commands, "host", "Prepare an open-instruct checkout, or undo it.")
     command.set_defaults(run=run)
-    command.add_argument("action", choices=["prepare"])
-    command.add_argument("checkout", type=Path)
-    command.add_argument("--undo", action="store_true")
+    text = "prepare: check that the checkout is the pinned commit, and patch it"
+    command.add_argument("action", choices=["prepare"], metavar="ACTION", help=text)
+    command.add_argument("checkout", type=path, metavar="DIR", help="folder of the checkout")
+    command.add_argument("--undo", action="store_true", help="take the patches back")
 
 
 def run(options: argparse.Namespace) -> None:

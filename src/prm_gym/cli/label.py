@@ -4,50 +4,121 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import sys
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import dataclass
+from textwrap import fill
 from typing import Any
 
 from prm_gym.cli.console import console
 from prm_gym.cli.parser import Commands, Parser, add_command
-from prm_gym.cli.playing import add_sampling, make_model
+from prm_gym.cli.playing import MAX_NEW_TOKENS, add_sampling, make_model
+from prm_gym.cli.values import count, integer, name, number, path, seed, share
+
+
+@dataclass(frozen=True)
+class _Kind:
+    title: str
+    text: str
+    example: str  # what follows `prm-gym label KIND --rollouts r --out d`
+
+
+KINDS = {
+    "monte_carlo": _Kind(
+        "Q(s, a) of every action that was tried, to train a PRM with a regression loss (Eq. 1)",
+        "A row for every action tried at a state: its target is the mean discounted return of all episodes that "
+        "took it there, between 0 (never won) and 1 (won at once).",
+        "--gamma 0.95",
+    ),
+    "preferences": _Kind(
+        "pairs of a better and a worse action at one state, to train a PRM with the Bradley-Terry loss",
+        "A row for every two actions tried at one state whose Q (see monte_carlo) differ by --delta or more. "
+        "Episodes that branch from each other (`prm-gym rollout --branch-from`) give many of them.",
+        "--delta 0.03",
+    ),
+    "inverse": _Kind(
+        "the expert's transitions against the policy's, to train a PRM without rewards (InversePRM, Algorithm 2)",
+        "A row for every step of demonstrations (--expert) and of all earlier policies (--rollouts), as many of "
+        "the one as of the other, each with a next action that the current policy (--policy) chooses now.",
+        "--expert demonstrations --policy pi_1",
+    ),
+    "value": _Kind(
+        "V(s) of every state that was visited, to train a value model for `shaping`",
+        "A row for every state: its target is the mean discounted return of the policy from there on.",
+        "--gamma 0.95",
+    ),
+    "shaping": _Kind(
+        "Q mixed with the advantage under a reference policy, for a PRM of few episodes (Eq. 13)",
+        "As monte_carlo, but the target also counts how much the action improves the value of the state under a "
+        "reference policy: (1 - alpha) Q + alpha A, mapped to [0, 1]. The values come from a `label value` dataset "
+        "(--values) or from a model trained on one (--value-model).",
+        "--values reference --alpha 0.5",
+    ),
+    "prompts": _Kind(
+        "states to start from when the policy is improved by online DPO (Stage 3)",
+        "A row for every state that was visited, as a prompt. With --expert a share of them are states of "
+        "demonstrations (Reset-50-50).",
+        "--expert demonstrations --size 3000",
+    ),
+    "sft": _Kind(
+        "successful episodes as conversations, to train pi_0 by supervised fine-tuning",
+        "A row for every episode that was won, identical ones once; a row for every turn if the prompt shows one "
+        "turn at a time.",
+        "--valid-only",
+    ),
+}
+
+# Type and help of each argument of a label's function; a default is read from its signature.
+_ARGUMENTS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "prompt": (name, "full, compact, or a jinja file; default: the one that the episodes were played with"),
+    "gamma": (share, "discount of a reward per step, from 0 to 1"),
+    "delta": (number(above=0, most=1), "least difference in Q of a pair"),
+    "alpha": (share, "weight of the advantage, from 0 to 1"),
+    "min_visits": (count, "leave out actions that fewer episodes took"),
+    "valid_only": (name, "leave out actions that were not admissible"),
+    "task_types": (name, "task types to use, such as pick_and_place_simple; default: all"),
+    "weights": (number(above=0, most=1), "share of each folder of --rollouts to use; default: all of them"),
+    "train_share": (number(above=0, most=1), "share of the games in the split train; the other games are test"),
+    "seed": (seed, "of the split and of every other draw"),
+    "concurrency": (integer(1, 2**20), "requests to the policy at once"),
+    "expert": (path, "folders of expert episodes; default: none"),
+    "expert_fraction": (number(above=0, most=1), "share of the rows that are the expert's"),
+    "size": (count, "most rows, over both splits; default: all states"),
+    "values": (path, "V of the reference policy: a dataset of `prm-gym label value`; or give --value-model"),
+    "exploring": (path, "folders of episodes that show what the exploration prompt asks for; default: none"),
+}
 
 
 def add(commands: Commands) -> None:
-    label = add_command(commands, "label", "Make a dataset of collected episodes.")
+    text = "Make a dataset of collected episodes. `prm-gym label KIND -h` has an example of each kind."
+    label = add_command(commands, "label", text)
     kinds = label.add_subparsers(required=True, metavar="KIND")
-    from prm_gym.labels import KINDS
-
-    for kind in KINDS:
-        _add_kind(kinds, kind)
+    for kind, its in KINDS.items():
+        _add_kind(kinds, kind, its)
 
 
-def _add_kind(kinds: Commands, kind: str) -> None:
+def _add_kind(kinds: Commands, kind: str, its: _Kind) -> None:
     from prm_gym.recipe import label_function
 
     function = label_function(kind)
-    text = (inspect.getdoc(function) or "").partition("\n")[0]
-    command = add_command(
-        kinds,
-        kind,
-        text,
-        description=inspect.getdoc(sys.modules[function.__module__]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command.add_argument("--rollouts", type=Path, nargs="+", required=True, metavar="DIR")
-    command.add_argument("--out", type=Path, required=True, metavar="DIR")
+    text = fill(f"{kind}: {its.title}.", 80) + "\n\n" + fill(its.text, 80)
+    example = f"example:\n  prm-gym label {kind} --rollouts runs/a/rollouts --out {kind} {its.example}"
+    command = add_command(kinds, kind, its.title, description=text, epilog=example)
+    text = "folders of episodes that `prm-gym rollout` wrote"
+    command.add_argument("--rollouts", type=path, nargs="+", required=True, metavar="DIR", help=text)
+    text = "folder of the dataset; a dataset of the same kind in it is replaced"
+    command.add_argument("--out", type=path, required=True, metavar="DIR", help=text)
     names = []
     for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind is not parameter.KEYWORD_ONLY or parameter.name in ("value_fn", "policy"):
-            continue
-        names.append(parameter.name)
-        _add_parameter(command, parameter)
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name in _ARGUMENTS:
+            names.append(parameter.name)
+            _add_parameter(command, parameter)
     if kind == "inverse":
-        command.add_argument("--policy", type=Path, required=True, metavar="DIR", help="pi_{i-1}, a model's folder")
+        text = "the current policy pi_{i-1}: a model's folder, or its name on the Hub"
+        command.add_argument("--policy", type=name, required=True, metavar="DIR", help=text)
         add_sampling(command)
     if kind == "shaping":
-        command.add_argument("--value-model", type=Path, metavar="DIR", help="V_mu, trained with the loss `value`")
+        text = "V of the reference policy: a model trained with the loss `value`; or give --values"
+        command.add_argument("--value-model", type=path, metavar="DIR", help=text)
         command.flags["values"] = "--values, --value-model"
 
     def run(options: argparse.Namespace) -> None:
@@ -57,29 +128,41 @@ def _add_kind(kinds: Commands, kind: str) -> None:
 
             chosen["value_fn"] = value_function(options.value_model)
         if kind == "inverse":
-            from prm_gym import trained
-
-            asked = {"prompt": options.prompt, "temperature": options.temperature, "force": options.force}
-            played = trained.settle(options.policy, max_episode_steps=None, **asked)
-            options.temperature = played.temperature
-            chosen["policy"] = make_model(options, options.policy, played.prompt)
+            chosen["policy"] = _policy(options)
         for line in function(options.rollouts, options.out, **chosen).lines():
             console.print(line, highlight=False)
 
     command.set_defaults(run=run)
 
 
+def _policy(options: argparse.Namespace) -> Any:
+    """The model of --policy, sampled as it was trained unless flags say otherwise."""
+    from prm_gym import trained
+    from prm_gym.policies.locate import check_model
+    from prm_gym.store import parts
+
+    for folder in [*options.rollouts, *options.expert]:
+        parts(folder)
+    check_model(options.policy, "policy")
+    asked = {"prompt": options.prompt, "temperature": options.temperature, "force": options.force}
+    played = trained.settle(options.policy, max_episode_steps=None, **asked)
+    options.temperature = played.temperature
+    options.max_new_tokens = options.max_new_tokens or MAX_NEW_TOKENS
+    return make_model(options, options.policy, played.prompt)
+
+
 def _add_parameter(command: Parser, parameter: inspect.Parameter) -> None:
     flag, default = f"--{parameter.name.replace('_', '-')}", parameter.default
-    text = str(parameter.annotation)
-    if text == "bool":
-        command.add_argument(flag, action="store_true")
+    convert, text = _ARGUMENTS[parameter.name]
+    if parameter.annotation == "bool":
+        command.add_argument(flag, action="store_true", help=text)
         return
-    kinds: dict[str, Callable[[str], Any]] = {"Path": Path, "float": float, "int": int}
-    convert = next((kind for name, kind in kinds.items() if name in text), str)
     required = default is parameter.empty
-    help_text = None if required or default in (None, ()) else f"default: {default}"
     command.add_argument(
-        flag, type=convert, nargs="+" if "Sequence" in text else None, default=None if required else default,
-        required=required, help=help_text,
+        flag, type=convert, nargs="+" if "Sequence" in str(parameter.annotation) else None,
+        default=None if required else default, required=required, metavar=_METAVAR.get(convert),
+        help=text.partition("; default:")[0] if required else text,
     )  # fmt: skip
+
+
+_METAVAR = {path: "DIR", count: "N", name: "NAME", share: "SHARE", seed: "SEED"}

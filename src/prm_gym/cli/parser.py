@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, NoReturn, TypeAlias
 
 from prm_gym.errors import UserError
 
 
-class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+class _Help(argparse.RawDescriptionHelpFormatter):
     """Says the default of every flag that has one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.nargs == 0 or action.default in (None, ()) or "default:" in (action.help or ""):
+        if action.nargs == 0 or action.default in (None, (), argparse.SUPPRESS) or "default:" in (action.help or ""):
             return action.help
-        return super()._get_help_string(action)
+        return f"{action.help}; default: %(default)s"
 
 
 class Parser(argparse.ArgumentParser):
@@ -58,6 +59,13 @@ def add_command(commands: Commands, name: str, text: str, **options: Any) -> Par
 def add_verbose(parser: Parser, default: Any = False) -> None:
     text = "show tracebacks, and the logs and progress bars of the libraries"
     parser.add_argument("-v", "--verbose", action="store_true", default=default, help=text)
+
+
+def refuse_idle(options: argparse.Namespace, names: Iterable[str], why: str) -> None:
+    """Raise `UserError` for the first of the flags that was given: it has no effect `why`."""
+    for name in names:
+        if getattr(options, name) not in (None, False):
+            raise UserError(name, f"has no effect {why}", "leave it out")
 
 
 def named_as_flags(error: UserError, flags: dict[str, str]) -> UserError:

@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prm_gym.cli.parser import Parser
+from prm_gym.cli.parser import Parser, refuse_idle
+from prm_gym.cli.values import count, name, path, seed, share, temperature
 from prm_gym.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,42 +16,65 @@ if TYPE_CHECKING:
     from prm_gym.types import Policy
 
 
+MAX_NEW_TOKENS = 256
+SCRIPTED = ("expert", "random")
+_OF_MODELS = ("prompt", "temperature", "max_new_tokens", "force", "server", "served_model", "api_key_env")
+_OF_SERVERS = ("served_model", "api_key_env")
+
+
 def add_playing(command: Parser) -> None:
-    command.add_argument("--games", type=Path, default=os.environ.get("ALFWORLD_DATA"), help="default: $ALFWORLD_DATA")
-    command.add_argument("--split", default="train")
-    command.add_argument("--max-games", type=int)
-    command.add_argument("--policy", required=True, help="expert, random, or the folder of a model")
-    command.add_argument("--policy-id", help="its name in the store; default: as --policy")
-    command.add_argument(
-        "--random-actions", type=float, default=0.0, help="share of the expert's turns taken at random"
-    )
-    command.add_argument("--server", nargs="+", metavar="URL", help="ask OpenAI-compatible servers for the model")
+    """The flags of commands that play. None stands for a flag that was left out, so that idle ones can be refused."""
+    add = command.add_argument
+    data = os.environ.get("ALFWORLD_DATA") or None
+    add("--games", type=path, default=data, metavar="DIR", help="folder of games; default: $ALFWORLD_DATA")
+    add("--split", type=name, default="train", help="train, valid_seen or valid_unseen")
+    add("--max-games", type=count, metavar="N", help="play N of the games, drawn by --seed; default: all")
+    add("--policy", type=name, required=True, help="expert, random, a model's folder, or its name on the Hub")
+    add("--policy-id", type=name, metavar="NAME", help="name of the policy in the output; default: as --policy")
+    add("--random-actions", type=share, metavar="SHARE", help="share of the expert's turns that are random; default: 0")
+    text = "ask these OpenAI-compatible servers for the model; default: load it here"
+    add("--server", type=name, nargs="+", metavar="URL", help=text)
     command.flags["base_urls"] = "--server"
-    command.add_argument("--served-model", metavar="NAME", help="the model's name at the servers; default: --policy")
-    command.add_argument("--api-key-env", metavar="VARIABLE", help="environment variable that holds the key")
-    command.add_argument(
-        "--prompt", help="full, compact, or a jinja file; default: as the model was trained, else full"
-    )
+    add("--served-model", type=name, metavar="NAME", help="the model's name at the servers; default: --policy")
+    text = "environment variable with the key of the servers; default: no key"
+    add("--api-key-env", type=name, metavar="VARIABLE", help=text)
+    text = "full, compact, or a jinja file; default: as the model was trained, else full"
+    add("--prompt", type=name, help=text)
     add_sampling(command)
-    command.add_argument(
-        "--max-episode-steps", type=int, help="actions of an episode; default: as the model was trained, else 30"
-    )
-    command.add_argument("--concurrency", type=int, default=128)
-    command.add_argument("--seed", type=int, default=0)
+    text = "actions of an episode; default: as the model was trained, else 30"
+    add("--max-episode-steps", type=count, metavar="N", help=text)
+    add("--concurrency", type=count, default=128, metavar="N", help="episodes played at once")
+    add("--seed", type=seed, default=0, help="of the games drawn and of all sampling")
 
 
 def add_sampling(command: Parser) -> None:
     """The flags of commands that sample a model, whose defaults it may carry with it (`trained`)."""
-    command.add_argument("--temperature", type=float, help="default: as the model was trained, else 0.3")
-    command.add_argument("--max-new-tokens", type=int, default=256)
-    command.add_argument("--force", action="store_true", help="play a model otherwise than it was trained")
+    text = "sampling temperature, 0 is greedy; default: as the model was trained, else 0.3"
+    command.add_argument("--temperature", type=temperature, metavar="T", help=text)
+    text = f"longest response; default: {MAX_NEW_TOKENS}"
+    command.add_argument("--max-new-tokens", type=count, metavar="N", help=text)
+    text = "play a model with another prompt, step limit or temperature than it was trained with"
+    command.add_argument("--force", action="store_true", help=text)
 
 
 def settle(options: argparse.Namespace) -> None:
-    """Fill in --prompt, --temperature and --max-episode-steps where they were left out, as the model was trained."""
+    """Refuse flags without effect, and fill in those left out: as the model was trained, else the usual values."""
     from prm_gym import trained
+    from prm_gym.policies.locate import check_model
 
-    is_model = options.policy not in ("expert", "random") and Path(options.policy).is_dir()
+    if options.out.exists() and not options.out.is_dir():
+        raise UserError("out", f"{options.out} is a file", "name a folder")
+    if options.policy in SCRIPTED:
+        read_by_q = ("prompt", "force") if getattr(options, "prm", None) else ()
+        idle = [flag for flag in _OF_MODELS if flag not in read_by_q]
+        refuse_idle(options, idle, f"with --policy {options.policy}")
+    if options.policy != "expert":
+        refuse_idle(options, ("random_actions",), "without --policy expert")
+    if not options.server:
+        refuse_idle(options, _OF_SERVERS, "without --server")
+    is_model = options.policy not in SCRIPTED and Path(options.policy).is_dir()
+    if options.policy not in SCRIPTED and (is_model or not options.server):
+        check_model(options.policy, "policy")
     played = trained.settle(
         options.policy if is_model else None,
         prompt=options.prompt,
@@ -60,15 +84,19 @@ def settle(options: argparse.Namespace) -> None:
     )
     options.prompt, options.temperature = played.prompt, played.temperature
     options.max_episode_steps = played.max_episode_steps
+    options.max_new_tokens = options.max_new_tokens or MAX_NEW_TOKENS
 
 
 def find(options: argparse.Namespace) -> list[Any]:
-    """The games that --games and --split name."""
+    """The games that --games and --split name, of which there are at least --max-games."""
     from prm_gym.envs.games import find_games
+    from prm_gym.rollout import draw_games
 
     if options.games is None:
-        raise UserError("--games", "no folder of games", "name one, or set ALFWORLD_DATA")
-    return find_games(options.games, options.split)
+        raise UserError("games", "no folder of games", "name one, or set ALFWORLD_DATA")
+    games = find_games(options.games, options.split)
+    draw_games(games, options.seed, options.max_games)
+    return games
 
 
 def make_policy(options: argparse.Namespace) -> Policy:
@@ -76,7 +104,7 @@ def make_policy(options: argparse.Namespace) -> Policy:
     if options.policy == "expert":
         from prm_gym.policies.expert import ExpertPolicy
 
-        return ExpertPolicy(random_actions=options.random_actions, policy_id=options.policy_id)
+        return ExpertPolicy(random_actions=options.random_actions or 0.0, policy_id=options.policy_id)
     if options.policy == "random":
         from prm_gym.policies.random import RandomPolicy
 
@@ -104,7 +132,7 @@ def make_model(options: argparse.Namespace, folder: Path, prompt: Prompt | str, 
     try:
         from prm_gym.policies.hf import TransformersPolicy
     except ImportError as error:
-        raise UserError("--policy", f"{error.name} is not installed", "pip install 'prm-gym[trl]'") from None
+        raise UserError("policy", f"{error.name} is not installed", "pip install 'prm-gym[trl]'") from None
     return TransformersPolicy(
         folder,
         prompt=prompt,

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from prm_gym.cli.console import console
 from prm_gym.cli.parser import Commands, add_command
+from prm_gym.cli.values import integer, path
 
 
 def add(commands: Commands) -> None:
     command = add_command(commands, "report", "What runs achieved, as one HTML file.")
     command.set_defaults(run=run)
-    command.add_argument("runs", type=Path, nargs="+", metavar="RUN")
-    command.add_argument("--out", type=Path, help="default: report.html in the first run")
-    command.add_argument("--episodes", type=int, default=12, help="to read, of each evaluation; default: 12")
+    command.add_argument("runs", type=path, nargs="+", metavar="RUN", help="folders of runs or evaluations")
+    text = "the file to write; default: report.html in the first run"
+    command.add_argument("--out", type=path, metavar="FILE", help=text)
+    text = "episodes to read, of each evaluation"
+    command.add_argument("--episodes", type=integer(0), default=12, metavar="N", help=text)
 
 
 def run(options: argparse.Namespace) -> None:

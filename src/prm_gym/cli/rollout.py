@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from prm_gym.cli.console import console
-from prm_gym.cli.parser import Commands, add_command
-from prm_gym.cli.playing import add_playing, find, make_policy, settle
+from prm_gym.cli.parser import Commands, add_command, refuse_idle
+from prm_gym.cli.playing import SCRIPTED, add_playing, find, make_policy, settle
+from prm_gym.cli.values import count, integer, path, temperature
+
+_OF_BRANCHES = ("states_per_episode", "actions_per_state", "continuations", "branch_temperature")
 
 
 def add(commands: Commands) -> None:
@@ -15,31 +17,32 @@ def add(commands: Commands) -> None:
     command = add_command(commands, "rollout", text)
     command.set_defaults(run=run)
     add_playing(command)
-    command.add_argument("--out", type=Path, required=True)
-    command.add_argument("--rollouts-per-game", type=int, default=1)
-    command.add_argument("--iteration", type=int, default=0)
-    command.add_argument(
-        "--branch-from", type=Path, nargs="+", metavar="DIR", help="branch from these episodes instead"
-    )
-    command.add_argument("--states-per-episode", type=int, default=2)
-    command.add_argument("--actions-per-state", type=int, default=2)
-    command.add_argument("--continuations", type=int, default=1)
-    command.add_argument(
-        "--branch-temperature", type=float, help="of the actions at a branch point; default: --temperature"
-    )
+    add = command.add_argument
+    text = "folder of the episodes; one that was begun with the same settings is added to"
+    add("--out", type=path, required=True, metavar="DIR", help=text)
+    add("--rollouts-per-game", type=count, metavar="N", help="independent episodes of each game; default: 1")
+    add("--iteration", type=integer(0), default=0, metavar="N", help="n of pi_n, stored with every episode")
+    text = "folders of episodes to branch from, as the flags below say; default: play whole games"
+    add("--branch-from", type=path, nargs="+", metavar="DIR", help=text)
+    add("--states-per-episode", type=count, metavar="N", help="states of an episode to branch at; default: 2")
+    add("--actions-per-state", type=count, metavar="N", help="different actions tried at a state; default: 2")
+    add("--continuations", type=count, metavar="N", help="episodes that go on from each action; default: 1")
+    text = "of the actions tried at a state; default: --temperature"
+    add("--branch-temperature", type=temperature, metavar="T", help=text)
 
 
 def run(options: argparse.Namespace) -> None:
     from prm_gym import rollout
 
+    _check(options)
     settle(options)
+    games, policy = find(options), make_policy(options)
     shared = {
         "max_episode_steps": options.max_episode_steps,
         "seed": options.seed,
         "iteration": options.iteration,
         "concurrency": options.concurrency,
     }
-    policy, games = make_policy(options), find(options)
     if options.branch_from:
         hot = options.branch_temperature
         summary = rollout.rollout_branches(
@@ -48,12 +51,26 @@ def run(options: argparse.Namespace) -> None:
             policy,
             options.out,
             proposals=None if hot is None else make_policy(argparse.Namespace(**{**vars(options), "temperature": hot})),
-            states_per_episode=options.states_per_episode,
-            actions_per_state=options.actions_per_state,
-            continuations=options.continuations,
+            states_per_episode=options.states_per_episode or 2,
+            actions_per_state=options.actions_per_state or 2,
+            continuations=options.continuations or 1,
             **shared,
         )
     else:
-        many = {"rollouts_per_game": options.rollouts_per_game, "max_games": options.max_games}
+        many = {"rollouts_per_game": options.rollouts_per_game or 1, "max_games": options.max_games}
         summary = rollout.rollout(games, policy, options.out, **many, **shared)
     console.print(f"{options.out}: {summary.line()}", highlight=False, soft_wrap=True)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse flags without effect, and folders to branch from that hold no episodes."""
+    from prm_gym.store import parts
+
+    if not options.branch_from:
+        refuse_idle(options, _OF_BRANCHES, "without --branch-from")
+        return
+    refuse_idle(options, ("rollouts_per_game", "max_games"), "with --branch-from")
+    if options.policy in SCRIPTED:
+        refuse_idle(options, ("branch_temperature",), f"with --policy {options.policy}")
+    for folder in options.branch_from:
+        parts(folder)

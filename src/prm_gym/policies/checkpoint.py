@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from prm_gym.errors import UserError
+from prm_gym.policies.locate import check_model
 from prm_gym.types import Message
 
 
@@ -22,6 +23,7 @@ def load_checkpoint(
 
     Raises `UserError` if either cannot be read, or the tokenizer has no chat template or no pad token of its own.
     """
+    check_model(model)
     tokenizer = load_tokenizer(model)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -69,7 +69,6 @@ class ServerPolicy:
     ) -> None:
         self.policy_id = model if policy_id is None else policy_id
         self._prompt = prompts.load(prompt) if isinstance(prompt, str) else prompt
-        self._tokenizer = load_tokenizer(tokenizer) if isinstance(tokenizer, str | PathLike) else tokenizer
         self._endpoints = Endpoints(
             base_urls,
             concurrency=concurrency,
@@ -78,6 +77,7 @@ class ServerPolicy:
             backoff=backoff,
             api_key_env=api_key_env,
         )
+        self._tokenizer = load_tokenizer(tokenizer) if isinstance(tokenizer, str | PathLike) else tokenizer
         fields = {"model": model, "temperature": temperature, "max_tokens": max_tokens, "stop": list(stop) or None}
         if self._tokenizer is not None:
             fields |= {"return_token_ids": True, "logprobs": 1}

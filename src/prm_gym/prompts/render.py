@@ -101,5 +101,7 @@ def load(name: str) -> Prompt:
         return Prompt(name, files(__package__).joinpath(f"{name}.jinja").read_text("utf-8"))
     path = Path(name)
     if not path.is_file():
-        raise UserError(name, "no such prompt", f"name one of {', '.join(BUILT_IN)} or the path of a jinja file")
+        raise UserError(
+            "prompt", f"no such prompt {name!r}", f"name one of {', '.join(BUILT_IN)} or the path of a jinja file"
+        )
     return Prompt(name, path.read_text("utf-8"))

@@ -1,0 +1,179 @@
+"""Values and combinations of flags that are refused before anything is played, loaded or asked of a server."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from prm_gym.cli import main
+from prm_gym.envs.households import generate
+
+HUGE = "99999999999999999999"
+
+
+@pytest.fixture(scope="module")
+def games(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("games")
+    generate(folder, preset="small", splits={"train": 2}, seed=3, progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Looks like a model and cannot be loaded: whoever tries does not print the line that is wanted."""
+    folder = tmp_path_factory.mktemp("model")
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments, **options):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.mark.parametrize("command", ["rollout", "evaluate"])
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--seed", "-1"], "--seed: got -1; must be at least 0"),
+        (["--max-episode-steps", HUGE], f"--max-episode-steps: got {HUGE}; must be at least 1 and at most 2147483647"),
+        (["--max-episode-steps", "0"], "--max-episode-steps: got 0; must be at least 1"),
+        (["--max-new-tokens", "0"], "--max-new-tokens: got 0; must be at least 1"),
+        (["--temperature", "-0.1"], "--temperature: got -0.1; must be at least 0"),
+        (["--temperature", "nan"], "--temperature: got nan; must be at least 0"),
+        (["--temperature", "hot"], "--temperature: 'hot' is not a number"),
+        (["--concurrency", "0"], "--concurrency: got 0; must be at least 1"),
+        (["--max-games", "0"], "--max-games: got 0; must be at least 1"),
+        (["--max-games", "3"], "--max-games: got 3, there are 2 games; must be 1 to 2"),
+        (["--prompt", "nope"], "--prompt: no such prompt 'nope'; name one of compact, full or the path"),
+        (["--random-actions", "0.4"], "--random-actions: has no effect without --policy expert; leave it out"),
+        (["--served-model", "m"], "--served-model: has no effect without --server; leave it out"),
+        (["--api-key-env", "KEY"], "--api-key-env: has no effect without --server; leave it out"),
+        (["--server", "localhost:8000"], "--server: 'localhost:8000' is not an HTTP address"),
+        (["--split", "test"], "GAMES: test: no game of split 'test'"),
+        (["--split", ""], "--split: an empty name"),
+        (["--policy-id", " "], "--policy-id: an empty name"),
+    ],
+)
+def test_of_a_model(refusal, games, model, tmp_path, command, flags, said):
+    line = refusal(command, "--games", games, "--policy", model, "--out", tmp_path / "out", *flags)
+    assert line.startswith(said.replace("GAMES", str(games)))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["rollout", "evaluate"])
+@pytest.mark.parametrize("policy", ["expert", "random"])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--prompt", "nope"],
+        ["--prompt", "full"],
+        ["--temperature", "0.3"],
+        ["--max-new-tokens", "256"],
+        ["--server", "http://localhost:8000/v1"],
+        ["--served-model", "m"],
+        ["--api-key-env", "KEY"],
+        ["--force"],
+    ],
+)
+def test_a_scripted_policy_has_no_flags_of_models(refusal, games, tmp_path, command, policy, flags):
+    line = refusal(command, "--games", games, "--policy", policy, "--out", tmp_path / "out", *flags)
+    assert line == f"{flags[0]}: has no effect with --policy {policy}; leave it out"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--best-of", "4"], "--prm: best-of-N needs a PRM to choose by; name its folder, or leave out --best-of"),
+        (["--prm", "MODEL", "--best-of", "0"], "--best-of: got 0; must be at least 1"),
+        (["--prm", "MODEL", "--weight", "-1"], "--weight: got -1.0; must be at least 0"),
+        (["--prm", "MODEL", "--weight", "nan"], "--weight: got nan; must be at least 0"),
+        (["--prm", "nowhere/prm"], "--prm: 'nowhere/prm' is no folder here, and HF_HUB_OFFLINE is set"),
+        (["--prm", "/nope"], "--prm: '/nope' is no folder; check the path"),
+    ],
+)
+def test_of_best_of_n(refusal, games, model, tmp_path, monkeypatch, flags, said):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    flags = [str(model) if flag == "MODEL" else flag for flag in flags]
+    line = refusal("evaluate", "--games", games, "--policy", model, "--out", tmp_path / "out", *flags)
+    assert line.startswith(said)
+
+
+def test_best_of_n_of_the_expert_is_refused_before_q_is_loaded(refusal, games, model, tmp_path):
+    """The expert gives the same response N times; `random` does not, and Q may choose among its actions."""
+    line = refusal("evaluate", "--games", games, "--policy", "expert", "--prm", model, "--out", tmp_path / "out")
+    assert line == "--prm: has no effect with --policy expert; leave it out"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--iteration", "-1"], "--iteration: got -1; must be at least 0"),
+        (["--rollouts-per-game", "0"], "--rollouts-per-game: got 0; must be at least 1"),
+        (["--states-per-episode", "2"], "--states-per-episode: has no effect without --branch-from"),
+        (["--actions-per-state", "3"], "--actions-per-state: has no effect without --branch-from"),
+        (["--continuations", "1"], "--continuations: has no effect without --branch-from"),
+        (["--branch-temperature", "1"], "--branch-temperature: has no effect without --branch-from"),
+        (["--branch-from", "e", "--max-games", "1"], "--max-games: has no effect with --branch-from"),
+        (["--branch-from", "e", "--rollouts-per-game", "1"], "--rollouts-per-game: has no effect with --branch-from"),
+        (
+            ["--branch-from", "e", "--branch-temperature", "1"],
+            "--branch-temperature: has no effect with --policy expert",
+        ),
+        (["--branch-from", "nowhere"], "nowhere: no such folder of episodes"),
+        (["--branch-from", ""], "--branch-from: an empty path"),
+    ],
+)
+def test_of_rollout(refusal, games, tmp_path, flags, said):
+    line = refusal("rollout", "--games", games, "--policy", "expert", "--out", tmp_path / "out", *flags)
+    assert line.startswith(said)
+
+
+def test_more_actions_at_a_state_than_responses_are_sampled(refusal, capsys, games, tmp_path):
+    played = ["rollout", "--games", str(games), "--policy", "expert"]
+    assert main([*played, "--out", str(tmp_path / "e")]) == 0
+    capsys.readouterr()
+    branch = ["--branch-from", tmp_path / "e", "--out", tmp_path / "b", "--actions-per-state", 9]
+    line = refusal(*played, *branch)
+    assert line.startswith("--actions-per-state: 8 samples cannot show 9 different actions; must be at")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["rollout", "--games", "", "--policy", "expert", "--out", "o"],
+        ["rollout", "--games", "g", "--policy", "", "--out", "o"],
+        ["rollout", "--games", "g", "--policy", "expert", "--out", ""],
+        ["evaluate", "--games", "g", "--policy", "m", "--out", "o", "--prm", ""],
+        ["label", "sft", "--rollouts", "", "--out", "o"],
+        ["label", "sft", "--rollouts", "r", "--out", " "],
+        ["label", "shaping", "--rollouts", "r", "--out", "o", "--values", ""],
+        ["label", "shaping", "--rollouts", "r", "--out", "o", "--value-model", ""],
+        ["label", "inverse", "--rollouts", "r", "--out", "o", "--expert", ""],
+        ["label", "inverse", "--rollouts", "r", "--out", "o", "--expert", "e", "--policy", ""],
+        ["games", ""],
+        ["compile", ""],
+        ["compile", "g", "--cache", ""],
+        ["report", ""],
+        ["report", "r", "--out", ""],
+        ["iter", "1", "--recipe", ""],
+        ["iter", "1", "--recipe", "r", "--run", ""],
+        ["host", "prepare", ""],
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(refusal, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    assert ": an empty " in refusal(*arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_no_output_folder(refusal, games, model, tmp_path):
+    (tmp_path / "out").write_text("")
+    line = refusal("rollout", "--games", games, "--policy", model, "--out", tmp_path / "out")
+    assert line == f"--out: {tmp_path / 'out'} is a file; name a folder"
