@@ -21,6 +21,7 @@ from prm_gym.types import Episode, Policy
 
 if TYPE_CHECKING:
     from prm_gym.envs.games import Game
+    from prm_gym.rollout import Summary
 
 TASK_TYPES = {
     "pick_and_place_simple": "Pick",
@@ -65,12 +66,12 @@ def evaluate(
     seed: int = 0,
     max_episode_steps: int = 30,
     **options: Any,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Summary]:
     """Play, and put the entry into `out`/results.json: a policy called `name`, best-of-N by `prm` if `mode` says so.
 
     The episodes lie in a folder of `out` that is named by a digest of all their settings, so that evaluations under
     other settings stand beside each other and the same command goes on. `options` are those of `rollout.collect`.
-    Closes the policy. Returns the entry; raises `UserError` as `rollout.collect`.
+    Closes the policy. Returns the entry and the counts of the rollout; raises `UserError` as `rollout.collect`.
     """
     from prm_gym.rollout import rollout, settings_of
 
@@ -78,12 +79,12 @@ def evaluate(
     settings = asyncio.run(settings_of(games, policy, **shared))
     named = [name.replace("/", "_"), mode, split, str(seed), provenance.digest(settings)]
     episodes = out / "_".join(named)
-    rollout(games, policy, episodes, **shared, **options)
+    summary = rollout(games, policy, episodes, **shared, **options)
     result = summarise(
         read_episodes(episodes), policy=name, prm=prm, mode=mode, split=split, seed=seed, settings=settings
     )
     add_result(out / "results.json", result)
-    return result
+    return result, summary
 
 
 def summarise(

@@ -13,6 +13,7 @@ from label_worlds import counts, key_of, play, prompt_of, rows, template, text, 
 
 from prm_gym.errors import UserError
 from prm_gym.labels import inverse
+from prm_gym.labels.dataset import LabelReport
 from prm_gym.types import Episode, PromptTooLong, Response, State
 
 
@@ -46,10 +47,14 @@ class Stub:
 
 
 def label(tmp_path: Path, policy: Any = None, **options: Any) -> list[dict[str, Any]]:
+    report(tmp_path, policy, **options)
+    return rows(tmp_path / "out")
+
+
+def report(tmp_path: Path, policy: Any = None, **options: Any) -> LabelReport:
     learners = [tmp_path / name for name in ("pi_0", "pi_1") if (tmp_path / name).exists()]
     options = {"expert": [tmp_path / "expert"], "policy": policy or Stub(), **options}
-    inverse.label(learners, tmp_path / "out", prompt=template(tmp_path), **options)
-    return rows(tmp_path / "out")
+    return inverse.label(learners, tmp_path / "out", prompt=template(tmp_path), **options)
 
 
 @pytest.fixture
@@ -149,6 +154,18 @@ def test_relabelling_resumes_after_a_failure_and_after_a_torn_line(
     last = Stub()
     assert label(tmp_path, last) == expected
     assert len(whole.calls) - asked <= len(last.calls) <= len(whole.calls) - asked + 9
+
+
+def test_a_relabelling_that_went_on_says_what_was_there(tmp_path: Path, episodes: dict[str, list[Episode]]) -> None:
+    whole = Stub()
+    assert report(tmp_path, whole).note == ""
+    with pytest.raises(RuntimeError, match="gone"):
+        label(tmp_path, Stub(fail_after=20), concurrency=3)
+    there = len((tmp_path / "out.relabel.jsonl").read_text().splitlines()) - 1
+    total = len(whole.calls)
+    said = f"next actions at {total} states; {there} were there already, {total - there} are new"
+    assert report(tmp_path, Stub()).note == said
+    assert said not in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_journal_of_another_policy_is_refused(tmp_path: Path, episodes: dict[str, list[Episode]]) -> None:

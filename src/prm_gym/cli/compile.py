@@ -24,4 +24,6 @@ def run(options: argparse.Namespace) -> None:
     from prm_gym.envs.games import find_games
 
     paths = [game.path for game in find_games(options.folder, strict=options.strict)]
-    console.print(compile_games(paths, workers=options.workers, cache=options.cache, strict=options.strict))
+    done = compile_games(paths, workers=options.workers, cache=options.cache, strict=options.strict)
+    for line in done.lines():
+        console.print(line, highlight=False, soft_wrap=True)

@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> None:
 
         scorer = PRMScorer(options.prm, prompt=options.prompt)
         policy, mode = BestOfN(policy, scorer, **asdict(choice)), choice.mode
-    evaluate.evaluate(
+    _, summary = evaluate.evaluate(
         games,
         policy,
         options.out,
@@ -54,6 +54,7 @@ def run(options: argparse.Namespace) -> None:
         max_games=options.max_games,
         concurrency=options.concurrency,
     )
+    console.print(f"{options.out}: {summary.line()}", highlight=False, soft_wrap=True)
     console.print(evaluate.table(evaluate.read_results(options.out / "results.json")))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
+from pathlib import Path
 
 from prm_gym.cli.console import console
 from prm_gym.cli.parser import Commands, add_command
@@ -31,5 +33,18 @@ def run(options: argparse.Namespace) -> None:
         if not count.isdigit():
             raise UserError("--split", f"'{part}' is not NAME=COUNT", "write train=200,valid_seen=50,valid_unseen=50")
         splits[name.strip()] = int(count)
+    before = _there(options.out, splits)
     written = generate(options.out, preset=options.preset, splits=splits, seed=options.seed, workers=options.workers)
-    console.print(f"{options.out}: " + ", ".join(f"{count} games in {split}" for split, count in written.items()))
+    there, total = ", ".join(f"{count:,} games in {split}" for split, count in written.items()), sum(written.values())
+    if before == total:
+        there += " already; nothing to do"
+    elif before:
+        there += f"; {before:,} were there already, {total - before:,} are new"
+    console.print(f"{options.out}: {there}", highlight=False, soft_wrap=True)
+
+
+def _there(out: Path, splits: Iterable[str]) -> int:
+    """How many games of the splits lie in the folder."""
+    from prm_gym.envs.games import GAME_FILE
+
+    return sum(1 for split in splits for _ in (out / split).glob(f"*/*/{GAME_FILE}"))

@@ -129,7 +129,8 @@ def _add_kind(kinds: Commands, kind: str, its: _Kind) -> None:
             chosen["value_fn"] = value_function(options.value_model)
         if kind == "inverse":
             chosen["policy"] = _policy(options)
-        for line in function(options.rollouts, options.out, **chosen).lines():
+        report = function(options.rollouts, options.out, **chosen)
+        for line in [*report.lines(), *([report.note] if report.note else [])]:
             console.print(line, highlight=False)
 
     command.set_defaults(run=run)

@@ -49,6 +49,7 @@ class LabelReport:
     used: dict[str, int]  # episodes that count, wins, branches, games
     skipped: dict[str, int]  # episodes that do not count, and rows left out, by reason
     statistics: dict[str, Any]
+    note: str = ""  # of a run that went on after a stop, for the person who waits; not for the card
 
     def lines(self) -> list[str]:
         """The report as `name: value` lines."""

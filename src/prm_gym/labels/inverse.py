@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -140,7 +141,7 @@ def label(
             raise UserError(expert[0], "holds no successful episode", "name a folder of expert demonstrations")
         source.db.execute(_BALANCE, {"policies": policies})
         (balanced,) = source.one("SELECT count(*) FROM transitions")
-        relabel(source, policy, policy_settings, journal, seed=seed, concurrency=concurrency)
+        states, there = relabel(source, policy, policy_settings, journal, seed=seed, concurrency=concurrency)
         source.db.execute(_TOO_LONG)
         (kept,) = source.one("SELECT count(*) FROM transitions")
         source.db.execute(_BALANCE, {"policies": policies})
@@ -167,4 +168,5 @@ def label(
         }
         report = dataset.finish(source, facts, left_out)
     journal.unlink()
-    return report
+    note = f"next actions at {states:,} states; {there:,} were there already, {states - there:,} are new"
+    return replace(report, note=note) if there else report

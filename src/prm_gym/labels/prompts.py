@@ -7,8 +7,10 @@ stated fraction of the rows are states of successful ones; a state that both vis
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -106,7 +108,14 @@ def label(
             )
         states = {role: sum(n for (_, r), n in there.items() if r == role) for role in ("policy", "expert")}
         rows = {role: sum(n for (_, r), n in chosen.items() if r == role) for role in ("policy", "expert")}
-        return dataset.finish(source, {"distinct states": states, "rows by source": rows})
+        facts: dict[str, Any] = {"distinct states": states, "rows by source": rows}
+        most = sum(
+            sum(quotas(there.get((split, "policy"), 0), there.get((split, "expert"), 0), fraction, math.inf).values())
+            for split in SPLITS
+        )
+        if size is not None and size > most:
+            facts["rows wanted"] = f"{size:,}, more than the {most:,} that these states give"
+        return dataset.finish(source, facts)
 
 
 def quotas(policy: int, expert: int, fraction: float, size: float) -> dict[str, int]:

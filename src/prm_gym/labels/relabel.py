@@ -42,8 +42,9 @@ FROM (
 
 def relabel(
     source: Rollouts, policy: Policy, settings: provenance.Settings, journal: Path, *, seed: int, concurrency: int
-) -> None:
-    """Sample the next actions of the table `transitions` and make the table `next_actions`; closes the policy.
+) -> tuple[int, int]:
+    """Sample the next actions of the table `transitions` and make the table `next_actions`; closes the policy. Returns
+    the number of next states, and of those among them that the journal had already.
 
     next_actions has next_key, sample (1, 2, ...), reason, action, response: as many lines per next state as there are
     transitions into it, none where the prompt is too long for the policy.
@@ -57,8 +58,9 @@ def relabel(
     head = {"policy_id": policy.policy_id, "seed": seed, "policy": settings}
     done = _open_journal(journal, head)
     with journal.open("a", encoding="utf-8") as lines:
-        asyncio.run(_sample_all(source, policy, seed, concurrency, done, lines))
+        counts = asyncio.run(_sample_all(source, policy, seed, concurrency, done, lines))
     source.db.execute(_NEXT_ACTIONS.replace("JOURNAL", file_list([journal])))
+    return counts
 
 
 def _open_journal(journal: Path, head: dict[str, object]) -> dict[str, int]:
@@ -85,7 +87,7 @@ def _open_journal(journal: Path, head: dict[str, object]) -> dict[str, int]:
 
 async def _sample_all(
     source: Rollouts, policy: Policy, seed: int, concurrency: int, done: dict[str, int], lines: IO[str]
-) -> None:
+) -> tuple[int, int]:
     async def sample(state: State, key: bytes, n: int) -> None:
         draw = int.from_bytes(blake2b(key + str(seed).encode(), digest_size=4).digest(), "big") >> 1
         try:
@@ -99,9 +101,12 @@ async def _sample_all(
         lines.flush()
 
     under_way: set[asyncio.Task[None]] = set()
+    states = there = 0
     try:
         for texts, row in visits(source, _NEXT_STATES):
+            states += 1
             if done.get(row["state_key"].hex(), 0) >= row["samples"]:
+                there += 1
                 continue
             if len(under_way) >= concurrency:
                 finished, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
@@ -110,6 +115,7 @@ async def _sample_all(
             state = texts.state(row["turn"])
             under_way.add(asyncio.create_task(sample(state, row["state_key"], row["samples"])))
         await asyncio.gather(*under_way)
+        return states, there
     finally:
         for task in under_way:
             task.cancel()

@@ -12,7 +12,7 @@ from itertools import repeat
 from rich.console import Console
 from rich.progress import track
 
-from prm_gym.envs.engine.cache import stored_game
+from prm_gym.envs.engine.cache import cached_or_compiled
 from prm_gym.errors import UserError
 
 READY, UNSUPPORTED, DAMAGED = "ready", "unsupported", "damaged"
@@ -20,15 +20,27 @@ READY, UNSUPPORTED, DAMAGED = "ready", "unsupported", "damaged"
 
 @dataclass
 class Compilation:
-    """What became of the games: how many are ready, and by path why the others are not.
+    """What became of the games: how many are ready, of which some were `cached`, and by path why the others are not.
 
     Those `unsupported` are played by stock alfworld, except the ones that would have it evaluate their text as Python;
     those `damaged` are not played at all. The entries are in the order of the paths given.
     """
 
     ready: int = 0
+    cached: int = 0
     unsupported: dict[str, str] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """The totals first, then what was there already and is new, then each game that is not ready."""
+        total = self.ready + len(self.unsupported) + len(self.damaged)
+        first = f"{self.ready:,} of {total:,} games compiled"
+        if self.cached == total:
+            first += " already; nothing to do"
+        elif self.cached:
+            first += f"; {self.cached:,} were there already, {self.ready - self.cached:,} are new"
+        unsupported = (f"played by stock alfworld: {path}: {why}" for path, why in self.unsupported.items())
+        return [first, *unsupported, *(f"damaged: {why}" for why in self.damaged.values())]
 
 
 def compile_games(
@@ -52,11 +64,12 @@ def compile_games(
     done = _outcomes(names, workers, None if cache is None else os.fspath(cache))
     console = Console(stderr=True, quiet=not progress)
     compilation = Compilation()
-    for name, (outcome, reason) in zip(
+    for name, (outcome, reason, cached) in zip(
         names, track(done, "Compiling games", total=len(names), console=console), strict=True
     ):
         if outcome == READY:
             compilation.ready += 1
+            compilation.cached += cached
         else:
             (compilation.unsupported if outcome == UNSUPPORTED else compilation.damaged)[name] = reason
     if strict and compilation.damaged:
@@ -65,7 +78,7 @@ def compile_games(
     return compilation
 
 
-def _outcomes(names: list[str], workers: int, cache: str | None) -> Iterator[tuple[str, str]]:
+def _outcomes(names: list[str], workers: int, cache: str | None) -> Iterator[tuple[str, str, bool]]:
     if workers == 1:
         yield from map(_outcome, names, repeat(cache))
         return
@@ -74,9 +87,9 @@ def _outcomes(names: list[str], workers: int, cache: str | None) -> Iterator[tup
         yield from pool.map(_outcome, names, repeat(cache), chunksize=4)
 
 
-def _outcome(name: str, cache: str | None) -> tuple[str, str]:
+def _outcome(name: str, cache: str | None) -> tuple[str, str, bool]:
     try:
-        stored = stored_game(name, cache)
+        stored, cached = cached_or_compiled(name, cache)
     except UserError as error:
-        return DAMAGED, str(error)
-    return (UNSUPPORTED, stored.unsupported) if stored.unsupported else (READY, "")
+        return DAMAGED, str(error), False
+    return (UNSUPPORTED, stored.unsupported, cached) if stored.unsupported else (READY, "", cached)

@@ -27,6 +27,16 @@ BESIDE = "game.compiled"
 def stored_game(path: str | os.PathLike[str], cache: str | os.PathLike[str] | None = None) -> Stored:
     """The compiled game, from the cache if a good file lies there, else compiled now and put there.
 
+    Raises as `cached_or_compiled`.
+    """
+    return cached_or_compiled(path, cache)[0]
+
+
+def cached_or_compiled(
+    path: str | os.PathLike[str], cache: str | os.PathLike[str] | None = None
+) -> tuple[Stored, bool]:
+    """The compiled game, and whether it was in the cache already.
+
     Raises `UserError` when the game file is missing or damaged, or has to be compiled where alfworld is not installed.
     """
     path = Path(path)
@@ -38,7 +48,7 @@ def stored_game(path: str | os.PathLike[str], cache: str | os.PathLike[str] | No
     places = _places(path, key, cache)
     for place in places:
         try:
-            return decode(place.read_bytes(), key)
+            return decode(place.read_bytes(), key), True
         # Whatever is wrong with a file of the cache, the game is compiled anew and the file replaced.
         except (OSError, ValueError, KeyError, TypeError):
             continue
@@ -50,7 +60,7 @@ def stored_game(path: str | os.PathLike[str], cache: str | os.PathLike[str] | No
         compiled = reason
     made = encode(key, compiled)
     _write(places, made)
-    return decode(made, key)
+    return decode(made, key), False
 
 
 def _places(path: Path, key: str, cache: str | os.PathLike[str] | None) -> list[Path]:
