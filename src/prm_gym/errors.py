@@ -12,6 +12,7 @@ from functools import partial
 from os import PathLike
 
 INT32, INT64 = 2**31 - 1, 2**63 - 1  # the largest turn, iteration or count, and the largest seed
+HOTTEST = 100.0  # the highest sampling temperature, where every token is about as likely
 
 
 class UserError(Exception):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 _SETTINGS = {
@@ -21,13 +23,20 @@ _SETTINGS = {
 _OF_TRAINING = "TRANSFORMERS_VERBOSITY"  # hides the progress of a training too
 
 
-def hush() -> None:
-    """Call it before the libraries are imported. What the user has set stays."""
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
-    warnings.simplefilter("ignore")
-    warnings.filterwarnings("default", module=r"prm_gym\b")
-    warnings.showwarning = _show
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Enter it before the libraries are imported. What the user has set stays; all is as before afterwards."""
+    new = {name: value for name, value in _SETTINGS.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("default", module=r"prm_gym\b")
+            warnings.showwarning = _show
+            yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)
 
 
 def training_environment() -> dict[str, str]:

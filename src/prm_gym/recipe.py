@@ -9,17 +9,28 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from prm_gym.config import build, check_keys, read_yaml
-from prm_gym.errors import UserError
+from prm_gym.errors import HOTTEST, INT32, INT64, UserError, check_range
 from prm_gym.labels import KINDS
 from prm_gym.policies.best_of_n import BestOf
 
+_COUNT: dict[str, float] = {"least": 1, "most": INT32}
+_SHARE: dict[str, float] = {"least": 0, "most": 1}
+_TEMPERATURE: dict[str, float] = {"least": 0, "most": HOTTEST}
+_RANGES: dict[str, dict[str, float]] = {  # of a number by its key, in whatever section
+    **dict.fromkeys(("games", "per_game", "rollouts_per_game", "states_per_episode", "actions"), _COUNT),
+    **dict.fromkeys(("continuations", "max_new_tokens", "max_batch", "processes", "max_episode_steps"), _COUNT),
+    **dict.fromkeys(("random_actions", "mistakes", "dawdling"), _SHARE),
+    **dict.fromkeys(("temperature", "best_of_temperature"), _TEMPERATURE),
+    "seed": {"least": 0, "most": INT64},
+    "gamma": {"above": 0, "most": 1},
+}
 _PLACE = re.compile(r"\{(run|iter|iter-1)\}")
 
 
@@ -174,10 +185,9 @@ def load(folder: str | PathLike[str]) -> Recipe:
     """The recipe in `folder`. Raises `UserError` for the first key, value or file that is wrong."""
     path = Path(folder) / "recipe.yaml"
     recipe = build(Recipe, _best_of_listed(read_yaml(path)), path)
+    _check_ranges(recipe, path)
     if recipe.host not in ("trl", "open-instruct"):
         raise UserError(path, f"unknown host '{recipe.host}'", "say trl or open-instruct", field="host")
-    if not 0 < recipe.gamma <= 1:
-        raise UserError(path, f"{recipe.gamma} is no discount", "choose 0 < gamma <= 1", field="gamma")
     if recipe.start.model is None and (recipe.start.demonstrations is None or recipe.start.sft is None):
         problem = "neither a model nor demonstrations with an sft file"
         raise UserError(path, problem, "give `model`, or `demonstrations` and `sft`", field="start")
@@ -218,6 +228,19 @@ def _best_of_listed(values: dict[str, Any]) -> dict[str, Any]:
     given = evaluation["best_of"]
     ways = [{"n": way} if type(way) is int else way for way in (given if isinstance(given, list) else [given])]
     return {**values, "evaluation": {**evaluation, "best_of": [] if type(given) is int and given == 1 else ways}}
+
+
+def _check_ranges(section: Any, path: Path, prefix: str = "") -> None:
+    """Raise `UserError` for the first number of recipe.yaml that is out of range, wherever it stands."""
+    for entry in fields(section):
+        value = getattr(section, entry.name)
+        if is_dataclass(value):
+            _check_ranges(value, path, f"{prefix}{entry.name}.")
+        elif value is not None and entry.name in _RANGES:
+            try:
+                check_range(entry.name, value, **_RANGES[entry.name])
+            except UserError as error:
+                raise UserError(path, error.problem, error.remedy, field=prefix + entry.name) from None
 
 
 def label_function(kind: str) -> Callable[..., Any]:

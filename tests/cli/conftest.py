@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from prm_gym.cli import main
-
-
-@pytest.fixture(autouse=True)
-def environment() -> Iterator[None]:
-    """A command hushes the libraries by environment variables; other tests should not see them."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.fixture

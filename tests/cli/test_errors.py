@@ -22,6 +22,10 @@ def test_an_abbreviated_flag_is_unknown(refusal, tmp_path):
         (["games", "g", "--preset", "huge"], "--preset: "),
         (["games", "g", "--split", "train=0"], "--split: "),
         (["label", "shaping", "--rollouts", "r", "--out", "o"], "--values, --value-model: "),
+        (
+            ["label", "shaping", "--rollouts", "r", "--out", "o", "--value-model", "r"],
+            "--value-model: r: no model of V_mu",
+        ),
         (["label", "monte_carlo", "--rollouts", "r", "--out", "o", "--train-share", "2"], "--train-share: "),
     ],
 )

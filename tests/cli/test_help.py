@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
 import subprocess
@@ -59,6 +60,12 @@ def test_the_labels_of_the_command_line_are_those_of_the_library():
 def test_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"prm-gym {prm_gym.__version__}\n"
+
+
+def test_a_command_leaves_the_environment_as_it_was(tmp_path):
+    before = dict(os.environ)
+    assert main(["report", str(tmp_path / "nowhere")]) == 2
+    assert dict(os.environ) == before
 
 
 @pytest.mark.parametrize(

@@ -129,3 +129,16 @@ def test_a_tokenizer_without_a_pad_token_of_its_own_is_refused(tmp_path, key, va
 def test_a_folder_without_a_model_is_named(tmp_path):
     with pytest.raises(UserError, match=str(tmp_path)):
         TransformersPolicy(tmp_path, prompt="compact", temperature=0, max_new_tokens=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens: got 0; must be at least 1"),
+        ({"temperature": -1.0}, "temperature: got -1.0; must be at least 0"),
+        ({"temperature": float("nan")}, "temperature: got nan; must be at least 0"),
+    ],
+)
+def test_sampling_out_of_range_is_refused_before_the_model_is_loaded(options, said):
+    with pytest.raises(UserError, match=said):
+        TransformersPolicy("/nope", **{"prompt": "compact", "temperature": 1.0, "max_new_tokens": NEW} | options)

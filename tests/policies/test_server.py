@@ -238,3 +238,9 @@ def test_rollouts_over_a_server_that_fails_now_and_then_lose_nothing(tmp_path):
     assert summary.failures == 0
     assert len(content(tmp_path)) == 6
     assert json.loads((tmp_path / "provenance.json").read_text())["settings"]["policy_id"] == "tiny"
+
+
+@pytest.mark.parametrize("options", [{"max_tokens": 0}, {"temperature": -1.0}, {"temperature": float("nan")}])
+def test_sampling_out_of_range_is_refused(options):
+    with pytest.raises(UserError, match=f"{next(iter(options))}: got .*; must be at least"):
+        ServerPolicy("http://localhost:8000/v1", "tiny", prompt="compact", **options)

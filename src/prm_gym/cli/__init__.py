@@ -16,7 +16,7 @@ import prm_gym
 from prm_gym.cli import compile, doctor, evaluate, games, host, iterate, label, report, rollout
 from prm_gym.cli.parser import Parser, add_verbose, named_as_flags
 from prm_gym.errors import UserError
-from prm_gym.quiet import hush
+from prm_gym.quiet import hushed
 
 _COMMANDS = (games, compile, rollout, label, evaluate, report, iterate, host, doctor)
 
@@ -27,10 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(arguments)
     except SystemExit as end:  # the parser has printed the help, the version or an error
         return int(end.code or 0)
-    if options.verbose:
-        logging.basicConfig(level=logging.INFO)
-    else:
-        hush()
+    if not options.verbose:
+        with hushed():
+            return _run(options)
+    logging.basicConfig(level=logging.INFO)
+    return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         run: Callable[[argparse.Namespace], None] = options.run
         run(options)

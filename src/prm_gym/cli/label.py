@@ -6,6 +6,7 @@ import argparse
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from textwrap import fill
 from typing import Any
 
@@ -13,6 +14,7 @@ from prm_gym.cli.console import console
 from prm_gym.cli.parser import Commands, Parser, add_command
 from prm_gym.cli.playing import MAX_NEW_TOKENS, add_sampling, make_model
 from prm_gym.cli.values import count, integer, name, number, path, seed, share
+from prm_gym.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -119,14 +121,12 @@ def _add_kind(kinds: Commands, kind: str, its: _Kind) -> None:
     if kind == "shaping":
         text = "V of the reference policy: a model trained with the loss `value`; or give --values"
         command.add_argument("--value-model", type=path, metavar="DIR", help=text)
-        command.flags["values"] = "--values, --value-model"
+        command.flags |= {"values": "--values, --value-model", "value_fn": "--value-model"}
 
     def run(options: argparse.Namespace) -> None:
         chosen = {name: getattr(options, name) for name in names}
         if kind == "shaping" and options.value_model:
-            from prm_gym.hosts.open_instruct.values import value_function
-
-            chosen["value_fn"] = value_function(options.value_model)
+            chosen["value_fn"] = _value_model(options.value_model)
         if kind == "inverse":
             chosen["policy"] = _policy(options)
         report = function(options.rollouts, options.out, **chosen)
@@ -150,6 +150,16 @@ def _policy(options: argparse.Namespace) -> Any:
     options.temperature = played.temperature
     options.max_new_tokens = options.max_new_tokens or MAX_NEW_TOKENS
     return make_model(options, options.policy, played.prompt)
+
+
+def _value_model(folder: Path) -> Any:
+    """V of the model, whose error names the flag where a recipe has a key."""
+    from prm_gym.hosts.open_instruct.values import value_function
+
+    try:
+        return value_function(folder)
+    except UserError as error:
+        raise UserError("value_fn", f"{error.where}: {error.problem}", error.remedy) from error
 
 
 def _add_parameter(command: Parser, parameter: inspect.Parameter) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from prm_gym.errors import INT32, INT64, UserError, check_range
+from prm_gym.errors import HOTTEST, INT32, INT64, UserError, check_range
 
 Number = TypeVar("Number", int, float)
 
@@ -50,5 +50,5 @@ def _in_range(value: Number, **bounds: float) -> Number:
 
 count = integer()  # of games, steps, tokens, processes: at least 1
 seed = integer(0, INT64)
-temperature = number(least=0, most=100)
+temperature = number(least=0, most=HOTTEST)
 share = number(least=0, most=1)

@@ -288,7 +288,7 @@ def prompt_of(folders: Sequence[Path], asked: str | None) -> str:
         return "full"
     remedy = "say which one with --prompt"
     if len(found) > 1:
-        raise UserError("--rollouts", f"were collected with several prompts ({', '.join(found.values())})", remedy)
+        raise UserError("rollouts", f"were collected with several prompts ({', '.join(found.values())})", remedy)
     [(fingerprint, name)] = found.items()
     if of_prompt(load(name))["fingerprint"] != fingerprint:
         raise UserError(name, "has changed since the episodes were collected with it", remedy)

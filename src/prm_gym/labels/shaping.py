@@ -161,10 +161,10 @@ def _ask_values(source: Rollouts, template: Prompt, value_fn: ValueFn) -> None:
         table = pa.table({"state_key": pa.array([key for _, key in batch], pa.binary()), "value": found})
         source.db.register("found", table)
         source.db.execute("INSERT INTO reference FROM found")
-    _check_values(source, Path("value_fn"))
+    _check_values(source, "value_fn")
 
 
-def _check_values(source: Rollouts, where: Path) -> None:
+def _check_values(source: Rollouts, where: Path | str) -> None:
     (wrong,) = source.one("SELECT count(*) FROM reference WHERE value IS NULL OR NOT value BETWEEN 0 AND 1")
     if wrong:
         raise UserError(where, f"{wrong} values outside [0, 1]", "give V_mu as a share of wins, not as a logit")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from prm_gym import prompts
+from prm_gym.errors import HOTTEST, INT32, check_range
 from prm_gym.fingerprint import of_checkpoint, of_prompt
 from prm_gym.policies.batching import Batcher
 from prm_gym.policies.checkpoint import encode_chat, load_checkpoint
@@ -66,6 +67,8 @@ class TransformersPolicy:
         policy_id: str | None = None,
         cache_bytes: int | None = None,
     ) -> None:
+        check_range("temperature", temperature, least=0, most=HOTTEST)
+        check_range("max_new_tokens", max_new_tokens, least=1, most=INT32)
         self.policy_id = str(model) if policy_id is None else policy_id
         self._prompt = prompt_for(model, prompt)
         self._temperature = temperature

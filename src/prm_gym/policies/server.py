@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from prm_gym import prompts
-from prm_gym.errors import UserError
+from prm_gym.errors import HOTTEST, INT32, UserError, check_range
 from prm_gym.fingerprint import of_checkpoint, of_prompt
 from prm_gym.policies.endpoints import Endpoints, RequestFailed
 from prm_gym.policies.served_logprobs import Scale, by_temperature, find_scale, returned_logprob
@@ -67,6 +67,8 @@ class ServerPolicy:
         backoff: float = 0.5,
         api_key_env: str | None = None,
     ) -> None:
+        check_range("temperature", temperature, least=0, most=HOTTEST)
+        check_range("max_tokens", max_tokens, least=1, most=INT32)
         self.policy_id = model if policy_id is None else policy_id
         self._prompt = prompts.load(prompt) if isinstance(prompt, str) else prompt
         self._endpoints = Endpoints(
