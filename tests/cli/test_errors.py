@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 
 import pytest
@@ -33,6 +34,15 @@ def test_a_parameter_of_the_library_is_told_as_the_flag(refusal, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     (tmp_path / "r").mkdir()
     assert refusal(*arguments).startswith(flag)
+
+
+def test_a_full_disk_is_told_with_the_folder_that_is_written(refusal, tmp_path, monkeypatch):
+    def fill(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")  # as fsync raises it, without a file
+
+    monkeypatch.setattr("prm_gym.envs.households.generate", fill)
+    line = refusal("games", tmp_path / "g")
+    assert line == f"{tmp_path / 'g'}: No space left on device; check the path, its rights and free space"
 
 
 def test_an_error_keeps_its_parts_on_the_way_from_another_process():

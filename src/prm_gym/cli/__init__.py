@@ -51,10 +51,9 @@ def _run(options: argparse.Namespace) -> int:
             raise
         if options.verbose:
             traceback.print_exc()
-        print(
-            f"error: {error.filename or 'disk'}: {error.strerror}; check the path, its rights and free space",
-            file=sys.stderr,
-        )
+        written = getattr(options, "out", None) or getattr(options, "run_folder", None)
+        place = error.filename or written or "disk"
+        print(f"error: {place}: {error.strerror}; check the path, its rights and free space", file=sys.stderr)
         return 2
     return 0
 
