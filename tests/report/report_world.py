@@ -83,7 +83,10 @@ def make_run(
         write_json(here / "eval" / "prm" / "quality.json", quality.as_dict())
         last = here / "policy" / "checkpoint-20"
         last.mkdir(parents=True)
-        log = [{"step": step, "loss": 0.7, "objective/scores": -2 + step / 20} for step in range(5, 25, 5)]
+        log = [
+            {"step": step, "loss": 0.7, "objective/scores": -2 + step / 20, "objective/kl": step / 100}
+            for step in range(5, 25, 5)
+        ]
         write_json(last / "trainer_state.json", {"global_step": 20, "log_history": [*log, {"step": 20, "runtime": 9}]})
         for i, modes in ([(0, ["policy"])] if n == 1 else []) + [(n, ["policy", *(f"best_of_{k}" for k in best_of)])]:
             for mode in modes:

@@ -13,7 +13,8 @@ from report_world import GAMES, make_run
 from prm_gym.cli import main
 from prm_gym.errors import UserError
 from prm_gym.evaluate import read_results
-from prm_gym.report.gather import TARGET_BINS, gather, pooled
+from prm_gym.report.entries import pooled
+from prm_gym.report.gather import TARGET_BINS, gather
 
 
 @pytest.fixture(scope="module")
@@ -66,17 +67,18 @@ def test_targets_are_counted_as_the_dataset_holds_them(run) -> None:
     assert targets["train"] + targets["test"] == len(rows)
 
 
-def test_the_process_reward_of_both_hosts_is_read(run, tmp_path) -> None:
+def test_the_process_reward_and_the_kl_of_both_hosts_are_read(run, tmp_path) -> None:
     assert gather(run, "a")["iterations"][0]["training"] == {
         "unit": "step",
         "points": [(5, -1.75), (10, -1.5), (15, -1.25), (20, -1.0)],
+        "kl": [(5, 0.05), (10, 0.1), (15, 0.15), (20, 0.2)],
     }
     other = tmp_path / "iter1" / "policy"
     other.mkdir(parents=True)
-    lines = [{"step": s, "objective/scores": s / 100} for s in (64, 128)]
+    lines = [{"step": s, "objective/scores": s / 100, "objective/kl": s / 1000} for s in (64, 128)]
     (other / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     training = gather(tmp_path, "a")["iterations"][0]["training"]
-    assert training == {"unit": "episode", "points": [(64, 0.64), (128, 1.28)]}
+    assert training == {"unit": "episode", "points": [(64, 0.64), (128, 1.28)], "kl": [(64, 0.064), (128, 0.128)]}
 
 
 @pytest.mark.parametrize(

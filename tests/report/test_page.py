@@ -82,6 +82,8 @@ def test_every_section_that_has_data_is_there(page) -> None:
         "Calibration of Q₁",
         "Episodes",
         "How it was made",
+        "Policies at play",
+        "Stages",
     ]
 
 
@@ -92,7 +94,7 @@ def test_what_a_run_lacks_is_left_out(tmp_path) -> None:
     write([tmp_path / "bare"], tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text("utf-8")
     assert headings(page) == ["Success by task type"]
-    assert "<script" not in page
+    assert "<figure" not in page
 
 
 def test_runs_are_told_apart(tmp_path) -> None:
@@ -109,17 +111,18 @@ def test_a_checkpoint_evaluated_in_training_is_a_point_of_the_hacking_curve_alon
     add_result(run / "results.json", before)
     write([run], tmp_path / "r.html", episodes=0)
     page = (tmp_path / "r.html").read_text("utf-8")
-    assert "<td>10</td><td>-1.500</td><td>12.5</td>" in page
+    assert "<td>10</td><td>-1.500</td><td>0.100</td><td>12.5</td>" in page
     assert page.count("12.5<") == 1  # in no table
 
 
-def test_the_best_of_a_column_is_bold(tmp_path) -> None:
+def test_the_best_of_a_column_is_bold_where_it_is_more_than_noise(tmp_path) -> None:
     run = make_run(tmp_path / "run")
     entries = read_results(run / "results.json")
-    for entry, share, actions in zip(entries, (0.25, 0.75), (3.0, 5.0), strict=True):
-        add_result(run / "results.json", {**entry, "success": share, "actions": actions, "by_task_type": {}})
-    write([run], tmp_path / "r.html", episodes=0)
-    assert re.findall(r"<b>([\d.]+)</b>(?!<span)", (tmp_path / "r.html").read_text("utf-8")) == ["3.0", "75.0"]
+    for shares, bold in (((0.25, 0.75), ["75.0"]), ((0.25, 0.5), []), ((0.75, 0.75), [])):
+        for entry, share in zip(entries, shares, strict=True):  # of 12 games; the spread of the actions is unknown
+            add_result(run / "results.json", {**entry, "success": share, "by_task_type": {}})
+        write([run], tmp_path / "r.html", episodes=0)
+        assert re.findall(r"<b>([\d.]+)</b>(?!<span)", (tmp_path / "r.html").read_text("utf-8")) == bold
 
 
 def test_every_way_of_best_of_n_has_a_row_a_line_and_episodes_of_its_own(tmp_path) -> None:
@@ -132,7 +135,8 @@ def test_every_way_of_best_of_n_has_a_row_a_line_and_episodes_of_its_own(tmp_pat
     rules = ["", ", weight 1", ", weight 0.5, admissible"]
     for rule in rules:
         assert table.count(f"π₂, best of 4 by Q₁{rule}</") == 1
-        assert f"best of 4{rule} " in page  # at its own end in the figure of iterations
+        for line in ("best of 4" + rule).split(", "):
+            assert re.search(rf">{line}(, [\d.]+)?</text>", page)  # at its own end in the figure of iterations
     assert all(f">π₂, Q₁{rule}</" in page for rule in rules[:2])  # a line against N: two N or more
     assert f">π₂, Q₁{rules[2]}</" not in page
     shown = {episode["policy"] for episode in page_data(page)["episodes"]}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from prm_gym.report.q_figures import calibrations, rankings
+from prm_gym.report.cells import shown
+from prm_gym.report.q_figures import calibrations, rankings, remarks
 
 
 def run(**quality: Any) -> dict[str, Any]:
@@ -15,9 +16,10 @@ def run(**quality: Any) -> dict[str, Any]:
 def test_a_ranking_is_drawn_without_levels() -> None:
     of = run(ranking_accuracy=0.66, ranking_ci95=[0.58, 0.73], ranking_ceiling=0.79)
     [figure] = rankings(of)
-    assert figure["rows"] == [["Q\N{SUBSCRIPT ONE}", "150", "66.0", "58\N{EN DASH}73", "79.0"]]
+    [row] = figure["rows"]
+    assert [shown(cell) for cell in row] == ["Q\N{SUBSCRIPT ONE}", "150", "66.0", "58\N{EN DASH}73", "79.0"]
     assert "66.0% of 150 pairs" in figure["svg"]
-    assert "rollouts agree: 79.0%" in figure["svg"]
+    assert ">ceiling 79.0</text>" in figure["svg"]
     assert list(calibrations(of)) == []
 
 
@@ -27,4 +29,13 @@ def test_no_pair_gives_no_figure() -> None:
 
 def test_a_ranking_without_a_ceiling_has_a_dash() -> None:
     [figure] = rankings(run(ranking_accuracy=0.3, ranking_ci95=[0.1, 0.6], ranking_ceiling=None))
-    assert figure["rows"][0][-1] == "\N{EN DASH}"
+    assert shown(figure["rows"][0][-1]) == "\N{EN DASH}"
+    assert "ceiling" not in figure["svg"]
+
+
+def test_a_remark_says_why_a_q_from_pairs_has_neither_targets_nor_calibration() -> None:
+    of = {"iterations": [{"n": n, "labels": labels} for n, labels in ((1, "targets"), (2, "pairs"), (3, "pairs"))]}
+    [said] = remarks(of)
+    assert said.startswith("Q\N{SUBSCRIPT ONE} and Q\N{SUBSCRIPT TWO} each was trained on pairs of actions")
+    assert "calibration is not defined" in said
+    assert list(remarks({"iterations": [{"n": 1, "labels": "targets"}]})) == []

@@ -20,10 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 import prm_gym
-from prm_gym import recipe
+from prm_gym import estimates, recipe
 from prm_gym.atomic import write_json
 from prm_gym.errors import UserError
-from prm_gym.findings import records, statistics
+from prm_gym.findings import records
 from prm_gym.findings.chart import draw
 from prm_gym.findings.experiments import FINDINGS, Cell, Finding, Place
 from prm_gym.findings.lab import Lab, locked
@@ -68,7 +68,7 @@ def result(finding: Finding, seeds: Mapping[int, Sequence[Cell]]) -> dict[str, A
     rows = [row(key, of, outcomes[key]) for key, of in cells.items()]
     gains = []
     for better, worse, goal in finding.gains:
-        found = asdict(statistics.gain(outcomes[better], outcomes[worse]))
+        found = asdict(estimates.gain(outcomes[better], outcomes[worse]))
         gains.append({"of": list(better), "over": list(worse), "goal": goal, **found})
     return {
         "finding": finding.name,
@@ -81,15 +81,15 @@ def result(finding: Finding, seeds: Mapping[int, Sequence[Cell]]) -> dict[str, A
     }
 
 
-def row(key: tuple[str, Place], cells: list[Cell], outcomes: list[statistics.Outcome]) -> dict[str, Any]:
+def row(key: tuple[str, Place], cells: list[Cell], outcomes: list[estimates.Outcome]) -> dict[str, Any]:
     place = {"series": key[0], "x": key[1]}
     if outcomes:
-        found = asdict(statistics.success(outcomes))
-        return {**place, **found, "by_task_type": statistics.by_task_type(outcomes)}
+        found = asdict(estimates.success(outcomes))
+        return {**place, **found, "by_task_type": estimates.by_task_type(outcomes)}
     values = [cell.value for cell in cells if cell.value is not None]
     pairs = [cell.pairs for cell in cells if cell.pairs is not None]
     number = {**place, "mean": sum(values) / len(values), "ci95": None, "per_seed": values}
-    return {**number, "ci95": statistics.interval(values, pairs), "pairs": sum(pairs)} if pairs else number
+    return {**number, "ci95": estimates.interval(values, pairs), "pairs": sum(pairs)} if pairs else number
 
 
 def write(out: Path, entry: dict[str, Any]) -> None:

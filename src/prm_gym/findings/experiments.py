@@ -13,9 +13,9 @@ from pathlib import Path
 from statistics import correlation
 from typing import Any
 
+from prm_gym.estimates import Outcome
 from prm_gym.findings.lab import Changes, Lab, merged
 from prm_gym.findings.process_reward import lower_bound, process_rewards, states_of
-from prm_gym.findings.statistics import Outcome
 from prm_gym.findings.stopping import stopping_rules
 from prm_gym.iterate import Run
 

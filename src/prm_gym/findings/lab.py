@@ -24,7 +24,7 @@ from rich.console import Console
 from prm_gym import stage
 from prm_gym.atomic import write_text
 from prm_gym.config import read_yaml
-from prm_gym.findings.statistics import Outcome, outcome
+from prm_gym.estimates import Outcome, outcome
 from prm_gym.iterate import Run
 from prm_gym.recipe import load
 from prm_gym.stage import Stage

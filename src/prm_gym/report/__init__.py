@@ -1,6 +1,8 @@
 """`prm-gym report RUN... [--out FILE]`: what runs achieved, as one HTML file that needs no network and no server.
 
-    run folders -> gather, trajectories (plain dicts) -> table, figures (rows and SVG) -> page.html, page.css, page.js
+    run folders -> stores, entries, training, gather, trajectories     what they hold, as plain dicts
+                -> pairing, headline, table, figures, making            what the page says
+                -> page.html, page.css, page.js, downloads.js           one file
 
 A section whose data a run does not have is left out. All that comes from a run (observations, model output, names) is
 text: escaped by jinja or the SVG builder, or put into the page as JSON that the script reads with `textContent`.
@@ -13,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prm_gym.errors import UserError
+from prm_gym.report import output
 from prm_gym.report.gather import gather
 from prm_gym.report.page import render
 from prm_gym.report.trajectories import sample
@@ -34,15 +37,15 @@ def write(runs: Sequence[Path], out: Path, *, episodes: int = 12, seed: int = 0)
     Raises
     ------
     UserError
-        `episodes` is negative, a folder is no run or holds a file that cannot be read.
+        `episodes` is negative, a folder is no run, holds nothing to show or a file that cannot be read, or `out`
+        cannot be written. All but a disk that fills meanwhile is found before Q scores anything.
     """
     if episodes < 0:
         raise UserError("--episodes", f"{episodes} is no number of episodes", "say 0 or more")
     gathered = [gather(run, name) for run, name in zip(runs, _names(runs), strict=True)]
+    output.check(out)
     chosen, notes = sample(gathered, episodes, seed)
-    page = render(gathered, chosen)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page, "utf-8")
+    output.write(out, render(gathered, chosen))
     return notes
 
 

@@ -28,8 +28,8 @@ def index(policy: str) -> int | None:
 
 
 def accent(policy: str) -> str:
-    """The CSS class of a policy's colour."""
-    n = index(policy)
+    """The CSS class of a policy's colour; a checkpoint `pi_1/checkpoint-20` has that of its policy."""
+    n = index(policy.partition("/checkpoint-")[0])
     return "other" if n is None else "p0" if n == 0 else f"p{(n - 1) % (ACCENTS - 1) + 1}"
 
 

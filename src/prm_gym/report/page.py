@@ -1,13 +1,16 @@
 """From the gathered dicts to one HTML file: jinja with autoescape, and the episodes as JSON inside it.
 
-The page may load nothing: its Content-Security-Policy allows the one style and the one script below by their hashes,
+The page may load nothing: its Content-Security-Policy allows the one style and the one script by their hashes,
 so that nothing else runs even if a text found its way into the markup.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
 from base64 import b64encode
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from importlib.resources import files
 from typing import Any
@@ -16,9 +19,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import prm_gym
-from prm_gym.report import figures, names, q_figures, table
+from prm_gym.report import cells, figures, headline, making, names, pairing, q_figures, stage3_figure, table
+from prm_gym.report.figure import Figure
 
-_PRIMARY = "valid_unseen"  # the split of the headline, where there is one of that name
+Maker = Callable[[dict[str, Any]], Iterable[Figure]]
+_PARTS = ("page.css", "downloads.js", "page.js")
 _LOCKED = "default-src 'none'; base-uri 'none'; form-action 'none'"
 # What could end the script element or, to an older parser of scripts, a line.
 _UNSAFE = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
@@ -26,7 +31,8 @@ _UNSAFE = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 def render(runs: list[dict[str, Any]], episodes: list[dict[str, Any]]) -> str:
     """The page. `runs` as `gather` gives them, `episodes` as `trajectories.sample`."""
-    style, script = (files(__package__).joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
+    style, *scripts = (files(__package__).joinpath(name).read_text("utf-8") for name in _PARTS)
+    script = "\n".join(scripts)
     environment = Environment(
         loader=PackageLoader(__package__, "."),
         autoescape=True,
@@ -34,32 +40,65 @@ def render(runs: list[dict[str, Any]], episodes: list[dict[str, Any]]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    kinds = [
-        ("Learning", [figures.learning_curves, figures.best_of_n_curves, figures.hacking_curves]),
-        ("Process reward model", [q_figures.target_histograms, q_figures.calibrations, q_figures.rankings]),
-    ]
-    sections = []
-    for title, makers in kinds:
-        drawn = [(run["name"], [figure for make in makers for figure in make(run)]) for run in runs]
-        sections.append({"title": title, "runs": [(name, made) for name, made in drawn if made]})
+    tables, sections, makings = table.tables(runs), _sections(runs), [(run["name"], making.making(run)) for run in runs]
+    csv = _Files(several=len(runs) > 1)
+    csv.add("", *tables)
+    for name, drawn, _ in (of for section in sections for of in section["runs"]):
+        csv.add(name, *drawn)
+    for name, made in makings:
+        csv.add(name, *made["tables"])
     return environment.get_template("page.html").render(
         title=", ".join(run["name"] for run in runs),
-        headlines=[headline for run in runs if (headline := _headline(run))],
-        runs=runs,
+        headlines=[found for run in runs if (found := headline.headline(run))],
         several=len(runs) > 1,
-        tables=table.tables(runs),
+        tables=tables,
+        rule=pairing.RULE,
         sections=sections,
         episodes=len(episodes),
         scored=sorted({names.pretty(e["q"]) for e in episodes if e["q"]}),
         reasons=any(turn.get("r") for e in episodes for turn in e["turns"]),
-        data=as_json({"episodes": [_for_page(e) for e in episodes], "runs": len(runs)}),
+        makings=[(name, made) for name, made in makings if any(made.values())],
+        shown=cells.shown,
+        data=as_json({"episodes": [_for_page(e) for e in episodes], "runs": len(runs), "files": csv.texts}),
         made_by=f"prm_gym {prm_gym.__version__}",
         style=Markup(style),
         script=Markup(script),
         policy=f"{_LOCKED}; style-src {_pin(style)}; script-src {_pin(script)}",
-        settings=_settings,
-        pretty=names.pretty,
     )
+
+
+def _sections(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """{"title", "runs": [(run, figures, remarks)]} of the runs that have any."""
+    learning: list[Maker] = [figures.learning_curves, figures.best_of_n_curves, stage3_figure.stage3_figures]
+    of_q: list[Maker] = [q_figures.target_histograms, q_figures.calibrations, q_figures.rankings]
+
+    def drawn(makers: list[Maker], remarks: Callable[[dict[str, Any]], Iterable[str]]) -> list[Any]:
+        made = [(run["name"], [f for make in makers for f in make(run)], list(remarks(run))) for run in runs]
+        return [of for of in made if of[1] or of[2]]
+
+    return [
+        {"title": "Learning", "runs": drawn(learning, lambda run: ())},
+        {"title": "Process reward model", "runs": drawn(of_q, q_figures.remarks)},
+    ]
+
+
+class _Files:
+    """The CSV files of the page, each under a name of its own, that of the run in it if there are several."""
+
+    def __init__(self, several: bool) -> None:
+        self.texts: dict[str, str] = {}
+        self._several = several
+
+    def add(self, run: str, *tables: dict[str, Any]) -> None:
+        """Make the files of things with "title", "columns" and "rows" and put their names into them as "file"."""
+        for of in tables:
+            title = f"{run} {of['title']}" if self._several else of["title"]
+            name, number = _slug(title), 1
+            while name in self.texts:
+                number += 1
+                name = f"{_slug(title)}-{number}"
+            self.texts[name] = cells.as_csv(of["columns"], of["rows"])
+            of["file"] = name
 
 
 def as_json(value: Any) -> Markup:
@@ -75,53 +114,17 @@ def _for_page(episode: dict[str, Any]) -> dict[str, Any]:
     return {
         **{key: value for key, value in episode.items() if key != "mode"},
         "policy": names.label({**episode, "prm": None}),
+        "alone": episode["mode"] == "policy",
         "accent": names.accent(episode["policy"]),
         "type": names.task_type(episode["type"]),
         "q": names.pretty(episode["q"]) if episode["q"] else None,
     }
 
 
-def _headline(run: dict[str, Any]) -> dict[str, Any] | None:
-    """The first policy, the last, and the last at its largest N, by plain Q if it was, on the split of the headline."""
-    splits = [entry["split"] for entry in run["results"]]
-    if not splits:
-        return None
-    split = _PRIMARY if _PRIMARY in splits else splits[-1]
-    entries = [entry for entry in run["results"] if entry["split"] == split]
-
-    def order(entry: dict[str, Any]) -> tuple[int, int, bool]:
-        choice = names.best_of(entry["mode"])
-        return (
-            names.index(entry["policy"]) or 0,
-            choice.n if choice else 0,
-            choice is not None and not names.rule(choice),
-        )
-
-    alone = sorted((e for e in entries if e["mode"] == "policy"), key=order)
-    chosen = sorted((e for e in entries if e["mode"] != "policy"), key=order)
-    shown = [*(alone if len(alone) < 2 else [alone[0], alone[-1]]), *chosen[-1:]]
-    return {
-        "run": run["name"],
-        "split": split,
-        "games": max(e["games"] for e in shown),
-        "figures": [
-            {
-                "name": names.label(e),
-                "accent": names.accent(e["policy"]),
-                "value": names.percent(e["success"]),
-                "interval": names.interval(*e["ci95"]),
-            }
-            for e in shown
-        ],
-    }
-
-
-def _settings(stage: dict[str, Any]) -> str:
-    """A stage's settings as indented JSON; a host's file among them as it was written."""
-    settings = dict(stage["settings"]) if isinstance(stage["settings"], dict) else {"settings": stage["settings"]}
-    config = settings.pop("config", None)
-    shown = json.dumps(settings, indent=2, ensure_ascii=False)
-    return f"{shown}\n\n{config}" if isinstance(config, str) else shown
+def _slug(text: str) -> str:
+    """A name for files: `Training π₁ on Q₀` is `training-pi1-on-q0`."""
+    plain = unicodedata.normalize("NFKD", text.replace("π", "pi")).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or "table"
 
 
 def _pin(text: str) -> str:

@@ -1,19 +1,20 @@
-"""Figures of the process reward model: the targets it was trained on, and whether Q means what it says."""
+"""Figures of the process reward model: the targets it was trained on, whether Q means what it says, how it ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
+from markupsafe import Markup
+
 from prm_gym.report import names
-from prm_gym.report.figures import BASE, END, HEIGHT, Figure
+from prm_gym.report.cells import Interval, Percent
+from prm_gym.report.figure import BASE, Figure, figure
 from prm_gym.report.svg import (
     LEFT,
     TOP,
     Scale,
-    diamond,
     dot,
-    drawing,
     element,
     line,
     nice_ticks,
@@ -26,6 +27,22 @@ from prm_gym.report.svg import (
 
 _UNIT_TICKS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 _LARGEST = 9.0  # radius in pixels of the bin with the most visits
+_NO_TARGETS = {
+    "pairs": "was trained on pairs of actions at one state, which say which of the two is better and nothing of how "
+    "good they are",
+    "transitions": "was trained on transitions of the expert and of earlier policies (InversePRM), not on targets",
+}
+
+
+def remarks(run: dict[str, Any]) -> Iterator[str]:
+    """Why a Q has no histogram of targets and no calibration."""
+    for kind, why in _NO_TARGETS.items():
+        qs = [names.pretty(f"Q_{i['n'] - 1}") for i in run["iterations"] if i["labels"] == kind]
+        if qs:
+            yield (
+                f"{_listed(qs)} {why}. So there are no targets to show, and the level of Q means nothing: calibration "
+                "is not defined, ranking is."
+            )
 
 
 def target_histograms(run: dict[str, Any]) -> Iterator[Figure]:
@@ -34,34 +51,41 @@ def target_histograms(run: dict[str, Any]) -> Iterator[Figure]:
         if (targets := iteration["targets"]) is None:
             continue
         n, counts = iteration["n"] - 1, targets["counts"]
-        shares, width = [count / sum(counts) for count in counts], 1 / len(counts)
-        ticks = nice_ticks(0, max(shares), 4)
-        x, y = Scale(0, 1, LEFT, END), Scale(0, ticks[-1], BASE, TOP)
-        css = names.accent(f"pi_{n}")
-        marks = y_axis(y, ticks, "share of (s, a), %", END, "{:g}", 100)
-        for i, share in enumerate(shares):
-            low, high = i * width, (i + 1) * width
-            said = f"{low:.2f} to {high:.2f}: {counts[i]:,} ({names.percent(share)}%)"
-            marks.append(
-                element(
-                    "rect", element("title", said), x=x(low) + 1, y=y(share), width=x(high) - x(low) - 2,
-                    height=BASE - y(share), class_=f"mark {css}",
-                )
-            )  # fmt: skip
-        mean = x(targets["mean"])
-        marks += x_axis(x, [(t, f"{t:g}") for t in _UNIT_TICKS], BASE, "target", END)
-        marks += [line(mean, TOP, mean, BASE, "rule"), text(mean + 5, TOP + 8, f"mean {targets['mean']:.2f}", "label")]
-        q = names.pretty(f"Q_{n}")
-        yield {
-            "title": f"Targets of {q}",
-            "note": f"{targets['train']:,} state-action pairs to train on, {targets['test']:,} held out by game.",
-            "svg": drawing(f"Histogram of the targets of {q}", HEIGHT, marks),
-            "columns": ["target", "pairs", "%"],
-            "rows": [
-                [f"{i * width:.2f}{names.DASH}{(i + 1) * width:.2f}", f"{counts[i]:,}", names.percent(share)]
+        q, shares, width = names.pretty(f"Q_{n}"), [count / sum(counts) for count in counts], 1 / len(counts)
+
+        def draw(
+            end: float, n: int = n, targets: Any = targets, counts: Any = counts, shares: Any = shares
+        ) -> list[Markup]:
+            ticks = nice_ticks(0, max(shares), 4)
+            x, y = Scale(0, 1, LEFT, end), Scale(0, ticks[-1], BASE, TOP)
+            marks = y_axis(y, ticks, "share of (s, a), %", end, "{:g}", 100)
+            for i, share in enumerate(shares):
+                low, high = i / len(shares), (i + 1) / len(shares)
+                said = f"{low:.2f} to {high:.2f}: {counts[i]:,} ({names.percent(share)}%)"
+                marks.append(
+                    element(
+                        "rect", element("title", said), x=x(low) + 1, y=y(share), width=x(high) - x(low) - 2,
+                        height=BASE - y(share), class_=f"mark {names.accent(f'pi_{n}')}",
+                    )
+                )  # fmt: skip
+            mean = x(targets["mean"])
+            marks += x_axis(x, [(t, f"{t:g}") for t in _UNIT_TICKS], BASE, "target", end)
+            marks += [
+                line(mean, TOP, mean, BASE, "rule"),
+                text(mean + 5, TOP + 8, f"mean {targets['mean']:.2f}", "label"),
+            ]
+            return marks
+
+        yield figure(
+            f"Targets of {q}",
+            f"{targets['train']:,} state-action pairs to train on, {targets['test']:,} held out by game.",
+            draw,
+            ["target", "pairs", "%"],
+            [
+                [f"{i * width:.2f}{names.DASH}{(i + 1) * width:.2f}", counts[i], Percent(share)]
                 for i, share in enumerate(shares)
             ],
-        }
+        )
 
 
 def calibrations(run: dict[str, Any]) -> Iterator[Figure]:
@@ -70,60 +94,84 @@ def calibrations(run: dict[str, Any]) -> Iterator[Figure]:
         if (quality := iteration["quality"]) is None or not quality["bins"]:
             continue
         n, bins = iteration["n"] - 1, quality["bins"]
-        x, y = Scale(0, 1, LEFT, END), Scale(0, 1, BASE, TOP)
-        css, most = names.accent(f"pi_{n}"), max(visits for _, _, visits in bins)
-        q = names.pretty(f"Q_{n}")
-        marks = [
-            *y_axis(y, _UNIT_TICKS, "mean return", END),
-            *x_axis(x, [(t, f"{t:g}") for t in _UNIT_TICKS], BASE, f"mean {q} of the bin", END),
-            line(x(0), y(0), x(1), y(1), "rule"),
-            text(x(0.8) - 6, y(0.8) - 6, f"{q} is right", "label faint", "end"),
-            path([(x(value), y(mean)) for value, mean, _ in bins], f"curve thin {css}"),
-        ]
-        for value, mean, visits in bins:
-            said = f"{q} {value:.2f}, return {mean:.2f}, {visits:,} visits"
-            marks.append(
-                dot(x(value), y(mean), f"{css} see-through", said, max(2.5, _LARGEST * (visits / most) ** 0.5))
-            )
-        yield {
-            "title": f"Calibration of {q}",
-            "note": _in_words(quality, q),
-            "svg": drawing(f"Calibration of {q}", HEIGHT, marks),
-            "columns": [q, "mean return", "visits"],
-            "rows": [[f"{value:.2f}", f"{mean:.2f}", f"{visits:,}"] for value, mean, visits in bins],
-        }
+        q, most = names.pretty(f"Q_{n}"), max(visits for _, _, visits in bins)
+
+        def draw(end: float, n: int = n, q: str = q, bins: Any = bins, most: int = most) -> list[Markup]:
+            x, y, css = Scale(0, 1, LEFT, end), Scale(0, 1, BASE, TOP), names.accent(f"pi_{n}")
+            marks = [
+                *y_axis(y, _UNIT_TICKS, "mean return", end),
+                *x_axis(x, [(t, f"{t:g}") for t in _UNIT_TICKS], BASE, f"mean {q} of the bin", end),
+                line(x(0), y(0), x(1), y(1), "rule"),
+                text(x(0.8) - 6, y(0.8) - 6, f"{q} is right", "label faint", "end"),
+                path([(x(value), y(mean)) for value, mean, _ in bins], f"curve thin {css}"),
+            ]
+            for value, mean, visits in bins:
+                said = f"{q} {value:.2f}, return {mean:.2f}, {visits:,} visits"
+                radius = max(2.5, _LARGEST * (visits / most) ** 0.5)
+                marks.append(dot(x(value), y(mean), f"{css} see-through", said, radius))
+            return marks
+
+        rows = [[f"{value:.2f}", f"{mean:.2f}", visits] for value, mean, visits in bins]
+        yield figure(f"Calibration of {q}", _in_words(quality, q), draw, [q, "mean return", "visits"], rows)
 
 
 def rankings(run: dict[str, Any]) -> Iterator[Figure]:
-    """How often each Q orders two actions at one state as rollouts of both do: all that Stage 3 and best-of-N use."""
+    """How often each Q orders two actions at one state as rollouts of both do: all that Stage 3 and best-of-N use.
+
+    A row a Q, `[name, pairs, accuracy, interval, ceiling]`.
+    """
     found = [(i["n"] - 1, q) for i in run["iterations"] if (q := i["quality"]) and q["ranking_accuracy"] is not None]
     if not found:
         return
-    x, y = Scale(found[0][0], found[-1][0], LEFT + 40, END - 20), Scale(0.4, 1, BASE, TOP)
+
+    def draw(end: float) -> list[Markup]:
+        lowest = min(0.4, *(quality["ranking_ci95"][0] for _, quality in found))
+        ticks = [t for t in nice_ticks(lowest, 1, 4) if -1e-9 <= t <= 1 + 1e-9]
+        y = Scale(ticks[0], ticks[-1], BASE, TOP)
+        column = (end - LEFT) / len(found)
+        marks = [
+            *y_axis(y, ticks, "pairs in order, %", end, "{:g}", 100),
+            line(LEFT, y(0.5), end, y(0.5), "rule"),
+            text(end, y(0.5) - 5, "chance", "label faint", "end"),
+        ]
+        for number, (n, quality) in enumerate(found):
+            middle = LEFT + column * (number + 0.5)
+            marks += _ranking(middle, min(column, 150.0) / 2 - 8, y, n, quality)
+            marks.append(text(middle, BASE + 17, names.pretty(f"Q_{n}"), "tick", "middle"))
+        return marks
+
+    yield figure(
+        "Actions at one state in order",
+        "Pairs of actions on held-out games that Q orders as fresh rollouts of both do, with 95% intervals. The "
+        "ceiling is how often one half of the rollouts agrees with the other half: noise keeps a perfect Q near it.",
+        draw,
+        ["", "pairs", "in order %", "95%", "ceiling %"],
+        [_ranking_row(n, quality) for n, quality in found],
+    )
+
+
+def _ranking(x: float, half: float, y: Scale, n: int, quality: dict[str, Any]) -> list[Markup]:
+    """The marks of one Q, in `half` pixels to each side of `x`."""
+    css, q, share = names.accent(f"pi_{n}"), names.pretty(f"Q_{n}"), quality["ranking_accuracy"]
+    low, high = quality["ranking_ci95"]
+    said = f"{q}: {names.percent(share)}% of {quality['pairs']:,} pairs"
     marks = [
-        *y_axis(y, (0.4, 0.6, 0.8, 1.0), "pairs in order, %", END, "{:g}", 100),
-        *x_axis(x, [(n, names.pretty(f"Q_{n}")) for n, _ in found], BASE, None, END),
-        line(LEFT, y(0.5), END, y(0.5), "rule"),
-        text(END, y(0.5) - 5, "chance", "label faint", "end"),
+        whisker(x, y(low), y(high), css),
+        dot(x, y(share), css, said),
+        text(x + 9, y(share) + 4, names.percent(share), f"label {css}"),
     ]
-    rows = []
-    for n, quality in found:
-        share, (low, high), ceiling = (quality[key] for key in ("ranking_accuracy", "ranking_ci95", "ranking_ceiling"))
-        css, q = names.accent(f"pi_{n}"), names.pretty(f"Q_{n}")
-        said = f"{q}: {names.percent(share)}% of {quality['pairs']:,} pairs"
-        marks += [whisker(x(n), y(max(low, 0.4)), y(high), css), dot(x(n), y(max(share, 0.4)), css, said)]
-        if ceiling is not None:
-            marks.append(diamond(x(n) + 12, y(ceiling), f"{css} hollow", f"rollouts agree: {names.percent(ceiling)}%"))
-        said = names.DASH if ceiling is None else names.percent(ceiling)
-        rows.append([q, f"{quality['pairs']:,}", names.percent(share), names.interval(low, high), said])
-    yield {
-        "title": "Actions at one state in order",
-        "note": "Pairs of actions on held-out games that Q orders as fresh rollouts of both do; hollow, one half of "
-        "the rollouts against the other half. Bars are 95% intervals.",
-        "svg": drawing("Ranking accuracy of Q within states", HEIGHT, marks),
-        "columns": ["", "pairs", "in order %", "95%", "rollouts agree %"],
-        "rows": rows,
-    }
+    if (ceiling := quality["ranking_ceiling"]) is not None:
+        marks += [
+            line(x - half, y(ceiling), x + half, y(ceiling), "ceiling"),
+            text(x, y(ceiling) - 6, f"ceiling {names.percent(ceiling)}", "label faint", "middle"),
+        ]
+    return marks
+
+
+def _ranking_row(n: int, quality: dict[str, Any]) -> list[Any]:
+    ceiling = quality["ranking_ceiling"]
+    shares = [Percent(quality["ranking_accuracy"]), Interval(*quality["ranking_ci95"])]
+    return [names.pretty(f"Q_{n}"), quality["pairs"], *shares, None if ceiling is None else Percent(ceiling)]
 
 
 def _in_words(quality: dict[str, Any], q: str) -> str:
@@ -131,3 +179,7 @@ def _in_words(quality: dict[str, Any], q: str) -> str:
     if quality["auc"] is not None:
         said += f" AUC of {q} for winning {quality['auc']:.2f}; calibration error {quality['calibration_error']:.2f}."
     return said
+
+
+def _listed(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]} each"

@@ -1,6 +1,6 @@
 """A few lines of SVG: scales, axes, marks and labels, each text escaped. Colours and weights are in page.css.
 
-Coordinates are CSS pixels of a drawing `WIDTH` wide, which is what a phone shows, so that text keeps its size there.
+Coordinates are CSS pixels. A drawing `WIDTH` wide is what a phone shows, so that text keeps its size there.
 """
 
 from __future__ import annotations
@@ -67,11 +67,9 @@ def dot(x: float, y: float, css: str, hint: str, radius: float = 4) -> Markup:
     return element("circle", element("title", hint), cx=x, cy=y, r=radius, class_=f"mark {css}")
 
 
-def diamond(x: float, y: float, css: str, hint: str, radius: float = 5) -> Markup:
-    points = " ".join(
-        f"{_short(x + dx)},{_short(y + dy)}" for dx, dy in ((0, -radius), (radius, 0), (0, radius), (-radius, 0))
-    )
-    return element("polygon", element("title", hint), points=points, class_=f"mark {css}")
+def line_hint(x: float, y: float, hint: str) -> Markup:
+    """What a place on a line shows when pointed at; it has no mark of its own."""
+    return element("circle", element("title", hint), cx=x, cy=y, r=7, class_="place")
 
 
 def whisker(x: float, low: float, high: float, css: str) -> Markup:

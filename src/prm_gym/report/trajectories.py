@@ -12,83 +12,77 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections import defaultdict
+from collections.abc import Iterator
 from hashlib import blake2b
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.parquet as pq
-
 from prm_gym import prompts
 from prm_gym.errors import UserError
+from prm_gym.policies.best_of_n import BestOf
 from prm_gym.prm_quality import Scorer
-from prm_gym.store import parts, read_episodes
+from prm_gym.report.stores import Store, who
+from prm_gym.store import read_episodes
 from prm_gym.types import Episode, PromptTooLong, Response
 
 if TYPE_CHECKING:
     from prm_gym.prompts import Prompt
 
-_BEST_OF = re.compile(r"(best_of_[^()]+)\((.*)\)")
 _SCORED_AT_ONCE = 64  # sequences; bounds the memory, whatever the model
 
 
 def sample(runs: list[dict[str, Any]], count: int, seed: int) -> tuple[list[dict[str, Any]], list[str]]:
-    """At most `count` episodes of each store as plain dicts, and notes on what is missing.
+    """At most `count` episodes of each store as plain dicts, and notes on what is missing. All are read before any is
+    scored, so that a store that cannot be read is an error at once.
 
-    An episode: {"run", "policy", "mode", "split", "game", "task", "type", "won", "stop", "actions",
+    An episode: {"id", "run", "policy", "mode", "split", "game", "task", "type", "won", "stop", "actions",
     "q" (name of Q or None), "turns": [{"o" observation, "c" commands, and unless last "a" action, "r" reason,
     "v" admissible, "q" Q of the action, "cq" [Q of each command]}]}.
     """
+    chosen = [(run, n, folder, _chosen(of, count, seed)) for run in runs for n, folder, of in _groups(run)]
     shown: list[dict[str, Any]] = []
     notes: list[str] = []
-    for run in runs:
-        for iteration in run["iterations"]:
-            stores = _stores(iteration["folder"])
-            chosen = [episode for store in stores for episode in _read(store, _draw(store, count, seed))]
-            if not chosen:
-                continue
-            chosen.sort(key=_place)
-            q = f"Q_{iteration['n'] - 1}"
-            try:
-                scores = _scores(iteration["folder"], chosen)
-            except UserError as error:
-                notes.append(f"{run['name']}: no {q} beside the episodes of iteration {iteration['n']}: {error}")
-                scores = [None] * len(chosen)
-            for episode, of_turns in zip(chosen, scores, strict=True):
-                used = None if of_turns is None else q
-                shown.append({"run": run["name"], "q": used, **_as_dict(episode, of_turns)})
+    for run, n, folder, episodes in chosen:
+        q = None if n is None else f"Q_{n - 1}"
+        scores: list[list[list[float] | None] | None] = [None] * len(episodes)
+        try:
+            if q and episodes:
+                scores = _scores(folder, episodes)
+        except UserError as error:
+            notes.append(f"{run['name']}: no {q} beside the episodes of iteration {n}: {error}")
+        for episode, of_turns in zip(episodes, scores, strict=True):
+            used = None if of_turns is None else q
+            shown.append({"run": run["name"], "q": used, **_as_dict(episode, of_turns, run["name"])})
     return shown, notes
 
 
-def _stores(iteration: Path) -> list[Path]:
-    """Episode stores of the evaluations, else of the rollouts."""
-    found = sorted(path for path in iteration.glob("eval/*/episodes") if any(path.glob("*.parquet")))
-    if not found and any((iteration / "rollouts").glob("*.parquet")):
-        found = [iteration / "rollouts"]
-    return found
+def _groups(run: dict[str, Any]) -> Iterator[tuple[int | None, Path, list[Store]]]:
+    """(n, folder, stores) of each iteration: its evaluations, else its rollouts; then what `prm-gym evaluate` wrote."""
+    for n in sorted({store.n for store in run["stores"] if store.n is not None}):
+        of = [store for store in run["stores"] if store.n == n]
+        yield n, run["path"] / f"iter{n}", [s for s in of if s.folder.name != "rollouts"] or of
+    if others := [store for store in run["stores"] if store.n is None]:
+        yield None, run["path"], others
 
 
-def _who(policy_id: str) -> tuple[str, str]:
-    """Policy and mode, as results.json has them: (`pi_1`, `best_of_4`) of `best_of_4(pi_1)`."""
-    match = _BEST_OF.fullmatch(policy_id)
-    return (match[2], match[1]) if match else (policy_id, "policy")
+def _chosen(stores: list[Store], count: int, seed: int) -> list[Episode]:
+    return sorted((e for store in stores for e in _read(store.folder, _draw(store, count, seed))), key=_place)
 
 
-def _place(episode: Episode) -> tuple[bool, str, str, str, str]:
+def _place(episode: Episode) -> tuple[bool, str, int, str, str, str]:
     """The order on the page: policies alone before best-of-N, and the same order of games in each."""
-    policy, mode = _who(episode.policy_id)
-    return mode != "policy", policy, mode, episode.task_type, episode.game_id
+    policy, mode = who(episode.policy_id)
+    choice = BestOf.of_mode(mode)
+    return mode != "policy", policy, choice.n if choice else 0, mode, episode.task_type, episode.game_id
 
 
-def _draw(store: Path, count: int, seed: int) -> set[str]:
+def _draw(store: Store, count: int, seed: int) -> set[str]:
     """Ids of `count` episodes: games in an order drawn from the seed, task types in turn, one episode a game."""
     kinds: dict[str, dict[str, str]] = defaultdict(dict)
-    for part in parts(store):
-        rows = pq.read_table(part, columns=["task_type", "game_id", "episode_id"])
-        for kind, game, episode in zip(*(rows[name].to_pylist() for name in rows.column_names), strict=True):
-            kinds[kind][game] = min(kinds[kind].get(game, episode), episode)
+    for episode in reversed(store.episodes):  # of several of a game the first by its id
+        kinds[episode["kind"]][episode["game"]] = episode["episode_id"]
 
     def order(game: str) -> bytes:
         return blake2b(f"{seed} {game}".encode(), digest_size=8).digest()
@@ -101,7 +95,7 @@ def _read(store: Path, ids: set[str]) -> list[Episode]:
     return [episode for episode in read_episodes(store) if episode.episode_id in ids] if ids else []
 
 
-def _as_dict(episode: Episode, scores: list[list[float] | None] | None) -> dict[str, Any]:
+def _as_dict(episode: Episode, scores: list[list[float] | None] | None, run: str) -> dict[str, Any]:
     turns: list[dict[str, Any]] = []
     for t, turn in enumerate(episode.turns):
         shown: dict[str, Any] = {"o": turn.observation, "c": turn.admissible_commands}
@@ -110,8 +104,9 @@ def _as_dict(episode: Episode, scores: list[list[float] | None] | None) -> dict[
             if scores is not None and (of_turn := scores[t]) is not None:
                 shown |= {"q": of_turn[0], "cq": of_turn[1:]}
         turns.append(shown)
-    policy, mode = _who(episode.policy_id)
+    policy, mode = who(episode.policy_id)
     return {
+        "id": blake2b(f"{run} {episode.policy_id} {episode.episode_id}".encode(), digest_size=4).hexdigest(),
         "policy": policy,
         "mode": mode,
         "split": episode.split,
@@ -154,8 +149,9 @@ async def score_turns(scorer: Scorer, prompt: Prompt, episodes: list[Episode]) -
 
     async def score(episode: Episode, t: int) -> list[float] | None:
         state, turn = episode.state_at(t), episode.turns[t]
-        texts = [turn.response, *(prompt.response(turn.reason, command) for command in turn.admissible_commands)]
-        actions = [turn.action, *turn.admissible_commands]
+        commands = turn.admissible_commands or []
+        texts = [turn.response, *(prompt.response(turn.reason, command) for command in commands)]
+        actions = [turn.action, *commands]
         pairs = [(state, Response(text, turn.reason, action)) for text, action in zip(texts, actions, strict=True)]
         try:
             return [round(q, 4) for q in await scorer.score(pairs)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from prm_gym.findings.statistics import Outcome, by_task_type, gain, interval, success
+from prm_gym.estimates import Outcome, by_task_type, gain, interval, success
 
 
 def outcome(shares: list[float]) -> Outcome:

@@ -1,0 +1,65 @@
+"""The first lines of the page: where a run started, where it ended, and what was gained on the same games."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prm_gym.report import names, pairing
+from prm_gym.report.pairing import Difference
+
+_PRIMARY = "valid_unseen"  # the split of the headline, if there is one of that name
+_MINUS = "\N{MINUS SIGN}"
+
+
+def headline(run: dict[str, Any]) -> dict[str, Any] | None:
+    """{"run", "split", "games", "figures": [{"name", "accent", "value", "interval", "gain"}]}; None without results.
+
+    The figures are the first policy, the last, and the last at its largest N (by plain Q, if it was measured). The gain
+    of a policy is over the first one, that of best-of-N over the same policy alone.
+    """
+    splits = [entry["split"] for entry in run["results"]]
+    if not splits:
+        return None
+    split = _PRIMARY if _PRIMARY in splits else splits[-1]
+    entries = [entry for entry in run["results"] if entry["split"] == split]
+    alone = sorted((e for e in entries if e["mode"] == "policy"), key=_order)
+    chosen = sorted((e for e in entries if e["mode"] != "policy"), key=_order)[-1:]
+    shown = alone if len(alone) < 2 else [alone[0], alone[-1]]
+    figures = [_figure(e, shown[0] if e is not shown[0] else None) for e in shown]
+    for e in chosen:
+        figures.append(_figure(e, next((p for p in alone if p["policy"] == e["policy"]), None)))
+    return {
+        "run": run["name"],
+        "split": split,
+        "games": max(e["games"] for e in [*shown, *chosen]),
+        "figures": figures,
+    }
+
+
+def points(difference: Difference) -> str:
+    """`+12.5 points (95%: 4.1 to 20.9)`"""
+    low, high = (f"{100 * end:.1f}".replace("-", _MINUS) for end in (difference.low, difference.high))
+    return f"{100 * difference.mean:+.1f} points (95%: {low} to {high})".replace("-", _MINUS)
+
+
+def _order(entry: dict[str, Any]) -> tuple[int, int, bool]:
+    choice = names.best_of(entry["mode"])
+    plain = choice is not None and not names.rule(choice)
+    return names.index(entry["policy"]) or 0, choice.n if choice else 0, plain
+
+
+def _figure(entry: dict[str, Any], before: dict[str, Any] | None) -> dict[str, Any]:
+    difference = before and pairing.success(entry, before)
+    said = None
+    if before and difference:
+        how = (
+            f"{difference.games} games, paired" if difference.games else "not paired: not both have their episodes here"
+        )
+        said = {"points": points(difference), "over": f"over {names.label(before)}; {how}", "sign": difference.sign}
+    return {
+        "name": names.label(entry),
+        "accent": names.accent(entry["policy"]),
+        "value": names.percent(entry["success"]),
+        "interval": names.interval(*entry["ci95"]),
+        "gain": said,
+    }
