@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from prm_gym.estimates import gain
@@ -42,8 +42,8 @@ class Difference:
 
 def success(one: dict[str, Any], other: dict[str, Any], kind: str | None = None) -> Difference | None:
     """Success of `one` less that of `other` (pooled entries), of all games or of one task type that both have."""
-    if difference := _paired(one, other, lambda played: played.won, kind):
-        return difference
+    if found := _paired(one, other, lambda played: played.won, kind):
+        return replace(found, low=max(-1.0, found.low), high=min(1.0, found.high))  # a share lies in [0, 1]
     if kind is None:
         shares = [(entry["success"], entry["games"]) for entry in (one, other)]
     elif kind in one["by_task_type"] and kind in other["by_task_type"]:
