@@ -79,3 +79,12 @@ def test_policies_at_play_say_the_share_that_was_not_admissible(tmp_path) -> Non
         share = store.total("inadmissible") / store.total("actions")
         assert row["not admissible %"] == f"{100 * share:.1f}"
     assert [row["in"] for row in rows] == ["rollouts", "evaluation", "evaluation", "evaluation"]
+
+
+def test_steps_are_those_of_the_checkpoint_else_those_that_the_recipe_asks_for(tmp_path) -> None:
+    config = {"learning_rate": 1e-4, "max_steps": 40}
+    run = trained(tmp_path, config)
+    state = run / "iter1" / "policy" / "checkpoint-20" / "trainer_state.json"
+    for content, expected in (({"global_step": 30, "log_history": []}, "30"), ({}, "40")):
+        write_json(state, content)
+        assert [row["trained"] for row in table(run, "Training")] == [expected]

@@ -80,7 +80,8 @@ def _training(stages: list[dict[str, Any]]) -> Table:
     for stage in stages:
         config = _config(stage)
         rate = config.get("learning_rate")
-        taken = steps(stage["folder"])
+        planned = config.get("max_steps")
+        taken = steps(stage["folder"]) or ((planned, "step") if isinstance(planned, int) and planned > 0 else None)
         if rate is None and taken is None:
             continue
         batch = config.get("per_device_train_batch_size")

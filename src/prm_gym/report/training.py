@@ -21,10 +21,11 @@ def stage3(policy: Path) -> dict[str, Any] | None:
 
 
 def steps(folder: Path) -> tuple[int, str] | None:
-    """How far a stage was trained, and in which unit; None if no log says so."""
+    """How far a stage was trained, and in which unit; None if neither a log nor a checkpoint says so."""
     unit, lines = log(folder)
-    known = [int(line["step"]) for line in lines if isinstance(line.get("step"), int)]
-    return (max(known), unit) if known else None
+    known = [line.get("step") for line in lines] + [state.get("global_step") for state in _states(folder)]
+    counts = [count for count in known if isinstance(count, int)]
+    return (max(counts), unit) if counts else None
 
 
 def log(folder: Path) -> tuple[str, list[dict[str, Any]]]:
@@ -34,12 +35,8 @@ def log(folder: Path) -> tuple[str, list[dict[str, Any]]]:
         texts = path.read_text("utf-8").splitlines()
         lines = [read_json(path, text) for text in texts if text.strip()]
         return "episode", [line for line in lines if isinstance(line, dict)]  # what open-instruct counts by
-    longest: list[Any] = []
-    for path in [folder / "trainer_state.json", *sorted(folder.glob("checkpoint-*/trainer_state.json"))]:
-        state = read_json(path) if path.exists() else None
-        found = state.get("log_history") if isinstance(state, dict) else None
-        longest = max(longest, found if isinstance(found, list) else [], key=len)
-    return "step", [line for line in longest if isinstance(line, dict)]
+    logs = [found for state in _states(folder) if isinstance(found := state.get("log_history"), list)]
+    return "step", [line for line in max(logs, key=len, default=[]) if isinstance(line, dict)]
 
 
 def read_json(path: Path, text: str | None = None) -> Any:
@@ -48,6 +45,13 @@ def read_json(path: Path, text: str | None = None) -> Any:
         return json.loads(path.read_text("utf-8") if text is None else text)
     except ValueError as error:
         raise UserError(path, f"is no JSON ({error})", "remove it and make the stage again") from None
+
+
+def _states(folder: Path) -> list[dict[str, Any]]:
+    """The trainer_state.json of a TRL training and of its checkpoints."""
+    found = [folder / "trainer_state.json", *sorted(folder.glob("checkpoint-*/trainer_state.json"))]
+    states = [read_json(path) for path in found if path.exists()]
+    return [state for state in states if isinstance(state, dict)]
 
 
 def _series(lines: list[dict[str, Any]], key: str) -> list[tuple[int, float]]:
