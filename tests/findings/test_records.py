@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from prm_gym.errors import UserError
+from prm_gym.estimates import Outcome, success
 from prm_gym.findings import __main__ as command
 from prm_gym.findings import records
 from prm_gym.findings.experiments import FINDINGS, Cell, Finding
 from prm_gym.findings.lab import Lab
-from prm_gym.estimates import Outcome, success
 
 RECIPE = Path(__file__).parent.parent.parent / "recipes" / "findings"
 GAINS = ((("policy", 1), ("policy", 0), 0.1), (("best of 16", 1), ("policy", 1), None))
