@@ -183,6 +183,9 @@ def test_a_choice_shows_the_episode_and_a_phone_has_a_way_back(page) -> None:
     all_of(page, ".back")[0].click()
     WebDriverWait(page, 5).until(lambda page: all_of(page, "#list")[0].is_displayed())
     assert not heading.is_displayed()
+    row = rows(page)[2]  # where the reader was
+    assert page.switch_to.active_element == row
+    assert 0 <= page.execute_script("return arguments[0].getBoundingClientRect().top", row) < page.height
     rows(page)[0].click()
     page.back()  # the browser's own way back does the same
     WebDriverWait(page, 5).until(lambda page: all_of(page, "#list")[0].is_displayed())

@@ -88,3 +88,13 @@ def test_steps_are_those_of_the_checkpoint_else_those_that_the_recipe_asks_for(t
     for content, expected in (({"global_step": 30, "log_history": []}, "30"), ({}, "40")):
         write_json(state, content)
         assert [row["trained"] for row in table(run, "Training")] == [expected]
+
+
+def test_the_settings_beside_an_artefact_are_shown(tmp_path) -> None:
+    run = trained(tmp_path, {})
+    for folder, name in (("policy", "beside weights"), ("eval/pi_1_policy/episodes", "beside episodes")):
+        record = {"settings": {"prompt": {"name": name, "fingerprint": "ab"}}, "runs": [PROCESS]}
+        write_json(run / "iter1" / folder / "provenance.json", record)
+    shown_of = {stage["name"]: stage["details"] for stage in making(gather(run, "a"))["stages"]}
+    assert '"name": "beside weights"' in shown_of["pi_1"]
+    assert '"name": "beside episodes"' in shown_of["episodes in iter1/eval/pi_1_policy/episodes"]

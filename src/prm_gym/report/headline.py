@@ -37,9 +37,21 @@ def headline(run: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def points(difference: Difference) -> str:
-    """`+12.5 points (95%: 4.1 to 20.9)`"""
-    low, high = (f"{100 * end:.1f}".replace("-", _MINUS) for end in (difference.low, difference.high))
-    return f"{100 * difference.mean:+.1f} points (95%: {low} to {high})".replace("-", _MINUS)
+    """`+12.5 points (95%: 4.1 to 20.9)`, without an interval where too few games differ for one."""
+    said = f"{100 * difference.mean:+.1f} points"
+    if difference.enough:
+        said += f" (95%: {100 * difference.low:.1f} to {100 * difference.high:.1f})"
+    return said.replace("-", _MINUS)
+
+
+def _how(difference: Difference) -> str:
+    """`120 games, paired`"""
+    if difference.games is None:
+        return "not paired: the episodes of both are not here"
+    said = f"{difference.games} games, paired"
+    if not difference.enough:
+        said += f"; {difference.differ} decided differently, too few for an interval"
+    return said
 
 
 def _order(entry: dict[str, Any]) -> tuple[int, int, bool]:
@@ -52,10 +64,8 @@ def _figure(entry: dict[str, Any], before: dict[str, Any] | None) -> dict[str, A
     difference = before and pairing.success(entry, before)
     said = None
     if before and difference:
-        how = (
-            f"{difference.games} games, paired" if difference.games else "not paired: not both have their episodes here"
-        )
-        said = {"points": points(difference), "over": f"over {names.label(before)}; {how}", "sign": difference.sign}
+        over = f"over {names.label(before)}; {_how(difference)}"
+        said = {"points": points(difference), "over": over, "sign": difference.sign}
     return {
         "name": names.label(entry),
         "accent": names.accent(entry["policy"]),

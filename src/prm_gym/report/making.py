@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from prm_gym import provenance
 from prm_gym.report import names
 from prm_gym.report.cells import Cell, Percent
 from prm_gym.report.stores import Store
@@ -30,10 +31,7 @@ def making(run: dict[str, Any]) -> dict[str, Any]:
     return {
         "tables": [table for table in made if table["rows"]],
         "commands": list(dict.fromkeys(str(record["command"]) for record in records if record.get("command"))),
-        "stages": [
-            {"name": str(stage["stage"]), "seconds": stage["seconds"], "details": _details(stage)}
-            for stage in run["stages"]
-        ],
+        "stages": _stages(run),
     }
 
 
@@ -144,11 +142,29 @@ def _players(stores: Iterable[Store]) -> Table:
     }
 
 
-def _details(stage: dict[str, Any]) -> str:
+def _stages(run: dict[str, Any]) -> list[dict[str, Any]]:
+    """The stages, then the episodes that no stage made, with all that was written of how they were made."""
+    made = []
+    for stage in run["stages"]:
+        beside = (provenance.read(folder) for folder in (stage["folder"], stage["folder"] / "episodes"))
+        made_with = next((record["settings"] for record in beside if record), None)
+        made.append({"name": str(stage["stage"]), "seconds": stage["seconds"], "details": _details(stage, made_with)})
+    folders = {stage["folder"] / name for stage in run["stages"] for name in (".", "episodes")}
+    for store in run["stores"]:
+        if store.record and store.folder not in folders:
+            name = store.folder.relative_to(run["path"])
+            made.append({"name": f"episodes in {name}", "seconds": None, "details": _as_text(store.record)})
+    return made
+
+
+def _details(stage: dict[str, Any], made_with: dict[str, Any] | None) -> str:
     """A stage's settings and inputs as indented JSON; a host's file that is text as it was written."""
     settings = dict(stage["settings"]) if isinstance(stage["settings"], dict) else {"settings": stage["settings"]}
     config = settings.get("config")
     as_text = f"\n\n{settings.pop('config')}" if isinstance(config, str) else ""
-    shown = {"settings": settings, "inputs": stage["inputs"], "run": stage["run"]}
-    kept = {key: value for key, value in shown.items() if value}
-    return json.dumps(kept, indent=2, ensure_ascii=False) + as_text
+    shown = {"settings": settings, "inputs": stage["inputs"], "made with": made_with, "run": stage["run"]}
+    return _as_text({key: value for key, value in shown.items() if value}) + as_text
+
+
+def _as_text(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)

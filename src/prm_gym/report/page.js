@@ -181,7 +181,13 @@
     const [, id, turn] = /^#episode-([0-9a-f]+)(?:-turn-(\d+))?$/.exec(location.hash) ?? [];
     const e = episodes.find((one) => one.id === id);
     if (!e) {
+      const from = browser.dataset.view;
       browser.dataset.view = "list";
+      const row = list.querySelector("[aria-selected=true]");
+      if (from === "episode" && phone.matches && row) {
+        row.scrollIntoView({ block: "center" });
+        row.focus({ preventScroll: true });
+      }
       return;
     }
     const before = browser.dataset.view;
@@ -245,7 +251,7 @@
       });
       return button;
     });
-    return [make("div", "same", ["Same game: ", ...buttons])];
+    return [make("div", "same", [make("span", "", "Same game:"), ...buttons])];
   }
 
   function showTurn(e, turn, t) {

@@ -35,9 +35,12 @@ class Difference:
     @property
     def sign(self) -> int:
         """1 or -1 where the interval excludes 0 and the games that differ can show it, else 0."""
-        if self.games is not None and self.differ < LEAST_DIFFERING:
-            return 0
-        return 1 if self.low > 0 else -1 if self.high < 0 else 0
+        return 0 if not self.enough else 1 if self.low > 0 else -1 if self.high < 0 else 0
+
+    @property
+    def enough(self) -> bool:
+        """Whether so many games differ that chance would not make them all differ in one way."""
+        return self.games is None or self.differ >= LEAST_DIFFERING
 
 
 def success(one: dict[str, Any], other: dict[str, Any], kind: str | None = None) -> Difference | None:
