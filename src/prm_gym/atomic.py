@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from prm_gym.text import well_formed
+
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON."""
@@ -14,10 +16,10 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text`, through a file beside `path` that is renamed at the end, and removed if that fails."""
+    """Write `text`, well formed, through a file beside `path` that is renamed at the end, and removed if that fails."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_text(text, "utf-8")
+        partial.write_text(well_formed(text), "utf-8")
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)

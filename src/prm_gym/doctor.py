@@ -1,13 +1,16 @@
-"""What this environment can do: packages by the part of prm_gym that needs them, accelerator, ALFWORLD_DATA."""
+"""What this environment can do: packages by the part of prm_gym that needs them, accelerator, games."""
 
 from __future__ import annotations
 
 import os
 import platform
+from collections import Counter
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from rich.table import Table
+
+from prm_gym.envs.games import ALFWORLD_DATA, GET_AGAIN, first_few, survey
+from prm_gym.errors import UserError
 
 _PARTS = {
     "core": ("datasets", "duckdb", "gymnasium", "jinja2", "pyarrow"),
@@ -29,12 +32,26 @@ def report() -> Table:
         remedy = f"{', '.join(missing)}: pip install 'prm-gym[{part}]'" if missing else "-"
         table.add_row(part, found or "-", remedy)
     table.add_row("device", _device(), "-")
-    data = os.environ.get("ALFWORLD_DATA")
-    there = data is not None and Path(data).is_dir()
-    table.add_row(
-        "games", data if data and there else "-", "-" if there else "ALFWORLD_DATA is not set; see `prm-gym games`"
-    )
+    table.add_row("games", *_games(os.environ.get(ALFWORLD_DATA)))
     return table
+
+
+def _games(folder: str | None) -> tuple[str, str]:
+    """What the folder holds, by split, and what is wrong with it."""
+    remedy = "set it to a folder that `prm-gym games` or `alfworld-download` made"
+    if not folder:
+        return "-", f"{ALFWORLD_DATA} is not set: give the commands --games, or {remedy}"
+    try:
+        games, damaged = survey(folder)
+    except UserError as error:
+        return "-", f"{ALFWORLD_DATA} is {folder}: {error.problem}; {remedy}"
+    if not games and not damaged:
+        return "-", f"{ALFWORLD_DATA} is {folder}: no game in it; {remedy}"
+    counts = Counter(game.split or "in no split" for game in games)
+    found = ", ".join(f"{split} {count:,}" for split, count in counts.items())
+    lines = [f"{path}: {problem}" for path, problem in damaged.items()]
+    missing = f"damaged games, {GET_AGAIN}: " + "; ".join(first_few(lines, "files")) if damaged else "-"
+    return f"{folder}: {found or 'no sound game'}", missing
 
 
 def _version(package: str) -> str | None:

@@ -1,12 +1,15 @@
 """The one exception a user is meant to see: a single line that names file, field and remedy.
 
 The library names its parameters in it (`max_games`); `prm_gym.cli` replaces them by its flags (`--max-games`), prints
-the line without a traceback and exits with status 2. Everything else is a bug and keeps its traceback.
+the line without a traceback and exits with status 2. What the operating system or DuckDB refuses becomes one too, by
+`of_system`. Everything else is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
 
 import math
+import os
+import sys
 from collections.abc import Callable
 from functools import partial
 from os import PathLike
@@ -18,7 +21,15 @@ HOTTEST = 100.0  # the highest sampling temperature, where every token is about 
 class UserError(Exception):
     """Input that cannot be used. `where` is the parameter, file or folder, `field` the entry in it if any."""
 
-    def __init__(self, where: str | PathLike[str], problem: str, remedy: str, *, field: str | None = None) -> None:
+    where: str | PathLike[str]
+
+    def __init__(
+        self, where: str | PathLike[str] | UserError, problem: str = "", remedy: str = "", *, field: str | None = None
+    ) -> None:
+        if isinstance(where, UserError):  # gymnasium's AsyncVectorEnv raises `type(error)(error)`
+            super().__init__(*where.args)
+            vars(self).update(vars(where))
+            return
         super().__init__(where, problem, remedy)
         self.where, self.problem, self.remedy, self.field = where, problem, remedy, field
 
@@ -39,3 +50,29 @@ def check_range(
     bounds = [f"above {above}"] if above > -math.inf else [f"at least {least}"] if least > -math.inf else []
     bounds += [f"at most {most}"] if most < INT32 or (most < math.inf and not value <= most) else []
     raise UserError(name, f"got {value}", f"must be {' and '.join(bounds)}")
+
+
+def of_system(error: Exception, where: str | PathLike[str]) -> UserError | None:
+    """What the operating system, Arrow or DuckDB could not do, as one line; None if `error` is a bug.
+
+    `where` is the file or folder that was written or read, for the errors that name none.
+    """
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, OSError):
+        # Arrow has a text of its own for a full disk, Python's network errors have numbers of their own
+        said = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or first_line(error)
+        return UserError(error.filename or where, said, "check the path, its rights and free space")
+    duckdb = sys.modules.get("duckdb")
+    if duckdb is None or not isinstance(error, duckdb.Error):
+        return None
+    if isinstance(error, duckdb.ParserException | duckdb.BinderException | duckdb.CatalogException):
+        return None
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return UserError(where, first_line(error), "free memory, or take fewer episodes")
+    return UserError(where, first_line(error), "check the path, its rights and free space")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what `error` says, its type's name if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from prm_gym.errors import UserError
+from prm_gym.text import well_formed
 
 if TYPE_CHECKING:
     from prm_gym.envs.games import Game
@@ -53,7 +54,7 @@ _MODEL_FILES = (
 
 def of_text(text: str) -> str:
     """The fingerprint of a text."""
-    return blake2b(text.encode(), digest_size=8).hexdigest()
+    return blake2b(well_formed(text).encode(), digest_size=8).hexdigest()
 
 
 def of_prompt(prompt: Prompt) -> Identity:
@@ -102,7 +103,7 @@ def _of_files(folder: Path, files: Iterable[Path]) -> str:
     state = blake2b(digest_size=8)
     for file in sorted(files):
         size = file.stat().st_size
-        state.update(f"{file.relative_to(folder).as_posix()} {size}\n".encode())
+        state.update(well_formed(f"{file.relative_to(folder).as_posix()} {size}\n").encode())
         with file.open("rb") as opened:
             if size <= _WHOLE:
                 state.update(opened.read())

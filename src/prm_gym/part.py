@@ -9,18 +9,23 @@ where it is missing; `parent_id`, `branch_turn` and the log-probabilities may be
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prm_gym.errors import UserError
+from prm_gym.errors import UserError, first_line
+from prm_gym.text import well_formed
 from prm_gym.types import STATE_KEY_BYTES, Episode, StopReason, Turn, extend_key, state_key
 
 SCHEMA_VERSION = 1
 VERSION_KEY, REPLACES_KEY = b"prm_gym.schema_version", b"prm_gym.replaces"
+
+UNREADABLE = (pa.ArrowException, OSError)  # what Arrow raises for a damaged file
 
 _EPISODE_COLUMNS = [
     ("episode_id", pa.string()),
@@ -68,40 +73,61 @@ def replaced_by(file: Path) -> list[str]:
         schema = pq.read_schema(file)
     except FileNotFoundError:
         raise
-    except (pa.ArrowInvalid, OSError) as error:
-        problem = f"is not a whole Parquet file ({_first_line(error)})"
-        raise UserError(file, problem, "remove it and collect again") from None
+    except UNREADABLE as error:
+        raise damaged(file, f"is not a whole Parquet file ({first_line(error)})") from None
     _check_schema(file, schema)
     return list(json.loads((schema.metadata or {}).get(REPLACES_KEY, b"[]")))
 
 
-def scan(file: Path) -> Iterator[Episode]:
-    """The runs of rows with one episode_id, as they lie in a part, unchecked but for readable types."""
-    episode: Episode | None = None
+def damaged(file: Path, problem: str) -> UserError:
+    """The error of a part that cannot be read."""
+    folder = shlex.quote(str(file.parent))
+    return UserError(file, problem, f"`prm-gym store check {folder}` tells what is lost, --repair sets it aside")
+
+
+@contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """Raise what Arrow says of a part that is read inside as `UserError`."""
     try:
-        for batch in pq.ParquetFile(file, page_checksum_verification=True).iter_batches(batch_size=2048):
-            names = set(batch.schema.names)
-            values = {
-                field.name: batch[field.name].cast(field.type).to_pylist()
-                if field.name in names
-                else [None] * len(batch)
-                for field in SCHEMA
-            }
-            of_episode = [values[name] for name, _ in _EPISODE_COLUMNS]
-            of_turn = [values[name] for name, _ in _TURN_COLUMNS]
-            for row, episode_id in enumerate(values["episode_id"]):
-                if episode is None or episode.episode_id != episode_id:
-                    if episode is not None:
-                        yield _with_keys(episode)
-                    episode = _episode([column[row] for column in of_episode])
-                episode.turns.append(_turn([column[row] for column in of_turn]))
-                episode.stop_reason = values["stop_reason"][row] or episode.stop_reason
-        if episode is not None:
-            yield _with_keys(episode)
+        yield
     except FileNotFoundError:
         raise UserError(file, "vanished while it was read", "run again when its writer has finished") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(file, f"cannot be read ({_first_line(error)})", "collect the episodes again") from None
+    except UNREADABLE as error:
+        raise damaged(file, f"cannot be read ({first_line(error)})") from None
+
+
+def read_columns(file: Path, names: Sequence[str]) -> pa.Table:
+    """Columns of a part, with the checksum of every page verified. Raises `UserError` if it cannot be read."""
+    with reading(file):
+        return pq.read_table(file, columns=list(names), page_checksum_verification=True)
+
+
+def scan(file: Path) -> Iterator[Episode]:
+    """The runs of rows with one episode_id, as they lie in a part, unchecked but for readable types."""
+    with reading(file):
+        yield from episodes_of(pq.ParquetFile(file, page_checksum_verification=True).iter_batches(batch_size=2048))
+
+
+def episodes_of(batches: Iterable[pa.RecordBatch]) -> Iterator[Episode]:
+    """As `scan`, of rows in memory."""
+    episode: Episode | None = None
+    for batch in batches:
+        names = set(batch.schema.names)
+        values = {
+            field.name: batch[field.name].cast(field.type).to_pylist() if field.name in names else [None] * len(batch)
+            for field in SCHEMA
+        }
+        of_episode = [values[name] for name, _ in _EPISODE_COLUMNS]
+        of_turn = [values[name] for name, _ in _TURN_COLUMNS]
+        for row, episode_id in enumerate(values["episode_id"]):
+            if episode is None or episode.episode_id != episode_id:
+                if episode is not None:
+                    yield _with_keys(episode)
+                episode = _episode([column[row] for column in of_episode])
+            episode.turns.append(_turn([column[row] for column in of_turn]))
+            episode.stop_reason = values["stop_reason"][row] or episode.stop_reason
+    if episode is not None:
+        yield _with_keys(episode)
 
 
 def problem_of(episode: Episode) -> str | None:
@@ -141,10 +167,16 @@ def to_table(episodes: Sequence[Episode]) -> pa.Table:
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
     for episode in sorted(episodes, key=lambda episode: episode.episode_id):
         for name, _ in _EPISODE_COLUMNS:
-            columns[name].extend([getattr(episode, name)] * len(episode.turns))
+            columns[name].extend([_storable(getattr(episode, name))] * len(episode.turns))
         for name, _ in _TURN_COLUMNS:
-            columns[name].extend([getattr(turn, name) for turn in _with_keys(episode).turns])
+            columns[name].extend([_storable(getattr(turn, name)) for turn in _with_keys(episode).turns])
     return pa.Table.from_pydict(columns, schema=SCHEMA)
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, str):
+        return well_formed(value)
+    return [well_formed(text) for text in value] if isinstance(value, list) else value
 
 
 def _check_schema(file: Path, schema: pa.Schema) -> None:
@@ -214,7 +246,3 @@ def _episode(values: Sequence[Any]) -> Episode:
 def _turn(values: Sequence[Any]) -> Turn:
     fields = {name: value for (name, _), value in zip(_TURN_COLUMNS, values, strict=True) if value is not None}
     return Turn(**{"turn": -1, "observation": "", "admissible_commands": [], **fields})
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -19,13 +19,15 @@ from prm_gym.config import build, check_keys, read_yaml
 from prm_gym.errors import HOTTEST, INT32, INT64, UserError, check_range
 from prm_gym.labels import KINDS
 from prm_gym.policies.best_of_n import BestOf
+from prm_gym.pool import MOST_PROCESSES
 
 _COUNT: dict[str, float] = {"least": 1, "most": INT32}
 _SHARE: dict[str, float] = {"least": 0, "most": 1}
 _TEMPERATURE: dict[str, float] = {"least": 0, "most": HOTTEST}
 _RANGES: dict[str, dict[str, float]] = {  # of a number by its key, in whatever section
     **dict.fromkeys(("games", "per_game", "rollouts_per_game", "states_per_episode", "actions"), _COUNT),
-    **dict.fromkeys(("continuations", "max_new_tokens", "max_batch", "processes", "max_episode_steps"), _COUNT),
+    **dict.fromkeys(("continuations", "max_new_tokens", "max_batch", "max_episode_steps"), _COUNT),
+    "processes": {"least": 1, "most": MOST_PROCESSES},
     **dict.fromkeys(("random_actions", "mistakes", "dawdling"), _SHARE),
     **dict.fromkeys(("temperature", "best_of_temperature"), _TEMPERATURE),
     "seed": {"least": 0, "most": INT64},

@@ -19,8 +19,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -30,14 +32,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from prm_gym.errors import UserError
-from prm_gym.part import REPLACES_KEY, SCHEMA, problem_of, read_part, replaced_by, to_table
+from prm_gym.part import REPLACES_KEY, SCHEMA, problem_of, read_columns, read_part, reading, replaced_by, to_table
 from prm_gym.types import Episode, StopReason
 
+DAMAGED = "damaged"  # the folder of parts that were set aside
 _LOCK_NAME = ".writer.lock"
 _MERGED_ROWS = 50_000  # a part of this many rows is left alone; about 1,600 episodes, 100 MB of text
 _MOST_SMALL_PARTS = 64  # merged when there are more
 _ROW_GROUP = 8_192
-_writers: dict[Path, EpisodeWriter] = {}  # POSIX locks do not exclude within a process; this does
+_writers: set[Path] = set()  # POSIX locks do not exclude within a process; this does
 
 
 class EpisodeWriter:
@@ -66,7 +69,7 @@ class EpisodeWriter:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._flush_episodes, self._flush_seconds = flush_episodes, flush_seconds
-        self._lock_file = _lock(self.folder, self)
+        self._lock_file = _lock(self.folder)
         try:
             for leftover in self.folder.glob("*.parquet.tmp"):
                 leftover.unlink()
@@ -137,8 +140,7 @@ class EpisodeWriter:
             self._failure = error
 
     def _unlock(self) -> None:
-        _writers.pop(self.folder.resolve(), None)
-        self._lock_file.close()
+        _unlock(self.folder, self._lock_file)
 
     def __enter__(self) -> EpisodeWriter:
         return self
@@ -153,8 +155,7 @@ def finished_ids(folder: str | Path) -> set[str]:
     """The ids of all episodes in `folder`, failed ones too; empty where there is no folder yet."""
     ids: set[str] = set()
     for part in _whole_parts(Path(folder)):
-        column = pq.read_table(part, columns=["episode_id"])["episode_id"]
-        ids.update(pc.unique(column).to_pylist())
+        ids.update(pc.unique(read_columns(part, ["episode_id"])["episode_id"]).to_pylist())
     return ids
 
 
@@ -162,7 +163,7 @@ def won_ids(folder: str | Path) -> set[str]:
     """The ids of the episodes in `folder` that were won; empty where there is no folder yet."""
     ids: set[str] = set()
     for part in _whole_parts(Path(folder)):
-        ends = pq.read_table(part, columns=["episode_id", "stop_reason"])
+        ends = read_columns(part, ["episode_id", "stop_reason"])
         ids.update(ends.filter(pc.field("stop_reason") == StopReason.WON.value)["episode_id"].to_pylist())
     return ids
 
@@ -216,6 +217,24 @@ def read_episodes(*folders: str | Path) -> Iterator[Episode]:
             yield from read_part(part)
 
 
+def set_aside(part: Path, kept: Sequence[Episode]) -> Path:
+    """Move a damaged part to `damaged/` beside it, and write `kept`, its whole episodes, into a new part. For the one
+    writer; the path of the damaged part afterwards. Whenever it is killed, the damaged part is still there, in one
+    place or both, and no episode counts twice.
+    """
+    aside = part.parent / DAMAGED / part.name
+    aside.parent.mkdir(exist_ok=True)
+    while aside.exists():
+        aside = aside.with_name(f"{aside.stem}-again{aside.suffix}")
+    shutil.copy2(part, aside)
+    _sync(aside)
+    if kept:
+        _write_part(part.parent, to_table(kept), replaces=[part])
+    part.unlink()
+    _sync(part.parent)
+    return aside
+
+
 def _merge_small_parts(folder: Path) -> None:
     """Merge neighbouring small parts into parts of up to 50,000 rows, sorted by episode_id. For the one writer.
 
@@ -227,7 +246,7 @@ def _merge_small_parts(folder: Path) -> None:
         size = pq.read_metadata(file).num_rows if file and file.name.startswith("part-") else _MERGED_ROWS
         if rows + size > _MERGED_ROWS:
             if len(run) > 1:
-                merged = pa.concat_tables([pq.read_table(part, schema=SCHEMA) for part in run])
+                merged = pa.concat_tables([_read_whole(part) for part in run])
                 order = [("episode_id", "ascending"), ("turn", "ascending")]
                 _write_part(folder, merged.sort_by(order), replaces=run)
                 _remove_replaced(folder)
@@ -237,8 +256,14 @@ def _merge_small_parts(folder: Path) -> None:
             rows += size
 
 
+def _read_whole(part: Path) -> pa.Table:
+    """Checksums are verified: a merge would give damaged pages new ones."""
+    with reading(part):
+        return pq.read_table(part, schema=SCHEMA, page_checksum_verification=True)
+
+
 def _write_part(folder: Path, table: pa.Table, replaces: Sequence[Path]) -> None:
-    number = max((int(file.stem[5:]) for file in _part_files(folder) if file.stem[5:].isdigit()), default=0) + 1
+    number = max((int(file.stem[5:]) for file in part_files(folder) if file.stem[5:].isdigit()), default=0) + 1
     final = folder / f"part-{number:06d}.parquet"
     temporary = final.with_name(final.name + ".tmp")
     metadata = dict(SCHEMA.metadata)
@@ -253,7 +278,7 @@ def _write_part(folder: Path, table: pa.Table, replaces: Sequence[Path]) -> None
 
 def _remove_replaced(folder: Path) -> None:
     whole = set(_whole_parts(folder))
-    for file in _part_files(folder):
+    for file in part_files(folder):
         if file not in whole:
             file.unlink()
 
@@ -266,7 +291,22 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _lock(folder: Path, writer: EpisodeWriter) -> BinaryIO:
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Keep other writers out of the folder. Raises `UserError` when one has it."""
+    file = _lock(folder)
+    try:
+        yield
+    finally:
+        _unlock(folder, file)
+
+
+def _unlock(folder: Path, file: BinaryIO) -> None:
+    _writers.discard(folder.resolve())
+    file.close()
+
+
+def _lock(folder: Path) -> BinaryIO:
     refusal = UserError(folder, "another process is writing here", "wait for it, or choose another folder")
     if folder.resolve() in _writers:
         raise refusal
@@ -277,17 +317,18 @@ def _lock(folder: Path, writer: EpisodeWriter) -> BinaryIO:
     except OSError:
         file.close()
         raise refusal from None
-    _writers[folder.resolve()] = writer
+    _writers.add(folder.resolve())
     return file
 
 
-def _part_files(folder: Path) -> list[Path]:
+def part_files(folder: Path) -> list[Path]:
+    """All Parquet files of the folder, unchecked."""
     return sorted(folder.glob("*.parquet"))
 
 
 def _whole_parts(folder: Path) -> list[Path]:
     """Parts whose footer is sound, less those that a merged part replaces."""
-    files = _part_files(folder)
+    files = part_files(folder)
     replaced: set[str] = set()
     for file in files:
         try:

@@ -10,7 +10,7 @@ The way of the data, each arrow one module:
 `types` knows nothing; `envs`, `prompts` and `store` know `types`; `policies` knows `prompts`; `rollout` joins
 environments, policies and the store; `labels` reads the store alone; `hosts` knows recipes alone; `players` makes the
 policies of a run play, `iterate` runs a recipe, `findings` variants of one, `report` reads what they leave; `cli`
-knows all.
+knows all. Everyone may use `errors` and `text` (what UTF-8 can carry).
 
 The turn-level MDP of the paper (section 2.1): the state s_t is the history of observations and actions
 o_0, a_0, ..., o_t, the action a_t is the environment action parsed out of the model's response, the reward is 1 on the
@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from hashlib import blake2b
 from typing import Any, Protocol, TypedDict
+
+from prm_gym.text import well_formed
 
 STATE_KEY_BYTES = 16
 
@@ -72,8 +74,9 @@ class State:
 class Response:
     """One sampled response of a policy at a state. Token ids are those sampled, where the policy knows them.
 
-    `logprob` is the log-probability of the sampled tokens, the end-of-turn token included, at temperature 1, and
-    `sampling_logprob` the one under the distribution they were sampled from. Both are in nats, None if unknown.
+    The texts are made well formed (`text.well_formed`). `logprob` is the log-probability of the sampled tokens, the
+    end-of-turn token included, at temperature 1, and `sampling_logprob` the one under the distribution they were
+    sampled from. Both are in nats, None if unknown.
     """
 
     text: str
@@ -85,6 +88,10 @@ class Response:
     finished: bool = True  # False: cut off at the response limit, before the end-of-turn token
     logprob: float | None = None
     sampling_logprob: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("text", "reason", "action"):
+            object.__setattr__(self, name, well_formed(getattr(self, name)))
 
 
 class PromptTooLong(Exception):
@@ -174,13 +181,16 @@ def state_key(game_id: str, observations: Sequence[str], actions: Sequence[str])
 
     `observations` has one entry more than `actions`. See `extend_key` for the step that makes it a chain.
     """
-    key = extend_key(blake2b(game_id.encode(), digest_size=STATE_KEY_BYTES).digest(), "", observations[0])
+    key = extend_key(blake2b(well_formed(game_id).encode(), digest_size=STATE_KEY_BYTES).digest(), "", observations[0])
     for action, observation in zip(actions, observations[1:], strict=True):
         key = extend_key(key, action, observation)
     return key
 
 
 def extend_key(key: bytes, action: str, observation: str) -> bytes:
-    """The key of the state reached from the state `key` by `action`, which showed `observation`."""
+    """The key of the state reached from the state `key` by `action`, which showed `observation`; both count as the
+    store has them, well formed.
+    """
+    action, observation = well_formed(action), well_formed(observation)
     text = f"{len(action)}:{action}{observation}".encode()
     return blake2b(text, key=key, digest_size=STATE_KEY_BYTES).digest()

@@ -42,6 +42,14 @@ GOAL = (
     " (receptacleType ?r countertoptype) (inReceptacle ?o ?r))))"
 )
 
+WINNING = (
+    "go to desk 1",
+    "take mug 2 from desk 1",
+    "go to sinkbasin 1",
+    "clean mug 2 with sinkbasin 1",
+    "move mug 2 to countertop 1",
+)
+
 
 def write_kitchen(
     folder: Path,

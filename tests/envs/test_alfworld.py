@@ -11,23 +11,17 @@ import gymnasium
 import pytest
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
+from gymnasium.wrappers import RecordEpisodeStatistics
 
 pytest.importorskip("alfworld")
 
-from kitchen import write_kitchen
+from kitchen import WINNING, write_kitchen
 
 import prm_gym.envs
 from prm_gym.envs.alfworld import ALFWorldEnv
 from prm_gym.envs.games import Game
 from prm_gym.errors import UserError
 
-WINNING = (
-    "go to desk 1",
-    "take mug 2 from desk 1",
-    "go to sinkbasin 1",
-    "clean mug 2 with sinkbasin 1",
-    "move mug 2 to countertop 1",
-)
 ENGINES = ("exact", "stock")
 
 
@@ -88,12 +82,59 @@ def test_the_step_limit_truncates_and_counts_what_is_refused(kitchen: Path) -> N
             env.step("look")
 
 
+def test_the_registered_limit_is_the_paper_s(kitchen: Path) -> None:
+    env = RecordEpisodeStatistics(make(kitchen))
+    assert env.spec is not None
+    assert env.spec.max_episode_steps == 30
+    env.reset(seed=0)
+    for step in range(1, 31):
+        *_, truncated, info = env.step("look")
+        assert truncated == (step == 30)
+    assert info["episode"]["l"] == 30
+
+
+@pytest.mark.parametrize("limitless", ["make", "class"])
+def test_there_may_be_no_limit(kitchen: Path, limitless: str) -> None:
+    env = make(kitchen, max_episode_steps=-1) if limitless == "make" else ALFWorldEnv([kitchen], max_episode_steps=None)
+    env.reset(seed=0)
+    assert not any(env.step("look")[3] for _ in range(40))
+
+
+@pytest.mark.parametrize("action", [None, 3, ["look"], b"look"])
+def test_an_action_that_is_no_text_is_refused_and_costs_nothing(kitchen: Path, action: object) -> None:
+    env = make(kitchen, max_episode_steps=1)
+    env.reset(seed=0)
+    with pytest.raises(UserError, match=r"action: got .*; give one command as a str"):
+        env.step(action)
+    assert env.step("look")[3] is True
+
+
+@pytest.mark.parametrize("snapshot", [None, {}, "here"])
+def test_what_is_no_snapshot_is_refused(kitchen: Path, snapshot: object) -> None:
+    env = make(kitchen).unwrapped
+    env.reset(seed=0)
+    with pytest.raises(UserError, match="snapshot: got "):
+        env.restore(snapshot)
+
+
+def test_without_game_files_the_train_games_of_the_environment_variable_are_played(
+    kitchen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALFWORLD_DATA", str(kitchen.parents[3]))
+    assert gymnasium.make(prm_gym.envs.ALFWORLD).reset(seed=0)[1]["game_file"] == str(kitchen)
+    monkeypatch.delenv("ALFWORLD_DATA")
+    with pytest.raises(UserError, match="ALFWORLD_DATA is not set"):
+        gymnasium.make(prm_gym.envs.ALFWORLD)
+
+
 def test_the_limit_is_kept_by_the_spec_and_by_the_class(kitchen: Path) -> None:
     env = make(kitchen, max_episode_steps=3)
     assert env.spec is not None
-    remade = gymnasium.make(env.spec).unwrapped
+    assert env.spec.max_episode_steps == 3
+    remade = gymnasium.make(env.spec)
+    assert remade.spec == env.spec
     direct = ALFWorldEnv([kitchen], max_episode_steps=3)
-    for other in (remade, direct):
+    for other in (remade.unwrapped, direct):
         other.reset(seed=0)
         assert [other.step("look")[3] for _ in range(3)] == [False, False, True]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from prm_gym.envs.games import Game, find_games, game_id, read_game, task_type
+from prm_gym.envs.games import Game, default_games, find_games, game_id, read_game, task_type
 from prm_gym.errors import UserError
 
 CONTENT = {
@@ -94,10 +94,36 @@ def test_damaged_files_are_counted_and_named(tmp_path: Path) -> None:
     cut.write_text(cut.read_text()[:100])
     write = tmp_path / PLACES[2] / "game.tw-pddl"
     write.write_text(json.dumps({"grammar": "", "solvable": True}))
-    with pytest.warns(UserWarning, match=f"2 damaged game file.*{cut}"):
+    with pytest.warns(UserWarning, match="damaged|left out") as told:
         assert len(find_games(tmp_path)) == 2
+    assert [str(warning.message) for warning in told] == [
+        f"{cut}: left out, not a whole JSON object; generate or download the game again",
+        f"{write}: left out, no field 'pddl_domain'; generate or download the game again",
+    ]
     with pytest.raises(UserError, match=f"{cut}: not a whole JSON object"):
         find_games(tmp_path, strict=True)
+
+
+def test_of_many_damaged_files_a_few_are_named_and_the_others_counted(tmp_path: Path) -> None:
+    for place in PLACES[:8]:
+        write_game(tmp_path / place)
+    for place in PLACES[1:8]:
+        (tmp_path / place / "game.tw-pddl").write_bytes(b"")
+    with pytest.warns(UserWarning, match="damaged|left out") as told:
+        find_games(tmp_path)
+    assert [str(warning.message).partition(": ")[0] for warning in told] == [
+        *(str(tmp_path / place / "game.tw-pddl") for place in sorted(PLACES[1:8])[:3]),
+        "and 4 more damaged game files",
+    ]
+
+
+def test_the_games_of_the_environment_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_game(tmp_path / PLACES[0])
+    monkeypatch.setenv("ALFWORLD_DATA", str(tmp_path))
+    assert [game.game_id for game in default_games()] == [PLACES[0]]
+    monkeypatch.delenv("ALFWORLD_DATA")
+    with pytest.raises(UserError, match="game_files: none given, and ALFWORLD_DATA is not set"):
+        default_games()
 
 
 def test_nothing_to_find_is_an_error(tmp_path: Path) -> None:

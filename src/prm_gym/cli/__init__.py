@@ -1,4 +1,4 @@
-"""`prm-gym COMMAND`: games, compile, rollout, label, evaluate, report, iter, host, doctor; a module for each.
+"""`prm-gym COMMAND`: games, compile, rollout, label, evaluate, report, iter, store, host, doctor; a module for each.
 
 A command's module has `add`, which declares its flags, and `run`, which reads them. `playing` holds the flags of the
 commands that play games, `parser` the argument parser of them all. The library is imported when a command runs.
@@ -11,14 +11,15 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import prm_gym
-from prm_gym.cli import compile, doctor, evaluate, games, host, iterate, label, report, rollout
+from prm_gym.cli import compile, doctor, evaluate, games, host, iterate, label, report, rollout, store
 from prm_gym.cli.parser import Parser, add_verbose, named_as_flags
-from prm_gym.errors import UserError
+from prm_gym.errors import UserError, of_system
 from prm_gym.quiet import hushed
 
-_COMMANDS = (games, compile, rollout, label, evaluate, report, iterate, host, doctor)
+_COMMANDS = (games, compile, rollout, label, evaluate, report, iterate, store, host, doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,16 +47,21 @@ def _run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    except OSError as error:
-        if error.errno is None:
+    except Exception as error:
+        told = of_system(error, _place(options))
+        if told is None:
             raise
         if options.verbose:
             traceback.print_exc()
-        written = getattr(options, "out", None) or getattr(options, "run_folder", None)
-        place = error.filename or written or "disk"
-        print(f"error: {place}: {error.strerror}; check the path, its rights and free space", file=sys.stderr)
+        print(f"error: {told}", file=sys.stderr)
         return 2
     return 0
+
+
+def _place(options: argparse.Namespace) -> Path:
+    """The file or folder that the command writes, or else reads."""
+    named = [getattr(options, name, None) for name in ("out", "run_folder", "folder", "checkout")]
+    return next((path for path in [*named, *getattr(options, "runs", [])] if path), Path.cwd())
 
 
 def _parser() -> Parser:

@@ -7,6 +7,7 @@ import argparse
 from prm_gym.cli.console import console
 from prm_gym.cli.parser import Commands, add_command
 from prm_gym.cli.values import count, path
+from prm_gym.errors import UserError
 
 
 def add(commands: Commands) -> None:
@@ -21,9 +22,12 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from prm_gym.envs.engine import compile_games
-    from prm_gym.envs.games import find_games
+    from prm_gym.envs.games import survey
 
-    paths = [game.path for game in find_games(options.folder, strict=options.strict)]
+    games, damaged = survey(options.folder)
+    paths = sorted([*(game.path for game in games), *damaged])
+    if not paths:
+        raise UserError(options.folder, "no game", "check the folder, or make games with `prm-gym games`")
     done = compile_games(paths, workers=options.workers, cache=options.cache, strict=options.strict)
     for line in done.lines():
         console.print(line, highlight=False, soft_wrap=True)

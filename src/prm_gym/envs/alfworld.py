@@ -16,10 +16,12 @@ from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Text
 from gymnasium.wrappers import TimeLimit
 
+from prm_gym.envs import STEP_LIMIT
 from prm_gym.envs import engine as exact
-from prm_gym.envs.games import game_id, task_type
+from prm_gym.envs.games import default_games, game_id, task_type
 from prm_gym.envs.play import Play, PlayableGame, Snapshot
 from prm_gym.envs.stock import StockGame
+from prm_gym.envs.text_space import ObservationText
 from prm_gym.errors import UserError
 
 ENGINES = ("exact", "stock")
@@ -40,11 +42,12 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
 
     Parameters
     ----------
-    game_files: paths of `game.tw-pddl` files, or the games of `find_games`. A reset without `options` draws one
-        of them uniformly with the environment's generator.
+    game_files: paths of `game.tw-pddl` files, or the games of `find_games`; the train games of $ALFWORLD_DATA if None,
+        as the commands have it. A reset without `options` draws one of them uniformly with the environment's generator.
     engine: "exact" (the default: fast, the same texts) or "stock" (alfworld's own).
     max_episode_steps: how many steps until the episode is truncated; None for no limit. Commands that the game does
-        not accept count as steps. Given to `gymnasium.make` it comes here too, in place of the `TimeLimit` wrapper.
+        not accept count as steps. `gymnasium.make` gives 30 (the paper's) unless told otherwise, and -1 means no limit
+        there; it hands the limit to this class, in place of the `TimeLimit` wrapper.
     cache: where compiled games are kept, see `prm_gym.envs.engine`; None for the default.
 
     Step and reset
@@ -58,12 +61,14 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
 
     def __init__(
         self,
-        game_files: Sequence[str | PathLike[str]],
+        game_files: Sequence[str | PathLike[str]] | None = None,
         *,
         engine: str = "exact",
         max_episode_steps: int | None = None,
         cache: str | PathLike[str] | None = None,
     ) -> None:
+        if game_files is None:
+            game_files = default_games()
         if isinstance(game_files, (str, PathLike)) or len(game_files) == 0:
             raise UserError("game_files", "not a list of at least one path", "use prm_gym.envs.games.find_games")
         if engine not in ENGINES:
@@ -75,7 +80,7 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         self.max_episode_steps = max_episode_steps
         self.cache = cache
         self.action_space = Text(1024, min_length=0, charset=CHARACTERS)
-        self.observation_space = Text(65536, min_length=0, charset=CHARACTERS)
+        self.observation_space = ObservationText(65536, min_length=0, charset=CHARACTERS)
         self._path = ""
         self._constant_info: dict[str, Any] = {}
         self._play: Play | None = None
@@ -94,12 +99,20 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         chosen = options.get("game_file")
         if chosen is None:
             chosen = self.game_files[int(self.np_random.integers(len(self.game_files)))]
+        elif not isinstance(chosen, str | PathLike):
+            raise UserError("options", f"got {chosen!r}", "give the path of a game file", field="game_file")
         self._stand(fspath(chosen), self._load(fspath(chosen)).start(), 0)
         assert self._play is not None
         return self._play.observation, self._info(self._play)
 
     def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
-        """Carry out one command. Raises `gymnasium.error.ResetNeeded` when the episode is over or not begun."""
+        """Carry out one command.
+
+        Raises `UserError` for an action that is no str, which costs no step, and `gymnasium.error.ResetNeeded` when the
+        episode is over or not begun.
+        """
+        if not isinstance(action, str):
+            raise UserError("action", f"got {action!r}", "give one command as a str, such as 'look'")
         play = self._play
         if play is None or self._over:
             raise ResetNeeded("the episode is over or not begun: call reset, or restore a snapshot")
@@ -120,13 +133,18 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         """Return to the state of `snapshot`; gives its observation and info, as `reset` does.
 
         The game is found among `game_files` by its `game_id`. Raises `UserError` when it is not there, or is not the
-        game that the snapshot was taken in.
+        game that the snapshot was taken in, and for anything but a snapshot.
         """
+        try:
+            wanted, steps, state = snapshot["game_id"], snapshot["steps"], snapshot["play"]
+        except (TypeError, KeyError):
+            raise UserError("snapshot", f"got {snapshot!r}", "give what `snapshot` returned") from None
         path = self._path
-        if self._play is None or snapshot["game_id"] != self._constant_info["game_id"]:
-            path = self._find(snapshot["game_id"])
-        play = self._load(path).restore(snapshot["play"])
-        self._stand(path, play, snapshot["steps"])
+        if self._play is None or wanted != self._constant_info["game_id"]:
+            path = self._find(wanted)
+        self._stand(path, self._load(path).restore(state), steps)
+        assert self._play is not None
+        play = self._play
         return play.observation, self._info(play)
 
     def fork(self) -> ALFWorldEnv:
@@ -166,9 +184,11 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
 
 
 def with_own_step_limit(env: gymnasium.Env[str, str]) -> gymnasium.Env[str, str]:
-    """Hand the limit of `gymnasium.make(..., max_episode_steps=n)` to the environment, in place of `TimeLimit`.
+    """Hand the limit of `gymnasium.make` to the environment, in place of `TimeLimit`.
 
     `TimeLimit` flags a win on the last step as truncated and knows nothing of `restore`; the environment counts right.
+    The spec keeps the limit where gymnasium has it, so `env.spec.max_episode_steps` tells it and `make(env.spec)` heeds
+    it.
     """
     if not isinstance(env, TimeLimit):
         return env
@@ -177,5 +197,6 @@ def with_own_step_limit(env: gymnasium.Env[str, str]) -> gymnasium.Env[str, str]
     # Not `env.spec`, which every wrapper would then remember as it was before the change below.
     household.max_episode_steps = env.get_wrapper_attr("_max_episode_steps")
     if household.spec is not None:
-        household.spec.kwargs["max_episode_steps"] = household.max_episode_steps
+        household.spec.max_episode_steps = household.max_episode_steps
+        household.spec.additional_wrappers = (STEP_LIMIT,)
     return env.env

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -19,7 +19,9 @@ from typing import Any
 from warnings import warn
 
 from prm_gym.errors import UserError
+from prm_gym.text import well_formed
 
+ALFWORLD_DATA = "ALFWORLD_DATA"  # the environment variable that names the folder of games
 GAME_FILE = "game.tw-pddl"
 SPLITS = ("train", "valid_seen", "valid_unseen")
 TASK_TYPES = (
@@ -30,6 +32,8 @@ TASK_TYPES = (
     "pick_cool_then_place_in_recep",
     "pick_two_obj_and_place",
 )
+GET_AGAIN = "generate or download the game again"
+NAMED = 3  # files that are named one by one
 _FIELDS = ("pddl_domain", "grammar", "pddl_problem")
 _KEY = b'"solvable"'
 # A quotation mark inside a JSON string is escaped, so this cannot match within one.
@@ -73,21 +77,43 @@ class Source:
         return sentence.removesuffix(".")
 
 
+def default_games(split: str = "train") -> list[Game]:
+    """The games of $ALFWORLD_DATA. Raises `UserError` when it is not set, or as `find_games`."""
+    folder = os.environ.get(ALFWORLD_DATA)
+    if not folder:
+        problem = f"none given, and {ALFWORLD_DATA} is not set"
+        raise UserError("game_files", problem, "give prm_gym.envs.games.find_games(FOLDER), or set it")
+    return find_games(folder, split)
+
+
 def find_games(folder: str | os.PathLike[str], split: str | None = None, *, strict: bool = False) -> list[Game]:
     """The games below `folder`, sorted by their place in it; those of `split` alone if it is given.
 
-    `folder` may be a folder of splits, an ALFWORLD_DATA folder, one split, or a single game's folder. Files that are
-    damaged are named in a warning and left out, or raise `UserError` when `strict`.
+    `folder` may be a folder of splits, an ALFWORLD_DATA folder, one split, or a single game's folder. Damaged files are
+    left out with a warning for each of the first few, or raise `UserError` when `strict`.
 
     Raises `UserError` when there is no such folder or no game in it.
     """
-    root = Path(folder)
-    if not root.is_dir():
-        raise UserError(root, "no such folder", "give a folder made by `prm-gym games` or an ALFWORLD_DATA folder")
-    if (root / "json_2.1.1").is_dir():
-        root = root / "json_2.1.1"
-    games, damaged = [], []
-    for path in _game_files(root):
+    games, damaged = survey(folder, split)
+    if strict and damaged:
+        raise UserError(*next(iter(damaged.items())), GET_AGAIN)
+    lines = [f"{path}: left out, {problem}; {GET_AGAIN}" for path, problem in damaged.items()]
+    for line in first_few(lines, "damaged game files"):
+        warn(line, stacklevel=2)
+    if not games:
+        what = "no game" if split is None else f"no game of split {split!r}"
+        what += f" but {len(damaged):,} damaged ones" if damaged else ""
+        raise UserError(_root(folder), what, "check the folder, or make games with `prm-gym games`", field=split)
+    return games
+
+
+def survey(folder: str | os.PathLike[str], split: str | None = None) -> tuple[list[Game], dict[Path, str]]:
+    """The games that `find_games` gives, maybe none, and the problem of each damaged file.
+
+    Raises `UserError` when there is no such folder.
+    """
+    games, damaged = [], {}
+    for path in _game_files(_root(folder)):
         name = game_id(path)
         if split is not None and _split(name) != split:
             continue
@@ -95,16 +121,24 @@ def find_games(folder: str | os.PathLike[str], split: str | None = None, *, stri
             content = path.read_bytes()
             if _is_playable(content):
                 games.append(Game(path, name, _split(name), task_type(path), digest(content)))
-        except (OSError, ValueError) as error:
-            if strict:
-                raise UserError(path, str(error), "generate or download the game again") from error
-            damaged.append(path)
-    if damaged:
-        warn(f"{len(damaged)} damaged game file(s) left out, the first is {damaged[0]}", stacklevel=2)
-    if not games:
-        what = "no game" if split is None else f"no game of split {split!r}"
-        raise UserError(root, what, "check the folder, or make games with `prm-gym games`", field=split)
-    return games
+        except OSError as error:
+            damaged[path] = error.strerror or str(error)
+        except ValueError as error:
+            damaged[path] = str(error)
+    return games, damaged
+
+
+def first_few(lines: Sequence[str], others: str) -> list[str]:
+    """The first few lines, and how many `others` there are."""
+    more = len(lines) - NAMED
+    return [*lines[:NAMED], f"and {more:,} more {others}"] if more > 0 else list(lines)
+
+
+def _root(folder: str | os.PathLike[str]) -> Path:
+    root = Path(folder)
+    if not root.is_dir():
+        raise UserError(root, "no such folder", "give a folder made by `prm-gym games` or an ALFWORLD_DATA folder")
+    return root / "json_2.1.1" if (root / "json_2.1.1").is_dir() else root
 
 
 def read_game(path: str | os.PathLike[str]) -> Source:
@@ -119,14 +153,13 @@ def read_game(path: str | os.PathLike[str]) -> Source:
 
 def parse_game(path: Path, content: bytes) -> Source:
     """The game file whose bytes are `content`. Raises `UserError` as `read_game` does."""
-    remedy = "generate or download the game again"
     try:
         data: Any = json.loads(content)
     except ValueError as error:
-        raise UserError(path, f"not a game file ({error})", remedy) from error
+        raise UserError(path, f"not a game file ({error})", GET_AGAIN) from error
     for name in _FIELDS:
         if not isinstance(data, dict) or not isinstance(data.get(name), str):
-            raise UserError(path, "missing or not text", remedy, field=name)
+            raise UserError(path, "missing or not text", GET_AGAIN, field=name)
     return Source(path, data["pddl_domain"], data["pddl_problem"], data["grammar"], digest(content))
 
 
@@ -138,7 +171,7 @@ def digest(content: bytes) -> str:
 def game_id(path: str | os.PathLike[str]) -> str:
     """`<split>/<task>/<trial>`, or `<task>/<trial>` outside a split: the last names of the path, wherever it lies."""
     *_, split, task, trial = ("", "", "", *Path(path).absolute().parts[1:-1])
-    return "/".join(part for part in (split if split in SPLITS else "", task, trial) if part)
+    return well_formed("/".join(part for part in (split if split in SPLITS else "", task, trial) if part))
 
 
 def split_of(path: str | os.PathLike[str]) -> str:

@@ -30,7 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prm_gym import provenance
-from prm_gym.errors import UserError, check_range
+from prm_gym.errors import UserError, check_range, of_system
 from prm_gym.fingerprint import of_prompt
 from prm_gym.part import scan
 from prm_gym.prompts import load
@@ -145,7 +145,8 @@ class Rollouts:
         roles = [(folder, "policy", share) for folder, share in zip(policy, shares, strict=True)]
         parts_given = _list_parts([*roles, *((folder, "expert", 1.0) for folder in expert)])
         self.files = [file for file, _, _ in parts_given]
-        self.db = duckdb.connect(str(work / "work.duckdb"))
+        self._work = work
+        self.db = _connect(work)
         try:
             memory = MEGABYTES + MEGABYTES_PER_THREAD * (os.cpu_count() or 1)
             self.db.execute(f"SET memory_limit = '{memory}MB'; SET preserve_insertion_order = false")
@@ -225,15 +226,18 @@ class Rollouts:
 
     def _close(self, error: BaseException | None) -> None:
         self.db.close()
-        ours = (
-            duckdb.ParserException,
-            duckdb.BinderException,
-            duckdb.CatalogException,
-            duckdb.OutOfMemoryException,
-        )
-        if isinstance(error, duckdb.Error) and not isinstance(error, ours):
-            problem = f"cannot be read ({str(error).splitlines()[0]})"
-            raise UserError(self.files[0].parent, problem, "check the disk; run again when nothing writes there")
+        if isinstance(error, duckdb.Error) and (told := of_system(error, self._work)):
+            for file in self.files:  # DuckDB does not name the file that it cannot read
+                for _ in scan(file):
+                    pass
+            raise told from None
+
+
+def _connect(work: Path) -> duckdb.DuckDBPyConnection:
+    try:
+        return duckdb.connect(str(work / "work.duckdb"))
+    except duckdb.Error as error:
+        raise of_system(error, work) or error from None
 
 
 def divide(games: Sequence[str], seed: int, train_share: float) -> dict[str, str]:

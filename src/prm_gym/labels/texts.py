@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prm_gym.errors import UserError
 from prm_gym.labels.rollouts import Rollouts
+from prm_gym.part import reading
 from prm_gym.prompts import Prompt
 from prm_gym.types import Message, State
 
@@ -80,11 +79,8 @@ def visits(source: Rollouts, sql: str) -> Iterator[tuple[Texts, dict[str, Any]]]
 def _stream(files: list[Path]) -> Iterator[tuple[tuple[int, int], Texts]]:
     """Every run of rows with one episode_id, with the number of its part and of its first row."""
     for part, file in enumerate(files):
-        try:
+        with reading(file):
             yield from (((part, first_row), texts) for first_row, texts in _runs(file))
-        except (FileNotFoundError, pa.ArrowInvalid, OSError) as error:
-            problem = f"cannot be read ({str(error).splitlines()[0]})"
-            raise UserError(file, problem, "run again when nothing writes there") from None
 
 
 def _runs(file: Path) -> Iterator[tuple[int, Texts]]:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from prm_gym.errors import UserError
+from prm_gym.errors import UserError, first_line
 from prm_gym.policies.locate import check_model
 from prm_gym.types import Message
 
@@ -32,7 +32,7 @@ def load_checkpoint(
         dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     try:
         network = auto_class.from_pretrained(model, dtype=dtype, attn_implementation="sdpa", **options)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # safetensors, tokenizers and torch each have errors of their own for damaged files
         raise _unreadable(model, error) from error
     return network.to(device).eval().requires_grad_(False), tokenizer
 
@@ -41,7 +41,7 @@ def load_tokenizer(model: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint, with the same checks as `load_checkpoint`."""
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # as above
         raise _unreadable(model, error) from error
     if tokenizer.chat_template is None:
         remedy = "set tokenizer.chat_template and save it there"
@@ -74,5 +74,5 @@ def check_same_vocabulary(policy: str | Path, prm: str | Path) -> None:
 
 
 def _unreadable(model: str | Path, error: Exception) -> UserError:
-    problem = str(error).strip().splitlines()[0]
-    return UserError(model, f"cannot be loaded ({problem})", "name a folder with a model, its config and tokenizer")
+    problem = f"cannot be loaded ({type(error).__name__}: {first_line(error)})"
+    return UserError(model, problem, "name a folder with a whole model, its config and tokenizer")

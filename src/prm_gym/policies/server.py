@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from prm_gym import prompts
-from prm_gym.errors import HOTTEST, INT32, UserError, check_range
+from prm_gym.errors import HOTTEST, INT32, UserError, check_range, first_line
 from prm_gym.fingerprint import of_checkpoint, of_prompt
 from prm_gym.policies.endpoints import Endpoints, RequestFailed
 from prm_gym.policies.served_logprobs import Scale, by_temperature, find_scale, returned_logprob
@@ -192,9 +192,9 @@ def load_tokenizer(folder: str | PathLike[str]) -> Tokenizer:
         raise UserError("transformers", "is not installed", "pip install transformers") from error
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        problem = str(error).strip().splitlines()[0]
-        raise UserError(folder, f"no tokenizer can be read ({problem})", "name the model's folder") from error
+    except Exception as error:  # tokenizers has no errors of its own for a damaged file
+        problem = f"no tokenizer can be read ({first_line(error)})"
+        raise UserError(folder, problem, "name the model's folder") from error
     if tokenizer.chat_template is None:
         raise UserError(folder, "the tokenizer has no chat template", "add one, or leave the tokenizer out")
     loaded: Tokenizer = tokenizer

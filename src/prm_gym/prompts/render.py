@@ -12,6 +12,7 @@ from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from prm_gym.errors import UserError
+from prm_gym.text import well_formed
 from prm_gym.types import Message, State
 
 BUILT_IN = ("compact", "full")
@@ -56,7 +57,7 @@ class Prompt:
 
     def response(self, reason: str, action: str) -> str:
         """What the assistant writes to give `reason` and take `action`."""
-        return str(self._response(reason, action))
+        return well_formed(str(self._response(reason, action)))
 
     def _chat(self, state: State, *, explore: bool) -> list[Message]:
         chat: list[Message] = []
@@ -91,7 +92,7 @@ class Prompt:
             turn=turn,
             explore=explore,
         )
-        return str(text).strip()
+        return well_formed(str(text).strip())
 
 
 @lru_cache(maxsize=16)

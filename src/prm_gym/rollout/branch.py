@@ -93,7 +93,7 @@ async def branch(
     where, every, states_per_episode: the turns t of a parent with t divisible by `every`; of them all, a seeded draw
         of `states_per_episode`, or (`uncertain`) the `states_per_episode` of largest entropy above 0.
     samples: responses asked for at a state; at least `actions_per_state`.
-    max_episode_steps: actions in all, the parent's included.
+    max_episode_steps: actions in all, the parent's included; a longer parent is branched at its turns below it.
     share: (i, n) for the i-th of n shares of the parents, drawn by their ids, when n processes share them.
 
     The other arguments, what is returned and what is raised are those of `collect`.
@@ -138,7 +138,8 @@ async def branch(
     by_id = {game.game_id: game for game in games}
     make_env = make_env or alfworld(games, max_episode_steps)
     proposer = proposals or policy
-    chooser = _Chooser(proposer, where, every, states_per_episode, actions_per_state, samples, fill_uniform, seed)
+    drawing = (where, every, states_per_episode, actions_per_state, samples, fill_uniform)
+    chooser = _Chooser(proposer, *drawing, seed, max_episode_steps)
     with (
         EpisodeWriter(out) as writer,
         Monitor(out, bar=progress, tensorboard=tensorboard, wandb_project=wandb_project) as monitor,
@@ -215,10 +216,12 @@ class _Chooser:
     samples: int
     fill_uniform: bool
     seed: int
+    max_episode_steps: int
 
     async def points(self, parent: Episode, monitor: Monitor) -> list[Point]:
         """The points in the order of their turns. Raises `Failed` when the policy fails."""
-        turns = [t for t in range(parent.branch_turn, parent.actions) if t % self.every == 0]
+        end = min(parent.actions, self.max_episode_steps)
+        turns = [t for t in range(parent.branch_turn, end) if t % self.every == 0]
         if self.where == "all":
             turns = sorted(turns, key=lambda t: hash_id("turn", self.seed, parent.episode_id, t))
             turns = turns[: self.states_per_episode]

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from prm_gym.envs.games import Game
 from prm_gym.errors import UserError
+from prm_gym.text import well_formed
 from prm_gym.types import Episode, Policy, PromptTooLong, Response, State, StopReason, Turn, extend_key, state_key
 
 
@@ -78,15 +79,14 @@ async def play(
     turns: list[Turn] = []
     try:
         reset = get_running_loop().run_in_executor(thread, lambda: env.reset(options={"game_file": str(game.path)}))
-        observation, info = await reset
+        observation, commands, info = _seen(*await reset)
+        task, task_type = well_formed(str(info["task"])), str(info["task_type"])
     except Exception as error:  # whatever a broken game file raises ends this episode alone
         raise Failed(StopReason.ENV_ERROR, 0, error) from error
-    task, task_type = str(info["task"]), str(info["task_type"])
     key = state_key(game.game_id, [observation], [])
 
     while True:
         t = len(turns)
-        commands = list(info["admissible_commands"])
         turn = Turn(turn=t, observation=observation, admissible_commands=commands, state_key=key)
         turns.append(turn)
         if t and (turns[-2].terminated or turns[-2].truncated):
@@ -121,6 +121,7 @@ async def play(
             turn.logprob, turn.sampling_logprob = response.logprob, response.sampling_logprob
         try:
             observation, reward, terminated, truncated, info = env.step(turn.action)
+            observation, commands, info = _seen(observation, info)
         except Exception as error:  # as above: the episode is lost, the run is not
             raise Failed(StopReason.ENV_ERROR, t, error) from error
         turn.reward, turn.terminated, turn.truncated = float(reward), bool(terminated), bool(truncated)
@@ -140,6 +141,11 @@ async def play(
         parent_id=plan.parent.episode_id if plan.parent else None,
         branch_turn=plan.branch_turn,
     )
+
+
+def _seen(observation: str, info: dict[str, Any]) -> tuple[str, list[str], dict[str, Any]]:
+    """What an environment shows, well formed: the observation, the admissible commands, and `info` as it is."""
+    return well_formed(observation), [well_formed(command) for command in info["admissible_commands"]], info
 
 
 def _state(game_id: str, task: str, turns: list[Turn]) -> State:

@@ -11,14 +11,13 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import fields
-from multiprocessing import get_context
 from pathlib import Path
 from threading import Thread
 
 from prm_gym import provenance
 from prm_gym.errors import check_range
+from prm_gym.pool import MOST_PROCESSES, spawned
 from prm_gym.rollout.progress import Summary
 from prm_gym.store import EpisodeWriter, read_episodes
 
@@ -30,15 +29,14 @@ def in_processes(work: Work, out: Path, processes: int) -> Summary:
     """Call `work(folder, (i, processes))` in a process of its own for each share i, then gather the stores in `out`.
 
     `work` is picklable; `collect` and `branch` take the share as an argument. Returns the counts of all shares. Raises
-    `UserError` if `processes` is less than 1, and what `work` raises.
+    `UserError` if `processes` is not 1 to `MOST_PROCESSES` or one of them dies, and what `work` raises.
     """
-    check_range("processes", processes, least=1)
+    check_range("processes", processes, least=1, most=MOST_PROCESSES)
     if processes == 1:
         return work(out, (0, 1))
     shares = [out / f"share-{i}" for i in range(processes)]
     threads = str(max(1, (os.cpu_count() or 1) // processes))
-    # Not forked: the caller may have threads (torch, an event loop) whose locks a fork would copy.
-    with ProcessPoolExecutor(processes, get_context("spawn"), _begin, (threads,)) as pool:
+    with spawned(processes, initializer=_begin, initargs=(threads,)) as pool:
         running = [pool.submit(work, folder, (i, processes)) for i, folder in enumerate(shares)]
         summaries = [future.result() for future in running]
     _gather(shares, out)

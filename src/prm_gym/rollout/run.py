@@ -17,6 +17,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -115,13 +116,15 @@ async def execute(
 
 async def in_parallel(items: Iterable[T], work: Callable[[T], Awaitable[None]], workers: int) -> None:
     """`work` on every item, in order, on `workers` at once. The first error ends the rest and is raised."""
-    queue = iter(items)
+    rest = iter(items)
+    first = list(islice(rest, workers))  # a worker for each, so never more workers than items
+    queue = chain(first, rest)
 
     async def worker() -> None:
         for item in queue:
             await work(item)
 
-    tasks = [asyncio.create_task(worker()) for _ in range(workers)]
+    tasks = [asyncio.create_task(worker()) for _ in first]
     try:
         await asyncio.gather(*tasks)
     finally:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import repeat
 
@@ -13,7 +11,9 @@ from rich.console import Console
 from rich.progress import track
 
 from prm_gym.envs.engine.cache import cached_or_compiled
+from prm_gym.envs.games import first_few
 from prm_gym.errors import UserError
+from prm_gym.pool import spawned
 
 READY, UNSUPPORTED, DAMAGED = "ready", "unsupported", "damaged"
 
@@ -23,7 +23,8 @@ class Compilation:
     """What became of the games: how many are ready, of which some were `cached`, and by path why the others are not.
 
     Those `unsupported` are played by stock alfworld, except the ones that would have it evaluate their text as Python;
-    those `damaged` are not played at all. The entries are in the order of the paths given.
+    those `damaged` are not played at all, and their reason names the file and the remedy. The entries are in the order
+    of the paths given.
     """
 
     ready: int = 0
@@ -32,15 +33,19 @@ class Compilation:
     damaged: dict[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        """The totals first, then what was there already and is new, then each game that is not ready."""
+        """The totals first, then what was there already and is new, then the first few games that are not ready."""
         total = self.ready + len(self.unsupported) + len(self.damaged)
         first = f"{self.ready:,} of {total:,} games compiled"
         if self.cached == total:
             first += " already; nothing to do"
         elif self.cached:
             first += f"; {self.cached:,} were there already, {self.ready - self.cached:,} are new"
-        unsupported = (f"played by stock alfworld: {path}: {why}" for path, why in self.unsupported.items())
-        return [first, *unsupported, *(f"damaged: {why}" for why in self.damaged.values())]
+        stock = [f"{path}: played by stock alfworld ({why})" for path, why in self.unsupported.items()]
+        return [
+            first,
+            *first_few(stock, "games played by stock alfworld"),
+            *first_few(list(self.damaged.values()), "damaged game files"),
+        ]
 
 
 def compile_games(
@@ -82,8 +87,7 @@ def _outcomes(names: list[str], workers: int, cache: str | None) -> Iterator[tup
     if workers == 1:
         yield from map(_outcome, names, repeat(cache))
         return
-    # Not forked: the caller may have threads (torch, an event loop) whose locks a fork would copy.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with spawned(workers, jobs=len(names)) as pool:
         yield from pool.map(_outcome, names, repeat(cache), chunksize=4)
 
 

@@ -13,10 +13,8 @@ import os
 import random
 import shutil
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from hashlib import blake2b
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from prm_gym.envs.households.proof import check, walkthrough
 from prm_gym.envs.households.sampling import PRESETS, draw_game
 from prm_gym.envs.households.splits import SPLITS, draw_task
 from prm_gym.errors import UserError
+from prm_gym.pool import spawned
 
 MANIFEST = "households.json"
 _FORMAT = 1  # raised whenever the same parameters would give other bytes
@@ -146,7 +145,8 @@ def _write_all(out: Path, jobs: Iterator[tuple[str, Game]], workers: int) -> Ite
             _write_games(out, [job])
             yield
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    workers = min(workers, os.cpu_count() or 1)
+    with spawned(workers) as pool:
         while wave := list(islice(jobs, _CHUNK * workers * 4)):
             chunks = [wave[start : start + _CHUNK] for start in range(0, len(wave), _CHUNK)]
             for size in pool.map(_write_games, [out] * len(chunks), chunks):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from prm_gym.errors import UserError
+from prm_gym.errors import UserError, first_line
 
 # Pieces that Llama 3 and others reserve and never use, fit for padding.
 _SPARE_TOKENS = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<|pad|>", "<pad>", "[PAD]")
@@ -24,9 +24,8 @@ def load_tokenizer(path: str, revision: str | None, field: str) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(path, f"no tokenizer to load ({reason})", "name a checkpoint", field=field) from None
+    except Exception as error:  # tokenizers has no errors of its own for a damaged file
+        raise UserError(path, f"no tokenizer to load ({first_line(error)})", "name a checkpoint", field=field) from None
     if tokenizer.eos_token_id is None:
         raise UserError(path, "the tokenizer has no end-of-turn token", "set its eos_token", field=field)
     if tokenizer.chat_template is None:

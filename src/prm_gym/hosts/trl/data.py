@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from prm_gym.errors import UserError
+from prm_gym.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def load_split(folder: str, split: str, columns: tuple[str, ...]) -> Dataset:
@@ -33,15 +33,27 @@ def load_tokenizer(folder: str, field: str) -> PreTrainedTokenizerBase:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(folder, f"no tokenizer to load ({reason})", "name a checkpoint folder", field=field) from None
+    except Exception as error:  # tokenizers has no errors of its own for a damaged file
+        problem = f"no tokenizer to load ({first_line(error)})"
+        raise UserError(folder, problem, "name a checkpoint folder", field=field) from None
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         remedy = "add one with tokenizer.add_special_tokens({'pad_token': '<|pad|>'}) and save the tokenizer"
         raise UserError(folder, "the tokenizer has no pad token apart from its end token", remedy, field=field)
     if tokenizer.chat_template is None:
         raise UserError(folder, "the tokenizer has no chat template", "set tokenizer.chat_template", field=field)
     return tokenizer
+
+
+def load_model(auto_class: Any, folder: str, field: str, **options: Any) -> PreTrainedModel:
+    """The weights of the checkpoint `folder`, in float32. Raises `UserError` if they cannot be read."""
+    import torch
+
+    try:
+        model: PreTrainedModel = auto_class.from_pretrained(folder, dtype=torch.float32, **options)
+    except Exception as error:  # safetensors and torch have errors of their own for a damaged file
+        problem = f"no model to load ({type(error).__name__}: {first_line(error)})"
+        raise UserError(folder, problem, "name a whole checkpoint", field=field) from None
+    return model
 
 
 def check_same_vocabulary(policy: PreTrainedTokenizerBase, prm: PreTrainedTokenizerBase, where: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from prm_gym.errors import UserError
-from prm_gym.hosts.trl.data import check_same_vocabulary, load_split, load_tokenizer
+from prm_gym.hosts.trl.data import check_same_vocabulary, load_model, load_split, load_tokenizer
 from prm_gym.trained import carry
 
 
@@ -29,7 +29,6 @@ class PolicyArguments:
 
 
 def main(arguments: list[str]) -> None:
-    import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
     from trl import TrlParser
     from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
@@ -53,10 +52,9 @@ def main(arguments: list[str]) -> None:
         columns = ("prompt", "exploration_prompt")
         trainer_class = steered(OnlineDPOTrainer, script.exploration_probability)
     prompts = load_split(script.dataset_name, "train", columns).select_columns(list(columns))
-    policy = AutoModelForCausalLM.from_pretrained(script.model_name_or_path, dtype=torch.float32)
+    policy = load_model(AutoModelForCausalLM, script.model_name_or_path, "model_name_or_path")
     prms = [
-        AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, dtype=torch.float32)
-        for path in prm_paths
+        load_model(AutoModelForSequenceClassification, path, "reward_model_path", num_labels=1) for path in prm_paths
     ]
     training.reward_weights = [1 / len(prms)] * len(prms)
     trainer = trainer_class(

@@ -13,7 +13,7 @@ from typing import Any
 
 from prm_gym.errors import UserError
 from prm_gym.hosts.losses import FIRST, NUMBERS, SECOND, SOURCE_COLUMNS
-from prm_gym.hosts.trl.data import load_split, load_tokenizer
+from prm_gym.hosts.trl.data import load_model, load_split, load_tokenizer
 from prm_gym.trained import carry
 
 # The sequences of each loss as (prompt, response) columns.
@@ -81,8 +81,8 @@ def main(arguments: list[str]) -> None:
                 return self.compute_loss(model, self._prepare_inputs(inputs)), None, None
 
     torch.manual_seed(training.seed)  # the score head of a policy checkpoint is drawn here
-    model = AutoModelForSequenceClassification.from_pretrained(
-        script.model_name_or_path, num_labels=1, dtype=torch.float32
+    model = load_model(
+        AutoModelForSequenceClassification, script.model_name_or_path, "model_name_or_path", num_labels=1
     )
     model.config.pad_token_id = tokenizer.pad_token_id
     trainer = PRMTrainer(

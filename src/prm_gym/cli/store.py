@@ -1,0 +1,37 @@
+"""`prm-gym store check`: damaged parts of a store of episodes."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+
+from prm_gym.cli.console import console
+from prm_gym.cli.parser import Commands, add_command
+from prm_gym.cli.values import path
+from prm_gym.errors import UserError
+
+
+def add(commands: Commands) -> None:
+    command = add_command(commands, "store", "Check a folder of episodes for damage, and set what is damaged aside.")
+    kinds = command.add_subparsers(required=True, metavar="check")
+    check = add_command(kinds, "check", "Read every part; say which are damaged, and what is lost by it.")
+    check.set_defaults(run=run)
+    check.add_argument("folder", type=path, metavar="DIR", help="folder of episodes")
+    text = "move damaged parts to DIR/damaged and keep their whole episodes; nothing is deleted"
+    check.add_argument("--repair", action="store_true", help=text)
+
+
+def run(options: argparse.Namespace) -> None:
+    from prm_gym.store_check import check, remedy, repair
+
+    folder = options.folder
+    found, done = repair(folder) if options.repair else (check(folder), [])
+    for line in [*found.lines(), *done]:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+    if not found.damaged:
+        return
+    if done:
+        console.print(remedy(folder), highlight=False, soft_wrap=True, markup=False)
+        return
+    how = f"`prm-gym store check {shlex.quote(str(folder))} --repair` sets them aside"
+    raise UserError(folder, f"{len(found.damaged):,} parts are damaged", how)

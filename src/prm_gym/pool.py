@@ -1,0 +1,44 @@
+"""Worker processes: spawned, no more than there is work for, and one line of error when one of them dies."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import current_process, get_context
+from typing import Any
+
+from prm_gym.errors import UserError
+
+MOST_PROCESSES = 1024
+
+
+@contextmanager
+def spawned(
+    processes: int,
+    jobs: int | None = None,
+    *,
+    initializer: Callable[..., object] | None = None,
+    initargs: tuple[Any, ...] = (),
+) -> Iterator[ProcessPoolExecutor]:
+    """A pool of `processes`, at most one for each of `jobs` and for each processor if `jobs` is given.
+
+    They are not forked: the caller may have threads (torch, an event loop) whose locks a fork would copy. A spawned
+    process imports the calling script, so a script that starts the work outside of `if __name__ == "__main__":` starts
+    it in every process again. Those end here, without a word.
+
+    Raises `UserError` when a process dies.
+    """
+    if getattr(current_process(), "_inheriting", False):  # set by multiprocessing while it imports the script
+        sys.exit(1)
+    if jobs is not None:
+        processes = max(1, min(processes, jobs, os.cpu_count() or 1))
+    try:
+        with ProcessPoolExecutor(processes, get_context("spawn"), initializer, initargs) as pool:
+            yield pool
+    except BrokenProcessPool:
+        remedy = 'a script must start the work below `if __name__ == "__main__":`; if it does, use fewer'
+        raise UserError("processes", "one of them died", remedy) from None
