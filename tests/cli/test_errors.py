@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import pickle
 
+import duckdb
 import pytest
+from rollout_world import Corridor, Walker, make_games
 
-from prm_gym.errors import UserError, check_range
+from prm_gym.errors import UserError, check_range, of_system
+from prm_gym.rollout import rollout
 
 
 def test_an_abbreviated_flag_is_unknown(refusal, tmp_path):
@@ -65,3 +68,64 @@ def test_a_value_out_of_range_is_told_with_its_bounds(value, bounds, said):
     with pytest.raises(UserError) as caught:
         check_range("x", value, **bounds)
     assert str(caught.value) == said
+
+
+class _Unnamed(OSError):
+    """As libraries raise it: a text, no number."""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "/etc/x"), "/etc/x: Permission denied"),
+        (OSError(errno.ENOSPC, "Error writing bytes to file. Detail: [errno 28]"), "out: No space left on device"),
+        (_Unnamed("the disk said no\nand more"), "out: the disk said no"),
+        (duckdb.IOException("IO Error: Could not write file\nmore"), "out: IO Error: Could not write file"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line_with_a_path(error, said):
+    assert str(of_system(error, "out")) == f"{said}; check the path, its rights and free space"
+
+
+@pytest.mark.parametrize("bug", [ValueError("x"), duckdb.ParserException("x"), duckdb.BinderException("x")])
+def test_a_bug_keeps_its_traceback(bug):
+    assert of_system(bug, "out") is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [
+        (["compile", "g"], "g"),
+        (["store", "check", "s"], "s"),
+        (["report", "r"], "r"),
+        (["evaluate", "--policy", "random", "--out", "o"], "o"),
+        (["doctor"], "."),
+    ],
+)
+def test_every_command_names_a_path(refusal, tmp_path, monkeypatch, arguments, place):
+    monkeypatch.chdir(tmp_path)
+
+    def refuse(options):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(f"prm_gym.cli.{arguments[0]}.run", refuse)
+    assert refusal(*arguments).startswith(f"{tmp_path if place == '.' else place}: Input/output error; ")
+
+
+@pytest.mark.parametrize("where", ["connect", "query"])
+def test_a_full_disk_under_a_label_names_what_it_writes(refusal, tmp_path, monkeypatch, where):
+    episodes = tmp_path / "r"
+    rollout(make_games(2), Walker(), episodes, make_env=Corridor, progress=False)
+    full = duckdb.IOException('IO Error: Could not write file "work.duckdb.wal": No space left on device')
+
+    def refuse(*arguments):
+        raise full
+
+    if where == "connect":
+        monkeypatch.setattr(duckdb, "connect", refuse)
+    else:
+        monkeypatch.setattr("prm_gym.labels.rollouts.Rollouts._open_rows", refuse)
+    line = refusal("label", "sft", "--rollouts", episodes, "--out", tmp_path / "o")
+    assert line.startswith(f"{tmp_path}/.o.unfinished: IO Error: Could not write file")
+    assert line.endswith("No space left on device; check the path, its rights and free space")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r"]

@@ -6,6 +6,7 @@ import json
 import math
 import random
 from collections import Counter, defaultdict
+from functools import partial
 
 import pytest
 from rollout_world import COMMANDS, Corridor, Walker, content, make_games
@@ -57,6 +58,21 @@ def test_a_branch_has_its_parents_history_and_its_own_end(parents, tmp_path):
                 truncated,
             )
         assert terminated or truncated
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+@pytest.mark.parametrize("drawing", [{"states_per_episode": 2}, {"where": "uncertain", "states_per_episode": 1}])
+def test_parents_longer_than_the_limit_are_branched_below_it(parents, tmp_path, limit, drawing):
+    summary = run(
+        parents, tmp_path / "out", make_env=partial(Corridor, limit), max_episode_steps=limit, samples=30, **drawing
+    )
+    longest = max(episode.actions for episode in content(parents).values())
+    branches = content(tmp_path / "out").values()
+    assert longest > limit
+    assert summary.failures == 0
+    assert {episode.branch_turn for episode in branches} <= set(range(limit))
+    assert max(episode.actions for episode in branches) == limit
+    assert {episode.stop_reason for episode in branches if not episode.won} == {"step_limit"}
 
 
 def test_the_actions_at_a_state_differ_and_each_is_continued_as_often_as_asked(parents, tmp_path):

@@ -116,6 +116,16 @@ def test_no_more_episodes_at_once_than_asked(tmp_path):
     assert most == 5
 
 
+def test_there_are_no_more_workers_than_episodes(tmp_path):
+    tasks = []
+
+    async def count(state):
+        tasks.append(len(asyncio.all_tasks()))
+
+    run(Walker(count), tmp_path, games=1, concurrency=100_000)
+    assert max(tasks) == 4  # three episodes, and the task that waits for them
+
+
 def test_seeds_differ_between_turns_episodes_and_runs(tmp_path):
     first, second = Walker(), Walker()
     run(first, tmp_path / "a", seed=1)

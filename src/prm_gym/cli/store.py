@@ -28,10 +28,11 @@ def run(options: argparse.Namespace) -> None:
     found, done = repair(folder) if options.repair else (check(folder), [])
     for line in [*found.lines(), *done]:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
-    if not found.damaged:
+    damaged = len(found.damaged)
+    if not damaged:
         return
     if done:
         console.print(remedy(folder), highlight=False, soft_wrap=True, markup=False)
         return
-    how = f"`prm-gym store check {shlex.quote(str(folder))} --repair` sets them aside"
-    raise UserError(folder, f"{len(found.damaged):,} parts are damaged", how)
+    how = f"`prm-gym store check {shlex.quote(str(folder))} --repair` sets {'it' if damaged == 1 else 'them'} aside"
+    raise UserError(folder, f"{damaged:,} of {damaged + found.sound_parts:,} parts damaged", how)

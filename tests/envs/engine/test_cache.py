@@ -139,6 +139,17 @@ def test_compiling_many_counts_and_names_what_is_damaged(kitchen: Path, tmp_path
         engine.compile_games([kitchen], workers=0)
 
 
+def test_the_lines_name_a_few_games_with_the_remedy_and_count_the_others() -> None:
+    damaged = {f"{n}": f"{n}: not a game file; generate or download the game again" for n in range(4)}
+    done = engine.Compilation(ready=2, unsupported={"u": "an axiom"}, damaged=damaged)
+    assert done.lines() == [
+        "2 of 7 games compiled",
+        "u: played by stock alfworld (an axiom)",
+        *(damaged[f"{n}"] for n in range(3)),
+        "and 1 more damaged game files",
+    ]
+
+
 def test_the_bytes_do_not_depend_on_the_hash_seed(kitchen: Path, tmp_path: Path) -> None:
     code = "import sys; from prm_gym.envs import engine; engine.compile_games(sys.argv[2:], cache=sys.argv[1])"
     made = {compiled_file(kitchen).read_bytes()}
