@@ -49,7 +49,7 @@ def lost(folder: Path) -> set[str]:
 def test_a_sound_store_is_sound(folder: Path) -> None:
     found, done = repair(folder)
     assert (found.sound_parts, found.episodes, found.games, found.damaged, done) == (3, 30, 5, [], [])
-    assert not (folder / "damaged").exists()
+    assert not list(folder.glob("*.damaged"))
 
 
 @pytest.mark.parametrize("column", ["observation", "reward", "admissible_commands.list.element"])
@@ -73,7 +73,7 @@ def test_nothing_is_deleted_and_the_command_collects_the_rest_again(folder: Path
     content = part.read_bytes()
     missing = lost(folder)
     repair(folder)
-    assert (folder / "damaged" / part.name).read_bytes() == content
+    assert part.with_name(f"{part.name}.damaged").read_bytes() == content
     assert finished_ids(folder) == {f"episode-{number:04d}" for number in range(30)} - missing
     write(folder, *[episode(int(name[-4:])) for name in missing])
     assert [one.episode_id for one in sorted(read_episodes(folder), key=lambda one: one.episode_id)] == [
@@ -118,7 +118,7 @@ def test_parts_of_one_name_are_kept_beside_each_other(folder: Path) -> None:
         cut(part)
         contents.append(part.read_bytes())
         repair(folder)
-    assert sorted(file.read_bytes() for file in (folder / "damaged").iterdir()) == sorted(contents)
+    assert sorted(file.read_bytes() for file in folder.glob("*.damaged*")) == sorted(contents)
 
 
 def test_an_episode_without_an_end_is_damage_too(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_killed_between_the_copy_and_the_removal_nothing_is_lost_or_doubled(
             repair(folder)
     assert len(list(read_episodes(folder))) == len(finished_ids(folder)) == 26
     EpisodeWriter(folder).close()  # which removes what is replaced
-    assert (folder / "damaged" / part.name).read_bytes() == content
+    assert part.with_name(f"{part.name}.damaged").read_bytes() == content
     assert len(list(read_episodes(folder))) == 26
 
 

@@ -23,6 +23,7 @@ import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -35,7 +36,7 @@ from prm_gym.errors import UserError
 from prm_gym.part import REPLACES_KEY, SCHEMA, problem_of, read_columns, read_part, reading, replaced_by, to_table
 from prm_gym.types import Episode, StopReason
 
-DAMAGED = "damaged"  # the folder of parts that were set aside
+DAMAGED = ".damaged"  # the suffix of parts that were set aside, which no reader takes for a part
 _LOCK_NAME = ".writer.lock"
 _MERGED_ROWS = 50_000  # a part of this many rows is left alone; about 1,600 episodes, 100 MB of text
 _MOST_SMALL_PARTS = 64  # merged when there are more
@@ -218,14 +219,12 @@ def read_episodes(*folders: str | Path) -> Iterator[Episode]:
 
 
 def set_aside(part: Path, kept: Sequence[Episode]) -> Path:
-    """Move a damaged part to `damaged/` beside it, and write `kept`, its whole episodes, into a new part. For the one
-    writer; the path of the damaged part afterwards. Whenever it is killed, the damaged part is still there, in one
-    place or both, and no episode counts twice.
+    """Give a damaged part the suffix `DAMAGED`, and write `kept`, its whole episodes, into a new part. For the one
+    writer; the path of the damaged part afterwards. Whenever it is killed, the damaged part is still there, under one
+    name or both, and no episode counts twice.
     """
-    aside = part.parent / DAMAGED / part.name
-    aside.parent.mkdir(exist_ok=True)
-    while aside.exists():
-        aside = aside.with_name(f"{aside.stem}-again{aside.suffix}")
+    names = (part.with_name(f"{part.name}{DAMAGED}{number}") for number in chain([""], count(2)))
+    aside = next(name for name in names if not name.exists())
     shutil.copy2(part, aside)
     _sync(aside)
     if kept:

@@ -90,7 +90,7 @@ def check(folder: Path) -> StoreCheck:
 
 
 def repair(folder: Path) -> tuple[StoreCheck, list[str]]:
-    """As `check`, and move every damaged part to `damaged/` in the folder. Its whole episodes stay in the store.
+    """As `check`, and rename every damaged part to `*.damaged`. Its whole episodes stay in the store.
 
     Returns what was found, and a line for each part on what was done.
     """

@@ -349,3 +349,13 @@ def test_kill_9_and_the_same_command_again_gives_the_same_store(tmp_path):
         parents, make_games(12), Walker(), tmp_path / "whole", make_env=Corridor, continuations=3, progress=False
     )
     assert content(killed) == content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"parent_id": "x"}', '{"parent_id": "x", "points": [{"turn": 1}]}'])
+def test_a_damaged_line_of_points_is_named(parents, tmp_path, line):
+    run(parents, tmp_path / "out")
+    file = tmp_path / "out" / "branch_points.jsonl"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([lines[0], line, *lines[2:]]) + "\n")
+    with pytest.raises(UserError, match=f"^{file}: line 2 cannot be read .*; remove that line"):
+        run(parents, tmp_path / "out")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from rollout_world import Corridor, Walker, content, make_games
 
+from prm_gym.cli import main
 from prm_gym.errors import UserError
 from prm_gym.rollout import in_processes, rollout, rollout_branches
 from prm_gym.rollout.progress import Summary
@@ -60,6 +61,18 @@ def test_branches_are_those_of_one_process(tmp_path):
 def test_shares_that_were_begun_go_on(tmp_path):
     collect(tmp_path / "out" / "share-1", (1, 2))
     assert in_processes(collect, tmp_path / "out", 2).resumed == 4
+    in_processes(collect, tmp_path / "one", 1)
+    assert content(tmp_path / "out") == content(tmp_path / "one")
+
+
+def test_what_was_set_aside_in_a_share_is_kept(tmp_path):
+    share = tmp_path / "out" / "share-1"
+    collect(share, (1, 2))
+    part = share / "part-000001.parquet"
+    part.write_bytes(damaged := part.read_bytes()[:-100])
+    assert main(["store", "check", str(share), "--repair"]) == 0
+    in_processes(collect, tmp_path / "out", 2)
+    assert (tmp_path / "out" / "share-1-part-000001.parquet.damaged").read_bytes() == damaged
     in_processes(collect, tmp_path / "one", 1)
     assert content(tmp_path / "out") == content(tmp_path / "one")
 

@@ -7,6 +7,7 @@ commands that play games, `parser` the argument parser of them all. The library 
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import sys
 import traceback
@@ -24,6 +25,8 @@ _COMMANDS = (games, compile, rollout, label, evaluate, report, iterate, store, h
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status: 2 for input that cannot be used, 130 for Ctrl-C."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: names of files may be no text
     try:
         options = _parser().parse_args(arguments)
     except SystemExit as end:  # the parser has printed the help, the version or an error

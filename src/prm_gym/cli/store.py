@@ -17,7 +17,7 @@ def add(commands: Commands) -> None:
     check = add_command(kinds, "check", "Read every part; say which are damaged, and what is lost by it.")
     check.set_defaults(run=run)
     check.add_argument("folder", type=path, metavar="DIR", help="folder of episodes")
-    text = "move damaged parts to DIR/damaged and keep their whole episodes; nothing is deleted"
+    text = "rename damaged parts to *.damaged and keep their whole episodes; nothing is deleted"
     check.add_argument("--repair", action="store_true", help=text)
 
 

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prm_gym import provenance
+from prm_gym.atomic import write_text
 from prm_gym.errors import UserError
 from prm_gym.fingerprint import of_folder, of_prompt
 from prm_gym.labels.rollouts import Rollouts
@@ -143,7 +144,7 @@ class Dataset:
         skipped = {**source.skipped(), **{name: n for name, n in (left_out or {}).items() if n}}
         report = LabelReport(self.kind, self.out, self._rows, games, source.counts(), skipped, statistics)
         source.db.close()
-        (self.work / "README.md").write_text(_card(report, self._settings, files), encoding="utf-8")
+        write_text(self.work / "README.md", _card(report, self._settings, files))
         provenance.write(self.work, self._made_with)
         for entry in list(self.work.iterdir()):
             if entry.name not in ("data", "README.md", provenance.FILE):

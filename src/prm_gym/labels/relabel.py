@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from prm_gym import provenance
+from prm_gym.errors import UserError
 from prm_gym.labels.rollouts import Rollouts, file_list
 from prm_gym.labels.texts import visits
 from prm_gym.types import Policy, PromptTooLong, State
@@ -73,11 +74,15 @@ def _open_journal(journal: Path, head: dict[str, object]) -> dict[str, int]:
         for line in file:
             if not line.endswith(b"\n"):
                 break
-            entry = json.loads(line)
-            if whole == 0:
+            try:
+                entry = json.loads(line)
+                if whole:
+                    done[entry["state"]] = entry["asked"]
+            except (ValueError, KeyError, TypeError) as error:
+                problem = f"cannot be read (byte {whole:,}: {error!r})"
+                raise UserError(journal, problem, "move it away to sample these actions again") from None
+            if not whole:
                 provenance.refuse_others(journal, entry, head, "remove it, or go on with the same policy")
-            else:
-                done[entry["state"]] = entry["asked"]
             whole += len(line)
         file.truncate(whole)
         if whole == 0:

@@ -21,6 +21,7 @@ from markupsafe import Markup
 import prm_gym
 from prm_gym.report import cells, figures, headline, making, names, pairing, q_figures, stage3_figure, table
 from prm_gym.report.figure import Figure
+from prm_gym.text import well_formed
 
 Maker = Callable[[dict[str, Any]], Iterable[Figure]]
 _PARTS = ("page.css", "downloads.js", "page.js")
@@ -106,7 +107,7 @@ def as_json(value: Any) -> Markup:
 
     Raises ValueError for a number that JSON has no word for.
     """
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = well_formed(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
     return Markup(text.translate(_UNSAFE))
 
 

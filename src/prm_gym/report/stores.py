@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prm_gym import provenance
-from prm_gym.errors import UserError
+from prm_gym.errors import UserError, first_line
+from prm_gym.part import UNREADABLE, damaged, read_columns
 from prm_gym.policies.best_of_n import BestOf
 from prm_gym.rollout.progress import METRICS
 from prm_gym.store import parts
@@ -107,18 +108,16 @@ def check_parquet(run: Path) -> None:
             pq.read_metadata(file)
         except FileNotFoundError:  # merged into another part since
             continue
-        except (pa.ArrowInvalid, OSError) as error:
-            raise _unreadable(file, error) from None
+        except UNREADABLE as error:
+            problem = f"is no readable Parquet file ({first_line(error)})"
+            if file.name.startswith("part-"):
+                raise damaged(file, problem) from None
+            raise UserError(file, problem, "remove it and run the stage that wrote it again") from None
 
 
 def _store(folder: Path, run: Path) -> Store:
     place = folder.relative_to(run).parts[0]
-    tables = []
-    for part in parts(folder):
-        try:
-            tables.append(pq.read_table(part, columns=[*_COLUMNS, "response_tokens"]))
-        except (pa.ArrowInvalid, OSError) as error:
-            raise _unreadable(part, error) from None
+    tables = [read_columns(part, [*_COLUMNS, "response_tokens"]) for part in parts(folder)]
     connection = duckdb.connect()
     connection.register("turns", pa.concat_tables(tables))
     found = connection.sql(_BRIEF)
@@ -131,11 +130,6 @@ def _order(store: Store) -> tuple[Any, ...]:
     policy, mode = store.who
     choice = BestOf.of_mode(mode)
     return store.n or 0, store.folder.name != "rollouts", mode != "policy", policy, choice.n if choice else 0, mode
-
-
-def _unreadable(file: Path, error: Exception) -> UserError:
-    problem = f"is no readable Parquet file ({str(error).partition(chr(10))[0]})"
-    return UserError(file, problem, "remove it and run the stage that wrote it again")
 
 
 def _digest(folder: Path) -> str | None:

@@ -25,6 +25,7 @@ from prm_gym.policies.best_of_n import BestOf
 from prm_gym.prm_quality import Scorer
 from prm_gym.report.stores import Store, who
 from prm_gym.store import read_episodes
+from prm_gym.text import well_formed
 from prm_gym.types import Episode, PromptTooLong, Response
 
 if TYPE_CHECKING:
@@ -106,7 +107,9 @@ def _as_dict(episode: Episode, scores: list[list[float] | None] | None, run: str
         turns.append(shown)
     policy, mode = who(episode.policy_id)
     return {
-        "id": blake2b(f"{run} {episode.policy_id} {episode.episode_id}".encode(), digest_size=4).hexdigest(),
+        "id": blake2b(
+            well_formed(f"{run} {episode.policy_id} {episode.episode_id}").encode(), digest_size=4
+        ).hexdigest(),
         "policy": policy,
         "mode": mode,
         "split": episode.split,

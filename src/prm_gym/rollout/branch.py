@@ -265,8 +265,15 @@ def _read_points(file: Path) -> dict[str, list[Point]]:
     if len(whole) < len(content):
         with file.open("r+b") as torn:
             torn.truncate(len(whole))
-    lines = [json.loads(line) for line in whole.splitlines()]
-    return {line["parent_id"]: [_point(entry) for entry in line["points"]] for line in lines}
+    points = {}
+    for number, text in enumerate(whole.splitlines(), 1):
+        try:
+            line = json.loads(text)
+            points[line["parent_id"]] = [_point(entry) for entry in line["points"]]
+        except (ValueError, KeyError, TypeError) as error:
+            problem = f"line {number} cannot be read ({error!r})"
+            raise UserError(file, problem, "remove that line to draw the points of its parent again") from None
+    return points
 
 
 def _point(entry: dict[str, Any]) -> Point:

@@ -19,7 +19,7 @@ from prm_gym import provenance
 from prm_gym.errors import check_range
 from prm_gym.pool import MOST_PROCESSES, spawned
 from prm_gym.rollout.progress import Summary
-from prm_gym.store import EpisodeWriter, read_episodes
+from prm_gym.store import DAMAGED, EpisodeWriter, read_episodes
 
 Share = tuple[int, int]  # (i, n): the i-th of n shares
 Work = Callable[[Path, Share], Summary]
@@ -67,6 +67,8 @@ def _gather(shares: list[Path], out: Path) -> None:
         logs = [share / name for share in shares if (share / name).exists()]
         (out / name).write_bytes(b"".join(log.read_bytes() for log in logs))
     for share in shares:
+        for file in share.glob(f"*{DAMAGED}*"):  # which `prm-gym store check` has set aside
+            file.rename(out / f"{share.name}-{file.name}")
         shutil.rmtree(share)
 
 
