@@ -106,10 +106,9 @@ def _as_dict(episode: Episode, scores: list[list[float] | None] | None, run: str
                 shown |= {"q": of_turn[0], "cq": of_turn[1:]}
         turns.append(shown)
     policy, mode = who(episode.policy_id)
+    name = well_formed(f"{run} {episode.policy_id} {episode.episode_id}")
     return {
-        "id": blake2b(
-            well_formed(f"{run} {episode.policy_id} {episode.episode_id}").encode(), digest_size=4
-        ).hexdigest(),
+        "id": blake2b(name.encode(), digest_size=4).hexdigest(),
         "policy": policy,
         "mode": mode,
         "split": episode.split,
