@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from prm_gym.errors import UserError
+from prm_gym.hosts.lifetime import end_with_parent
 from prm_gym.quiet import training_environment
 
 MODULES = {"trl": "prm_gym.hosts.trl", "open-instruct": "prm_gym.hosts.open_instruct"}
@@ -53,13 +54,14 @@ def _python(host: str) -> str:
 def launch(host: str, stage: str, config: Path, out: Path, processes: int = 1) -> None:
     """Run `stage` to its end in `processes` processes; it goes on from the last checkpoint in `out` if there is one.
 
-    Raises `UserError` naming the stage and its exit status if it fails. Ctrl-C reaches the stage as well.
+    Raises `UserError` naming the stage and its exit status if it fails. Ctrl-C reaches the stage as well, and on Linux
+    a kill of this process ends it. Call it from the main thread, for the stage ends with the thread that started it.
     """
     arguments = command(host, stage, config, processes)
     checkpoints = sorted(out.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     if host == "trl" and checkpoints:
         arguments += ["--resume_from_checkpoint", str(checkpoints[-1])]
-    process = subprocess.Popen(arguments, env=training_environment())
+    process = subprocess.Popen(arguments, env=training_environment(), preexec_fn=end_with_parent)
     try:
         status = process.wait()
     except KeyboardInterrupt:

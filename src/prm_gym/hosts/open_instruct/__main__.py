@@ -16,6 +16,7 @@ from typing import Any
 
 from prm_gym.config import read_yaml
 from prm_gym.errors import UserError
+from prm_gym.hosts.lifetime import end_with_parent
 from prm_gym.hosts.open_instruct import arguments
 from prm_gym.hosts.open_instruct.prepare import environment_problems, require_prepared
 from prm_gym.hosts.teardown import leave_process_group
@@ -61,6 +62,8 @@ def use_cpu_if_there_is_no_gpu() -> None:
 
 
 if __name__ == "__main__":
+    if "LOCAL_RANK" in os.environ:  # one of several processes, whose parent is torch's or accelerate's launcher
+        end_with_parent()
     # The host's generation thread outlives an error in its main(): the process is ended here, whatever still runs.
     status = 0
     try:

@@ -14,7 +14,6 @@ update: vLLM 0.32 on a CPU, for one, keeps the old output matrix of a model that
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import shlex
@@ -28,12 +27,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prm_gym.errors import UserError
-
-_PR_SET_PDEATHSIG = 1  # prctl(2): the signal a process gets when its parent ends, however that ends
+from prm_gym.hosts.lifetime import end_with_parent
 
 
 def check(command: str | None, url: str | None) -> None:
@@ -79,12 +78,11 @@ def start(command: str, devices: str | None, path: str, max_model_len: int, time
     environment["VLLM_SERVER_DEV_MODE"] = "1"
     if devices is not None:
         environment["CUDA_VISIBLE_DEVICES"] = devices
-    prctl = ctypes.CDLL(None).prctl
     try:
         server = subprocess.Popen(
             [*arguments, "--max-model-len", str(max_model_len)],
             env=environment,
-            preexec_fn=lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),
+            preexec_fn=partial(end_with_parent, signal.SIGTERM),
         )
     except OSError as error:
         raise UserError("vllm_command", f"cannot run ({error})", "install vLLM in an environment of its own") from None

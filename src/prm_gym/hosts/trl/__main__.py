@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 
 from prm_gym.errors import UserError
+from prm_gym.hosts.lifetime import end_with_parent
 from prm_gym.hosts.teardown import leave_process_group
 
 STAGES = ("sft", "prm", "online_dpo")
@@ -24,6 +26,8 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    if "LOCAL_RANK" in os.environ:  # one of several processes, whose parent is torch's or accelerate's launcher
+        end_with_parent()
     try:
         main(sys.argv[1:])
     except UserError as error:
