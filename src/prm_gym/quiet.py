@@ -19,6 +19,8 @@ _SETTINGS = {
     "HF_HUB_VERBOSITY": "error",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+    "PYTHONWARNINGS": "ignore::FutureWarning",  # of a training's process
 }
 _OF_TRAINING = "TRANSFORMERS_VERBOSITY"  # hides the progress of a training too
 

@@ -21,6 +21,7 @@ def main(arguments: list[str]) -> None:
         import trl  # noqa: F401
     except ImportError:
         raise UserError("prm_gym.hosts.trl", "TRL is not installed", "pip install 'prm-gym[trl]'") from None
+    import_module("prm_gym.hosts.trl.progress").install()
     import_module(f"prm_gym.hosts.trl.{stage}").main(rest)
     leave_process_group()
 
