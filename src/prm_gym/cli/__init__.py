@@ -1,4 +1,4 @@
-"""`prm-gym COMMAND`: games, compile, rollout, label, evaluate, report, iter, store, host, doctor; a module for each.
+"""`prm-gym COMMAND`: a module for each command, named after it.
 
 A command's module has `add`, which declares its flags, and `run`, which reads them. `playing` holds the flags of the
 commands that play games, `parser` the argument parser of them all. The library is imported when a command runs.
@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import prm_gym
-from prm_gym.cli import compile, doctor, evaluate, games, host, iterate, label, report, rollout, store
+from prm_gym.cli import compare, compile, doctor, evaluate, games, host, iterate, label, report, rollout, show, store
 from prm_gym.cli.parser import Parser, add_verbose, named_as_flags
 from prm_gym.errors import UserError, of_system
 from prm_gym.quiet import hushed
 
-_COMMANDS = (games, compile, rollout, label, evaluate, report, iterate, store, host, doctor)
+_COMMANDS = (games, compile, rollout, show, label, evaluate, compare, report, iterate, store, host, doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +64,8 @@ def _run(options: argparse.Namespace) -> int:
 def _place(options: argparse.Namespace) -> Path:
     """The file or folder that the command writes, or else reads."""
     named = [getattr(options, name, None) for name in ("out", "run_folder", "folder", "checkout")]
-    return next((path for path in [*named, *getattr(options, "runs", [])] if path), Path.cwd())
+    named += [*getattr(options, "runs", []), *getattr(options, "folders", [])]
+    return next((path for path in named if path), Path.cwd())
 
 
 def _parser() -> Parser:
