@@ -15,12 +15,26 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import prm_gym
-from prm_gym.cli import compare, compile, doctor, evaluate, games, host, iterate, label, report, rollout, show, store
+from prm_gym.cli import (
+    compare,
+    compile,
+    doctor,
+    evaluate,
+    games,
+    host,
+    iterate,
+    label,
+    report,
+    rollout,
+    score,
+    show,
+    store,
+)
 from prm_gym.cli.parser import Parser, add_verbose, named_as_flags
 from prm_gym.errors import UserError, of_system
 from prm_gym.quiet import hushed
 
-_COMMANDS = (games, compile, rollout, show, label, evaluate, compare, report, iterate, store, host, doctor)
+_COMMANDS = (games, compile, rollout, show, score, label, evaluate, compare, report, iterate, store, host, doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +62,8 @@ def _run(options: argparse.Namespace) -> int:
         print(f"error: {named_as_flags(error, options.parser.flags)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        remedy = "the same command goes on from here" if getattr(options, "resumes", True) else "nothing was written"
+        print(f"interrupted; {remedy}", file=sys.stderr)
         return 130
     except Exception as error:
         told = of_system(error, _place(options))

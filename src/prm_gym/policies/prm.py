@@ -84,7 +84,11 @@ class PRMScorer(Scorer):
 
     def score_messages(self, chats: Sequence[Sequence[Message]]) -> list[float]:
         """Q in [0, 1] of each chat that ends with the assistant's message, in order. Raises `PromptTooLong`."""
-        return [sigmoid(logit) for logit in self._logits_of([self._encode(chat) for chat in chats])]
+        return [sigmoid(logit) for logit in self.message_logits(chats)]
+
+    def message_logits(self, chats: Sequence[Sequence[Message]]) -> list[float]:
+        """As `score_messages`, logit Q."""
+        return self._logits_of([self._encode(chat) for chat in chats])
 
     async def close(self) -> None:
         """Wait for what is under way and end the worker thread."""
