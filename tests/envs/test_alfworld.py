@@ -42,6 +42,38 @@ def test_gymnasium_s_own_checks(kitchen: Path) -> None:
         check_env(env)
 
 
+def test_gymnasium_s_own_checks_of_rendering(kitchen: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", ".*is different from the unwrapped version.*")
+        check_env(make(kitchen, render_mode="ansi"))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_ansi_renders_the_last_command_and_what_it_showed(kitchen: Path, engine: str) -> None:
+    env = make(kitchen, engine=engine, render_mode="ansi")
+    start, _ = env.reset(seed=0)
+    assert env.render() == start
+    state = env.unwrapped.snapshot()
+    seen = env.step("go to desk 1")[0]
+    assert env.render() == f"> go to desk 1\n{seen}"
+    assert env.unwrapped.fork().render() == env.render()
+    env.unwrapped.restore(state)
+    assert env.render() == start
+    env.step("fly")
+    assert env.render() == "> fly\nNothing happens."
+    env.reset(seed=0)
+    assert env.render() == start
+
+
+def test_nothing_is_rendered_without_a_mode_or_an_episode(kitchen: Path) -> None:
+    env = ALFWorldEnv([kitchen])
+    env.reset()
+    assert env.render() is None
+    with pytest.raises(ResetNeeded):
+        ALFWorldEnv([kitchen], render_mode="ansi").render()
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_reset_shows_stock_s_text_and_the_whole_info(kitchen: Path, engine: str) -> None:
     observation, info = make(kitchen, engine=engine).reset(seed=0)
@@ -219,6 +251,7 @@ def test_a_vector_of_environments_shares_games(small_games: list[Game]) -> None:
         ({"game_files": "game.tw-pddl"}, "game_files"),
         ({"game_files": ["x"], "engine": "fast"}, "no engine 'fast'"),
         ({"game_files": ["x"], "max_episode_steps": 0}, "max_episode_steps"),
+        ({"game_files": ["x"], "render_mode": "human"}, "no mode 'human'"),
     ],
 )
 def test_senseless_arguments_are_refused(arguments: dict[str, object], problem: str) -> None:

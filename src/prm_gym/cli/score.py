@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prm_gym.cli.console import console, say
 from prm_gym.cli.parser import Commands, add_command, refuse_idle
-from prm_gym.cli.values import name, path
+from prm_gym.cli.prm import add_prompt, make_prm, prompt_of
+from prm_gym.cli.values import path
 from prm_gym.errors import UserError
-
-if TYPE_CHECKING:
-    from prm_gym.prompts import Prompt
 
 
 def add(commands: Commands) -> None:
@@ -24,9 +22,7 @@ def add(commands: Commands) -> None:
     add("--prm", type=path, required=True, metavar="DIR", help="the PRM, a one-logit classifier")
     text = "file to write, .parquet or .jsonl, with a row for each action: q and logit beside what it is of"
     add("--out", type=path, required=True, metavar="FILE", help=text)
-    text = "full, compact, or a jinja file, of the episodes; default: as the PRM was trained, else full"
-    add("--prompt", type=name, help=text)
-    add("--force", action="store_true", help="score with another prompt than the PRM was trained on")
+    add_prompt(command)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -37,36 +33,21 @@ def run(options: argparse.Namespace) -> None:
 
     if options.out.suffix not in FORMATS or options.out.is_dir():
         raise UserError("out", f"'{options.out}' is no {' or '.join(FORMATS)} file", "name one")
-    check_model(options.prm, "prm")
     [first, *others] = options.folders
     if first.is_file():
         refuse_idle(options, ("prompt", "force"), "with a file of chats")
         if others:
             raise UserError("SOURCE", f"{first} and {len(others)} more", "name one file of chats, or folders")
+        check_model(options.prm, "prm")
         source, prompt = of_chats(first), None
     else:
-        prompt = _prompt(options)
+        prompt = prompt_of(options)
         source = of_episodes(options.folders, prompt)
+    prm = make_prm(options, prompt)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        from prm_gym.policies.prm import PRMScorer
-    except ImportError as error:
-        raise UserError("prm", f"{error.name} is not installed", "pip install 'prm-gym[trl]'") from None
-    scorer = PRMScorer(options.prm, prompt=prompt)
 
     def shown(rows: Iterable[Any]) -> Iterable[Any]:
         return track(rows, "actions", source.total, console=console, transient=True)
 
-    rows, too_long = score(source, scorer, options.out, track=shown)
+    rows, too_long = score(source, prm, options.out, track=shown)
     say(f"{options.out}: Q of {rows:,} actions" + (f", {too_long:,} of them too long for it" if too_long else ""))
-
-
-def _prompt(options: argparse.Namespace) -> Prompt:
-    from prm_gym.prompts import load
-    from prm_gym.trained import check_prm, prompt_for
-
-    if options.prompt is None:
-        return prompt_for(options.prm, None)
-    prompt = load(options.prompt)
-    check_prm(options.prm, prompt, force=options.force)
-    return prompt

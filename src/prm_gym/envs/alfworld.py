@@ -49,6 +49,7 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         not accept count as steps. `gymnasium.make` gives 30 (the paper's) unless told otherwise, and -1 means no limit
         there; it hands the limit to this class, in place of the `TimeLimit` wrapper.
     cache: where compiled games are kept, see `prm_gym.envs.engine`; None for the default.
+    render_mode: "ansi", so that `render` gives the last command and the observation as text; None for no rendering.
 
     Step and reset
     --------------
@@ -57,7 +58,7 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
     `admissible_commands` (a list of str, sorted).
     """
 
-    metadata = {"render_modes": []}  # noqa: RUF012  (gymnasium's own declaration)
+    metadata = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012  (gymnasium wants both, as they are)
 
     def __init__(
         self,
@@ -66,6 +67,7 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         engine: str = "exact",
         max_episode_steps: int | None = None,
         cache: str | PathLike[str] | None = None,
+        render_mode: str | None = None,
     ) -> None:
         if game_files is None:
             game_files = default_games()
@@ -75,10 +77,13 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
             raise UserError("engine", f"no engine {engine!r}", f"use one of {', '.join(ENGINES)}")
         if max_episode_steps is not None and max_episode_steps < 1:
             raise UserError("max_episode_steps", f"{max_episode_steps} is no limit", "use at least 1, or None")
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise UserError("render_mode", f"no mode {render_mode!r}", "use 'ansi', or None")
         self.game_files = game_files
         self.engine = engine
         self.max_episode_steps = max_episode_steps
         self.cache = cache
+        self.render_mode = render_mode
         self.action_space = Text(1024, min_length=0, charset=CHARACTERS)
         self.observation_space = ObservationText(65536, min_length=0, charset=CHARACTERS)
         self._path = ""
@@ -86,6 +91,7 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         self._play: Play | None = None
         self._steps = 0
         self._over = False
+        self._command: str | None = None  # the last one, None at the start and after `restore`
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Begin an episode, of the game `options["game_file"]` if given.
@@ -118,10 +124,20 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
             raise ResetNeeded("the episode is over or not begun: call reset, or restore a snapshot")
         observation = play.step(action)
         self._steps += 1
+        self._command = action
         won = play.won
         truncated = not won and self.max_episode_steps is not None and self._steps >= self.max_episode_steps
         self._over = won or truncated
         return observation, 1.0 if won else 0.0, won, truncated, self._info(play)
+
+    def render(self) -> str | None:
+        """`> go to desk 1` and the observation below it, the observation alone at the start; None without a mode."""
+        if self.render_mode is None:
+            return None
+        if self._play is None:
+            raise ResetNeeded("no episode has begun: call reset")
+        shown = self._play.observation
+        return shown if self._command is None else f"> {self._command}\n{shown}"
 
     def snapshot(self) -> EpisodeSnapshot:
         """The state as plain data under 1 kB, valid wherever the same game file lies."""
@@ -150,12 +166,17 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
     def fork(self) -> ALFWorldEnv:
         """A second environment at the same state, with a generator of its own that draws the same games."""
         twin = ALFWorldEnv(
-            self.game_files, engine=self.engine, max_episode_steps=self.max_episode_steps, cache=self.cache
+            self.game_files,
+            engine=self.engine,
+            max_episode_steps=self.max_episode_steps,
+            cache=self.cache,
+            render_mode=self.render_mode,
         )
         twin.spec = self.spec
         twin.np_random.bit_generator.state = self.np_random.bit_generator.state
         if self._play is not None:
             twin._stand(self._path, self._play.fork(), self._steps)
+            twin._command = self._command
         return twin
 
     def _load(self, path: str) -> PlayableGame:
@@ -175,7 +196,7 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
                 "game_file": path,
                 "game_id": game_id(path),
             }
-        self._path, self._play, self._steps = path, play, steps
+        self._path, self._play, self._steps, self._command = path, play, steps, None
         at_limit = self.max_episode_steps is not None and steps >= self.max_episode_steps
         self._over = steps > 0 and (play.won or at_limit)
 
