@@ -101,6 +101,19 @@ def test_a_q_without_levels_is_measured_by_its_ranking_alone() -> None:
     assert "AUC -, calibration error -" in ranked.summary()
 
 
+def test_the_ranking_is_split_by_what_was_admissible_and_by_kind() -> None:
+    """`a` was admissible, `b` was not; neither is a verb of the game."""
+    episodes = [episode(9, ["a"], True), *branches()]
+    for branch in episodes[1:]:
+        branch.turns[1].action_valid = branch.turns[1].action == "a"
+    quality = asyncio.run(measure(episodes, Table({(0, "a"): 0.1, (1, "a"): 0.3, (1, "b"): 0.2})))
+    assert {label: of.pairs for label, of in quality.ranking_by_validity.items()} == {"one admissible": 1}
+    assert {label: of.pairs for label, of in quality.ranking_by_kind.items()} == {"other": 1}
+    assert quality.as_dict()["ranking_by_kind"]["other"]["accuracy"] == 1.0
+    assert len(quality.summary().splitlines()) == 2
+    assert "one admissible" in quality.summary()
+
+
 def test_no_episode_is_an_error() -> None:
     with pytest.raises(UserError, match="none to measure"):
         asyncio.run(measure([], Table({})))

@@ -43,7 +43,7 @@ CONDITIONS = {
 }
 
 
-def wilson(successes: int, n: int) -> tuple[float, float]:
+def wilson(successes: float, n: float) -> tuple[float, float]:
     """The 95% Wilson score interval of a proportion (Wilson 1927); [0, 1] where there is no sample."""
     if n == 0:
         return 0.0, 1.0

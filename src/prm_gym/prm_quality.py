@@ -10,23 +10,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from prm_gym.errors import UserError
-from prm_gym.evaluate import wilson
+from prm_gym.policies.scorer import Scorer
+from prm_gym.ranking import KINDS, VALIDITY, Fork, Ranking, pairs_of, rank
 from prm_gym.types import Episode, Response, State
 
 Floats = npt.NDArray[np.float64]
 Pair = tuple[bytes, str]  # (state_key, action)
-
-
-class Scorer(Protocol):
-    """What gives Q(s, a): `prm_gym.policies.prm.PRMScorer` and its like."""
-
-    async def score(self, pairs: list[tuple[State, Response]]) -> list[float]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +31,14 @@ class Quality:
     auc: probability that Q of a visit that ended in a win exceeds Q of one that did not; 0.5 is chance.
     calibration_error: mean |Q - observed mean return| over ten bins of Q, weighted by visits.
     correlation: of Q with the discounted return, over visits.
-    ranking_accuracy: share of pairs of actions at one state that Q orders as the mean returns of their rollouts do;
-        `ranking_ci95` its Wilson interval (pairs taken as independent, so somewhat narrow).
-    ranking_ceiling: the same for one half of the rollouts against the other: what noise lets half the data agree on.
-    gap_weighted_accuracy: as ranking_accuracy, each pair weighted by the difference of its mean returns.
+    pairs, ranking_accuracy, ranking_ci95, ranking_corrected, ranking_corrected_ci95, gap_weighted_accuracy,
+        gap_weighted_corrected: of all pairs of actions at one state, as in `ranking.Ranking`.
+    ranking_ceiling: how often one half of the rollouts orders a pair as the other half does; a Q as good as half of
+        the rollouts reaches it.
+    ranking_by_validity: the `Ranking` of the pairs with both, one or neither action admissible, by `ranking.VALIDITY`;
+        empty if the environment does not say what is admissible.
+    ranking_by_kind: the `Ranking` of the pairs that hold an action of a kind, by `ranking.KINDS` and "other". A pair of
+        two kinds counts for both.
     bins: (mean Q, mean return, visits) for each bin that has any.
 
     A figure that the episodes do not determine (no win among them, no pair) is None. Of a Q whose level means nothing,
@@ -53,21 +52,30 @@ class Quality:
     pairs: int
     ranking_accuracy: float | None
     ranking_ci95: tuple[float, float]
+    ranking_corrected: float | None
+    ranking_corrected_ci95: tuple[float, float]
     ranking_ceiling: float | None
     gap_weighted_accuracy: float | None
+    gap_weighted_corrected: float | None
+    ranking_by_validity: dict[str, Ranking]
+    ranking_by_kind: dict[str, Ranking]
     bins: list[tuple[float, float, int]]
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     def summary(self) -> str:
-        """One line for the terminal."""
-        low, high = self.ranking_ci95
+        """Two lines for the terminal."""
+        split = {**self.ranking_by_validity, **self.ranking_by_kind}
+        of = [f"{name} {_show(found.corrected)} of {found.pairs}" for name, found in split.items()]
         return (
             f"Q on {self.visits} visits of held-out games: AUC {_show(self.auc)}, calibration error "
-            f"{_show(self.calibration_error)}; ranks {self.pairs} pairs of actions at one state as their rollouts do: "
-            f"{_show(self.ranking_accuracy)} ({low:.3f}-{high:.3f}; half against half {_show(self.ranking_ceiling)}, "
-            f"weighted by the gap {_show(self.gap_weighted_accuracy)})"
+            f"{_show(self.calibration_error)}; of {self.pairs} pairs of actions at one state in the order of their "
+            f"rollouts {_share(self.ranking_accuracy, self.ranking_ci95)}, half of them against half "
+            f"{_show(self.ranking_ceiling)}\n"
+            f"Pairs in their true order, noise of the rollouts taken out: "
+            f"{_share(self.ranking_corrected, self.ranking_corrected_ci95)}, weighted by the gap "
+            f"{_show(self.gap_weighted_corrected)}{'; ' if of else ''}{', '.join(of)}"
         )
 
 
@@ -91,13 +99,14 @@ async def measure(
     """Compare Q with what happened in `episodes`: independent ones and branches of the policy that Q stands for.
 
     AUC and calibration are over the executed turns of the independent episodes, which visit states as the policy does.
-    The ranking is over the branches: the returns that followed each action at a state, and the pairs of actions whose
-    mean returns differ. Without `levels` it is all that is measured: Q only ranks actions at one state. Raises
-    `UserError` if there is no independent episode.
+    The ranking is over the branches: the returns that followed each action at a state (see `ranking`). Without
+    `levels` it is all that is measured: Q only ranks actions at one state. Raises `UserError` if there is no
+    independent episode.
     """
     states: dict[Pair, tuple[State, Response]] = {}
     visits: list[tuple[Pair, float, bool]] = []
-    forks: dict[Pair, list[float]] = defaultdict(list)
+    returns_of: dict[Pair, list[float]] = defaultdict(list)
+    admissible: dict[Pair, bool | None] = {}
     for episode in episodes:
         executed = episode.actions
         branched = episode.parent_id is not None
@@ -107,7 +116,8 @@ async def measure(
             # Eq. 1 with a reward of 1 on the winning step T-1: gamma^(T-1-t), and 0 without a win
             value = gamma ** (executed - 1 - t) if episode.won else 0.0
             if branched:
-                forks[pair].append(value)
+                returns_of[pair].append(value)
+                admissible[pair] = turn.action_valid
             else:
                 visits.append((pair, value, episode.won))
             if pair not in states:
@@ -119,23 +129,50 @@ async def measure(
     scores = np.array([q[pair] for pair, _, _ in visits])
     returns = np.array([value for _, value, _ in visits])
     bins = _bins(scores, returns) if levels else []
-    agree, gaps, halves = _compare(forks, q, random.Random(seed))
+    by_state: dict[bytes, list[Pair]] = defaultdict(list)
+    for pair in returns_of:
+        by_state[pair[0]].append(pair)
+    forks = [
+        Fork(
+            states[of[0]][0].game_id,
+            [action for _, action in of],
+            [admissible[pair] for pair in of],
+            [q[pair] for pair in of],
+            [returns_of[pair] for pair in of],
+        )
+        for of in by_state.values()
+    ]
+    pairs = pairs_of(forks)
+    ranking = rank(pairs, seed=seed)
+
+    def split(labels: Iterable[str]) -> dict[str, Ranking]:
+        return {label: found for label in labels if (found := rank(pairs.having(label), seed=seed)).pairs}
+
     return Quality(
         visits=len(visits),
         auc=auc(scores, np.array([won for _, _, won in visits])) if levels else None,
         calibration_error=sum(abs(s - r) * n for s, r, n in bins) / len(visits) if levels else None,
         correlation=_correlation(scores, returns) if levels else None,
-        pairs=len(agree),
-        ranking_accuracy=float(np.mean(agree)) if agree else None,
-        ranking_ci95=wilson(round(sum(agree)), len(agree)),
-        ranking_ceiling=float(np.mean(halves)) if halves else None,
-        gap_weighted_accuracy=float(np.average(agree, weights=gaps)) if agree else None,
+        pairs=ranking.pairs,
+        ranking_accuracy=ranking.accuracy,
+        ranking_ci95=ranking.ci95,
+        ranking_corrected=ranking.corrected,
+        ranking_corrected_ci95=ranking.corrected_ci95,
+        ranking_ceiling=_ceiling(forks, random.Random(seed)),
+        gap_weighted_accuracy=ranking.gap_weighted,
+        gap_weighted_corrected=ranking.gap_weighted_corrected,
+        ranking_by_validity=split(VALIDITY.values()),
+        ranking_by_kind=split((*KINDS, "other")),
         bins=bins,
     )
 
 
 def _show(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def _share(value: float | None, ci95: tuple[float, float]) -> str:
+    return f"{_show(value)} ({ci95[0]:.3f}-{ci95[1]:.3f})"
 
 
 def _correlation(scores: Floats, returns: Floats) -> float | None:
@@ -148,31 +185,17 @@ def _bins(scores: Floats, returns: Floats) -> list[tuple[float, float, int]]:
     return [(float(scores[m].mean()), float(returns[m].mean()), int(m.sum())) for m in chosen if m.any()]
 
 
-def _compare(
-    forks: dict[Pair, list[float]], q: dict[Pair, float], rng: random.Random
-) -> tuple[list[float], list[float], list[float]]:
-    """Per pair of actions at one state whose mean returns differ: agreement of Q (a tie counts one half), the gap,
-    and, where both actions have two rollouts or more, the agreement of a random half of the rollouts with the rest.
-    """
-    by_state: dict[bytes, list[str]] = defaultdict(list)
-    for state, action in forks:
-        by_state[state].append(action)
-    agree: list[float] = []
-    gaps: list[float] = []
+def _ceiling(forks: Sequence[Fork], rng: random.Random) -> float | None:
+    """How often a random half of the rollouts orders two actions as the rest does, which must tell them apart."""
     halves: list[float] = []
-    for state, actions in by_state.items():
-        for a, b in combinations(actions, 2):
-            first, second = forks[state, a], forks[state, b]
-            gap = float(np.mean(first) - np.mean(second))
-            if gap != 0:
-                agree.append(_agreement(q[state, a] - q[state, b], gap))
-                gaps.append(abs(gap))
+    for fork in forks:
+        for first, second in combinations(fork.returns, 2):
             if len(first) >= 2 and len(second) >= 2:
                 (a1, a2), (b1, b2) = _split(first, rng), _split(second, rng)
                 rest = float(np.mean(a2) - np.mean(b2))
                 if rest != 0:
                     halves.append(_agreement(float(np.mean(a1) - np.mean(b1)), rest))
-    return agree, gaps, halves
+    return float(np.mean(halves)) if halves else None
 
 
 def _agreement(one: float, other: float) -> float:

@@ -62,6 +62,8 @@ class FlatScorer:
     async def score(self, pairs) -> list[float]:
         return [random.Random(response.text).random() for _, response in pairs]
 
+    async def close(self) -> None: ...
+
 
 def make_run(
     folder: Path, *, iterations: int = 1, best_of: tuple[int, ...] = (), odd: str = "", seeds=(0,), prompt="full"

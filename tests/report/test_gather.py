@@ -101,6 +101,30 @@ def test_a_damaged_file_is_named(tmp_path, name, text) -> None:
         gather(tmp_path, "a")
 
 
+OLD_QUALITY = {
+    "bins": [[0.5, 0.4, 9]], "auc": 0.7, "calibration_error": 0.1, "ranking_accuracy": 0.6, "ranking_ci95": [0.5, 0.7],
+    "ranking_ceiling": 0.8, "pairs": 90, "visits": 9,
+}  # fmt: skip
+
+
+def gathered_quality(folder, quality: dict) -> dict:
+    path = folder / "iter1" / "eval" / "prm" / "quality.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(quality))
+    return gather(folder, "a")["iterations"][0]["quality"]
+
+
+def test_a_quality_of_a_version_without_the_corrected_ranking_is_read(tmp_path) -> None:
+    found = gathered_quality(tmp_path, OLD_QUALITY)
+    assert found["ranking_accuracy"] == 0.6
+    assert (found["ranking_corrected"], found["ranking_corrected_ci95"], found["ranking_by"]) == (None, None, {})
+
+
+def test_a_damaged_split_of_the_ranking_is_named(tmp_path) -> None:
+    with pytest.raises(UserError, match=r"quality\.json"):
+        gathered_quality(tmp_path, {**OLD_QUALITY, "ranking_by_kind": {"go": {"pairs": 3}}})
+
+
 def of(policy: str, temperature: float | None, success: float = 0.5, seed: int = 0) -> dict:
     known = {"temperature": temperature, "prompt": "compact"} if temperature is not None else {}
     numbers = {"games": 2, "success": success, "ci95": [0, 1], "actions": 3, "by_task_type": {}}

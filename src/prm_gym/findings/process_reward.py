@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from prm_gym.prm_quality import Scorer
+from prm_gym.policies.scorer import Scorer
 from prm_gym.store import read_episodes
 from prm_gym.types import Policy, State
 

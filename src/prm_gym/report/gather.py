@@ -106,13 +106,30 @@ def _labels(data: Path) -> dict[str, Any]:
 
 
 def _quality(path: Path) -> dict[str, Any] | None:
-    """`prm_quality.Quality` as it was written: bins of (mean Q, mean return, visits) and the figures beside them."""
+    """`prm_quality.Quality` as it was written: bins of (mean Q, mean return, visits) and the figures beside them.
+
+    "ranking_corrected" and its interval are None, and "ranking_by" is empty, in files of versions before they were.
+    """
     if not path.exists():
         return None
     quality = read_json(path)
     try:
         bins = [(entries.share(q), float(r), int(visits)) for q, r, visits in quality["bins"]]
         kept = ("auc", "calibration_error", "ranking_accuracy", "ranking_ci95", "ranking_ceiling", "pairs", "visits")
-        return {"bins": bins, **{key: quality[key] for key in kept}}
-    except (KeyError, TypeError, ValueError) as error:
+        by = {**quality.get("ranking_by_validity", {}), **quality.get("ranking_by_kind", {})}
+        return {
+            "bins": bins,
+            **{key: quality[key] for key in kept},
+            "ranking_corrected": quality.get("ranking_corrected"),
+            "ranking_corrected_ci95": quality.get("ranking_corrected_ci95"),
+            "ranking_by": {str(label): _ranking(of) for label, of in by.items()},
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(path, f"not a quality file ({error!r})", "remove it and run the iteration again") from None
+
+
+def _ranking(of: dict[str, Any]) -> dict[str, Any]:
+    """What the page shows of a `ranking.Ranking`."""
+    intervals = {key: [entries.share(end) for end in of[key]] for key in ("ci95", "corrected_ci95")}
+    shares = {key: entries.share(of[key]) for key in ("accuracy", "corrected")}
+    return {"pairs": int(of["pairs"]), "games": int(of["games"]), **shares, **intervals}

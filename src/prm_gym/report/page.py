@@ -71,7 +71,12 @@ def render(runs: list[dict[str, Any]], episodes: list[dict[str, Any]]) -> str:
 def _sections(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """{"title", "runs": [(run, figures, remarks)]} of the runs that have any."""
     learning: list[Maker] = [figures.learning_curves, figures.best_of_n_curves, stage3_figure.stage3_figures]
-    of_q: list[Maker] = [q_figures.target_histograms, q_figures.calibrations, q_figures.rankings]
+    of_q: list[Maker] = [
+        q_figures.target_histograms,
+        q_figures.calibrations,
+        q_figures.rankings,
+        q_figures.rankings_by,
+    ]
 
     def drawn(makers: list[Maker], remarks: Callable[[dict[str, Any]], Iterable[str]]) -> list[Any]:
         made = [(run["name"], [f for make in makers for f in make(run)], list(remarks(run))) for run in runs]

@@ -11,6 +11,7 @@ from prm_gym.report import names
 from prm_gym.report.cells import Interval, Percent
 from prm_gym.report.figure import BASE, Figure, figure
 from prm_gym.report.svg import (
+    BOTTOM,
     LEFT,
     TOP,
     Scale,
@@ -26,6 +27,7 @@ from prm_gym.report.svg import (
 )
 
 _UNIT_TICKS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+_ROW, _LABELS = 20.0, 132.0  # pixels: the height of a row, and where its label ends
 _LARGEST = 9.0  # radius in pixels of the bin with the most visits
 _NO_TARGETS = {
     "pairs": "was trained on pairs of actions at one state, which say which of the two is better and nothing of how "
@@ -118,14 +120,16 @@ def calibrations(run: dict[str, Any]) -> Iterator[Figure]:
 def rankings(run: dict[str, Any]) -> Iterator[Figure]:
     """How often each Q orders two actions at one state as rollouts of both do: all that Stage 3 and best-of-N use.
 
-    A row a Q, `[name, pairs, accuracy, interval, ceiling]`.
+    A row a Q, `[name, pairs, accuracy, interval, corrected, interval, ceiling]`; those corrected for the noise of the
+    rollouts are None in files of versions that did not.
     """
     found = [(i["n"] - 1, q) for i in run["iterations"] if (q := i["quality"]) and q["ranking_accuracy"] is not None]
     if not found:
         return
 
     def draw(end: float) -> list[Markup]:
-        lowest = min(0.4, *(quality["ranking_ci95"][0] for _, quality in found))
+        ends = [end for _, q in found for end in (q["ranking_ci95"], q["ranking_corrected_ci95"]) if end]
+        lowest = min(0.4, *(low for low, _ in ends))
         ticks = [t for t in nice_ticks(lowest, 1, 4) if -1e-9 <= t <= 1 + 1e-9]
         y = Scale(ticks[0], ticks[-1], BASE, TOP)
         column = (end - LEFT) / len(found)
@@ -142,24 +146,35 @@ def rankings(run: dict[str, Any]) -> Iterator[Figure]:
 
     yield figure(
         "Actions at one state in order",
-        "Pairs of actions on held-out games that Q orders as fresh rollouts of both do, with 95% intervals. The "
-        "ceiling is how often one half of the rollouts agrees with the other half: noise keeps a perfect Q near it.",
+        "Pairs of actions on held-out games that Q orders as fresh rollouts of both do (hollow), and as their true "
+        "returns do, the noise of finitely many rollouts taken out (full), with 95% intervals over games. The ceiling "
+        "is how often one half of the rollouts agrees with the other half.",
         draw,
-        ["", "pairs", "in order %", "95%", "ceiling %"],
+        ["", "pairs", "by rollouts %", "95%", "corrected %", "95%", "ceiling %"],
         [_ranking_row(n, quality) for n, quality in found],
     )
 
 
 def _ranking(x: float, half: float, y: Scale, n: int, quality: dict[str, Any]) -> list[Markup]:
     """The marks of one Q, in `half` pixels to each side of `x`."""
-    css, q, share = names.accent(f"pi_{n}"), names.pretty(f"Q_{n}"), quality["ranking_accuracy"]
+    css, q = names.accent(f"pi_{n}"), names.pretty(f"Q_{n}")
+    raw, corrected, pairs = quality["ranking_accuracy"], quality["ranking_corrected"], f"{quality['pairs']:,} pairs"
+    apart = 0.0 if corrected is None else 10.0  # pixels from the middle to each of the two
+    said = f"{q}: {names.percent(raw)}% of {pairs}"
     low, high = quality["ranking_ci95"]
-    said = f"{q}: {names.percent(share)}% of {quality['pairs']:,} pairs"
+    place, anchor = (x + 9, None) if corrected is None else (x - apart - 9, "end")
     marks = [
-        whisker(x, y(low), y(high), css),
-        dot(x, y(share), css, said),
-        text(x + 9, y(share) + 4, names.percent(share), f"label {css}"),
+        whisker(x - apart, y(low), y(high), css),
+        dot(x - apart, y(raw), f"{css} hollow", said),
+        text(place, y(raw) + 4, names.percent(raw), f"label {css}", anchor),
     ]
+    if corrected is not None:
+        low, high = quality["ranking_corrected_ci95"]
+        marks += [
+            whisker(x + apart, y(low), y(high), css),
+            dot(x + apart, y(corrected), css, f"{q}, corrected: {names.percent(corrected)}% of {pairs}"),
+            text(x + apart + 9, y(corrected) + 4, names.percent(corrected), f"label {css}"),
+        ]
     if (ceiling := quality["ranking_ceiling"]) is not None:
         marks += [
             line(x - half, y(ceiling), x + half, y(ceiling), "ceiling"),
@@ -169,9 +184,63 @@ def _ranking(x: float, half: float, y: Scale, n: int, quality: dict[str, Any]) -
 
 
 def _ranking_row(n: int, quality: dict[str, Any]) -> list[Any]:
-    ceiling = quality["ranking_ceiling"]
-    shares = [Percent(quality["ranking_accuracy"]), Interval(*quality["ranking_ci95"])]
-    return [names.pretty(f"Q_{n}"), quality["pairs"], *shares, None if ceiling is None else Percent(ceiling)]
+    corrected, ceiling = quality["ranking_corrected"], quality["ranking_ceiling"]
+    return [
+        names.pretty(f"Q_{n}"),
+        quality["pairs"],
+        Percent(quality["ranking_accuracy"]),
+        Interval(*quality["ranking_ci95"]),
+        *([None, None] if corrected is None else [Percent(corrected), Interval(*quality["ranking_corrected_ci95"])]),
+        None if ceiling is None else Percent(ceiling),
+    ]
+
+
+def rankings_by(run: dict[str, Any]) -> Iterator[Figure]:
+    """The ranking of each Q by what is admissible and by the kinds of the two actions: a row each,
+    `[pairs of, pairs, games, accuracy, interval, corrected, interval]`.
+    """
+    for iteration in run["iterations"]:
+        if not (quality := iteration["quality"]) or not quality["ranking_by"]:
+            continue
+        n, by = iteration["n"] - 1, quality["ranking_by"]
+        q, height = names.pretty(f"Q_{n}"), TOP + _ROW * len(by) + BOTTOM
+
+        def draw(end: float, n: int = n, by: Any = by, height: float = height) -> list[Markup]:
+            x, css, base = Scale(0, 1, _LABELS, end), names.accent(f"pi_{n}"), height - BOTTOM
+            marks = x_axis(x, [(t, f"{100 * t:g}") for t in _UNIT_TICKS], base, "pairs in order, %", end)
+            marks += [line(x(t), TOP, x(t), base, "grid") for t in _UNIT_TICKS]
+            marks.append(line(x(0.5), TOP, x(0.5), base, "rule"))
+            for number, (label, of) in enumerate(by.items()):
+                y, pairs = TOP + _ROW * (number + 0.5), f"of {of['pairs']:,} pairs"
+                low, high = of["corrected_ci95"]
+                marks += [
+                    text(_LABELS - 10, y + 4, label, "tick", "end"),
+                    line(x(low), y, x(high), y, f"whisker {css}"),
+                    dot(x(of["accuracy"]), y, f"{css} hollow", f"{label}: {names.percent(of['accuracy'])}% {pairs}"),
+                    dot(x(of["corrected"]), y, css, f"{label}, corrected: {names.percent(of['corrected'])}% {pairs}"),
+                ]
+            return marks
+
+        yield figure(
+            f"Actions in order by {q}, by kind",
+            "By rollouts (hollow) and corrected for their noise (full, with its 95% interval over games). A pair "
+            "counts for the kinds of both its actions.",
+            draw,
+            ["pairs of", "pairs", "games", "by rollouts %", "95%", "corrected %", "95%"],
+            [
+                [
+                    label,
+                    of["pairs"],
+                    of["games"],
+                    Percent(of["accuracy"]),
+                    Interval(*of["ci95"]),
+                    Percent(of["corrected"]),
+                    Interval(*of["corrected_ci95"]),
+                ]
+                for label, of in by.items()
+            ],
+            height,
+        )
 
 
 def _in_words(quality: dict[str, Any], q: str) -> str:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from prm_gym import prompts
 from prm_gym.errors import UserError
 from prm_gym.policies.best_of_n import BestOf
-from prm_gym.prm_quality import Scorer
+from prm_gym.policies.scorer import Scorer
 from prm_gym.report.stores import Store, who
 from prm_gym.store import read_episodes
 from prm_gym.text import well_formed
@@ -147,7 +147,7 @@ def _scores(iteration: Path, episodes: list[Episode]) -> list[list[list[float] |
 
 
 async def score_turns(scorer: Scorer, prompt: Prompt, episodes: list[Episode]) -> list[list[list[float] | None] | None]:
-    """As `_scores`, with any scorer; it is closed at the end if it can be."""
+    """As `_scores`, with any scorer; it is closed at the end."""
 
     async def score(episode: Episode, t: int) -> list[float] | None:
         state, turn = episode.state_at(t), episode.turns[t]
@@ -165,8 +165,7 @@ async def score_turns(scorer: Scorer, prompt: Prompt, episodes: list[Episode]) -
             list(await asyncio.gather(*(score(episode, t) for t in range(episode.actions)))) for episode in episodes
         ]
     finally:
-        if close := getattr(scorer, "close", None):
-            await close()
+        await scorer.close()
 
 
 def _prompt_name(iteration: Path) -> str:
