@@ -10,7 +10,8 @@ The way of the data, each arrow one module:
 `types` knows nothing; `envs`, `prompts` and `store` know `types`; `policies` knows `prompts`; `rollout` joins
 environments, policies and the store; `labels` reads the store alone; `hosts` knows recipes alone; `players` makes the
 policies of a run play, `iterate` runs a recipe, `findings` variants of one, `report` reads what they leave; `cli`
-knows all. Everyone may use `errors` and `text` (what UTF-8 can carry).
+knows all. Everyone may use `errors` and `text` (what UTF-8 can carry); `policies` and `hosts` take the token ids of a
+conversation from `chat`.
 
 The turn-level MDP of the paper (section 2.1): the state s_t is the history of observations and actions
 o_0, a_0, ..., o_t, the action a_t is the environment action parsed out of the model's response, the reward is 1 on the

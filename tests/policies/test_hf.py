@@ -7,6 +7,7 @@ import json
 import shutil
 
 import pytest
+from chat_templates import CASES, models
 from tiny_models import language_model, loaded, state, stock_greedy, stock_logprobs
 from transformers import AutoTokenizer
 
@@ -49,6 +50,51 @@ def test_greedy_responses_are_those_of_generate():
         assert list(response.token_ids) == stock_greedy(prompt, NEW)
         assert response.prompt_tokens == len(prompt)
         assert response.response_tokens == len(response.token_ids)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["drops earlier reasoning", "opens reasoning in the generation prompt", "system before the last user", "no end"],
+)
+def test_responses_are_those_of_generate_where_a_prompt_does_not_extend_the_turn_before(name, tmp_path):
+    """The cache keeps what two prompts share by their ids, whatever the chat template did in between."""
+    model = shutil.copytree(language_model(), tmp_path / "model")
+    (model / "chat_template.jinja").write_text(CASES[name].source)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    thinking = tmp_path / "thinking.jinja"
+    thinking.write_text(
+        "{%- set multi_turn = true -%}{%- macro system() -%}Be brief.{%- endmacro -%}"
+        "{%- macro user(task, history, observation, admissible_commands, turn, explore) -%}"
+        "{{ observation }}{%- endmacro -%}"
+        "{%- macro response(reason, action) -%}<think>{{ reason }}</think>{{ action }}{%- endmacro -%}"
+    )
+    player = TransformersPolicy(model, prompt=str(thinking), temperature=0, max_new_tokens=NEW, max_batch=2)
+
+    async def play():
+        said = [await asyncio.gather(*(player.act(state(turn, odd=odd)) for odd in ("?", "!"))) for turn in range(6)]
+        await player.close()
+        return said
+
+    prompts_read = []
+    for turn, both in enumerate(asyncio.run(play())):
+        for odd, (response,) in zip(("?", "!"), both, strict=True):
+            chat = prompts.load(str(thinking)).messages(state(turn, odd=odd))
+            prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+            assert list(response.token_ids) == stock_greedy(prompt, NEW)
+            assert response.prompt_tokens == len(prompt)
+            prompts_read.append(prompt + list(response.token_ids))
+    assert any(later[: len(before)] != before for before, later in zip(prompts_read, prompts_read[2:], strict=False))
+
+
+def test_a_turn_ends_where_the_template_ends_it(tmp_path):
+    """Though neither the tokenizer's eos nor the generation config name that token."""
+    model, _ = models(CASES["an end that is not eos"].source, tmp_path)
+    end = AutoTokenizer.from_pretrained(model).convert_tokens_to_ids("<|turn|>")
+    player = TransformersPolicy(model, prompt="compact", temperature=50.0, max_new_tokens=200)
+    (responses,) = ask(player, (state(1), {"n": 64}))
+    ended = [response for response in responses if end in response.token_ids]
+    assert ended
+    assert all(response.finished and response.token_ids.index(end) == len(response.token_ids) - 1 for response in ended)
 
 
 def test_a_seed_gives_the_same_response_whoever_else_is_in_the_batch():

@@ -26,10 +26,14 @@ class Letters:
     chat_template = "yes"
 
     def apply_chat_template(self, messages, *, add_generation_prompt, tokenize, return_dict):
-        assert tokenize
         assert not return_dict
-        text = "".join(f"<{message['role']}>{message['content']}" for message in messages)
-        return [1, *map(ord, text + ("<assistant>" if add_generation_prompt else ""))]
+        text = "\1" + "".join(f"<{message['role']}>{message['content']}" for message in messages)
+        text += "<assistant>" if add_generation_prompt else ""
+        return self.encode(text, add_special_tokens=False) if tokenize else text
+
+    def encode(self, text, *, add_special_tokens):
+        assert not add_special_tokens
+        return list(map(ord, text))
 
 
 def act(handler, *, n=1, seed=7, state=STATE, models=None, context=0, **options):

@@ -18,9 +18,10 @@ pytest.importorskip("httpx")
 pytest.importorskip("transformers")
 
 from prm_gym import prompts
+from prm_gym.chat import prompt_ids
 from prm_gym.policies.prm import PRMScorer
 from prm_gym.policies.served_prm import ServedPRMScorer
-from prm_gym.policies.server import ServerPolicy, chat_ids, load_tokenizer
+from prm_gym.policies.server import ServerPolicy, load_tokenizer
 from prm_gym.types import PromptTooLong, Response, State
 
 pytestmark = [
@@ -92,7 +93,7 @@ def test_the_ids_sampled_come_back_and_read_as_the_text(url, model):
 
 def test_the_server_reads_the_ids_that_were_sent(url, model):
     """One BOS: a second would make the count of the server differ, which the policy refuses."""
-    ids = chat_ids(load_tokenizer(model), prompts.load("compact").messages(STATE), add_generation_prompt=True)
+    ids = prompt_ids(load_tokenizer(model), prompts.load("compact").messages(STATE))
     [[response]] = act(url, model)
     assert response.prompt_tokens == len(ids)
 
@@ -110,7 +111,7 @@ def test_log_probabilities_are_those_of_transformers(model, tmp_path, mode):
     import transformers
 
     lm = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    ids = chat_ids(load_tokenizer(model), prompts.load("compact").messages(STATE), add_generation_prompt=True)
+    ids = prompt_ids(load_tokenizer(model), prompts.load("compact").messages(STATE))
     with serving(model, tmp_path / "vllm.log", *LENGTH, "--dtype", "float32", "--logprobs-mode", mode) as address:
         [responses] = act(address, model, n=6, temperature=0.5)
     for response in responses:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from prm_gym.chat import template_of
 from prm_gym.errors import UserError, first_line
 from prm_gym.policies.locate import check_model
-from prm_gym.types import Message
 
 
 def load_checkpoint(
@@ -21,7 +18,8 @@ def load_checkpoint(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model for inference and its tokenizer; by default on a GPU in bfloat16, without one in float32.
 
-    Raises `UserError` if either cannot be read, or the tokenizer has no chat template or no pad token of its own.
+    Raises `UserError` if either cannot be read, or the tokenizer has no pad token of its own or no chat template that
+    can show a conversation.
     """
     check_model(model)
     tokenizer = load_tokenizer(model)
@@ -43,23 +41,11 @@ def load_tokenizer(model: str | Path) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model)
     except Exception as error:  # as above
         raise _unreadable(model, error) from error
-    if tokenizer.chat_template is None:
-        remedy = "set tokenizer.chat_template and save it there"
-        raise UserError(model, "the tokenizer has no chat template", remedy, field="chat_template")
+    template_of(tokenizer, model)
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         remedy = "give it one of its own, which no text contains, and resize the embeddings"
         raise UserError(model, "the tokenizer has no pad token apart from eos", remedy, field="pad_token")
     return tokenizer
-
-
-def encode_chat(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, add_generation_prompt: bool
-) -> NDArray[np.int32]:
-    """The token ids of a chat by the tokenizer's own template."""
-    ids = tokenizer.apply_chat_template(
-        list(messages), add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=False
-    )
-    return np.array(ids, np.int32)
 
 
 def check_same_vocabulary(policy: str | Path, prm: str | Path) -> None:

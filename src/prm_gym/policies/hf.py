@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from prm_gym import prompts
+from prm_gym.chat import prompt_ids, template_of
 from prm_gym.errors import HOTTEST, INT32, check_range
 from prm_gym.fingerprint import of_checkpoint, of_prompt
 from prm_gym.policies.batching import Batcher
-from prm_gym.policies.checkpoint import encode_chat, load_checkpoint
+from prm_gym.policies.checkpoint import load_checkpoint
 from prm_gym.policies.kv_slots import Tokens
 from prm_gym.policies.slot_model import Sampled, SlotModel
 from prm_gym.trained import prompt_for
@@ -97,7 +98,7 @@ class TransformersPolicy:
 
     async def act(self, state: State, *, n: int = 1, seed: int = 0) -> list[Response]:
         """Sample `n` responses at `state`. Raises `PromptTooLong`."""
-        prompt = encode_chat(self._tokenizer, self._prompt.messages(state), add_generation_prompt=True)
+        prompt = np.array(prompt_ids(self._tokenizer, self._prompt.messages(state)), np.int32)
         if len(prompt) + self._max_new_tokens > self._max_length:
             raise PromptTooLong(
                 f"{len(prompt)} prompt and {self._max_new_tokens} response tokens, context {self._max_length}"
@@ -132,7 +133,9 @@ class TransformersPolicy:
 
 
 def _end_tokens(lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """The ids that end a turn: those of the generation config and the tokenizer's own."""
+    """The ids that end a turn: those of the generation config, the tokenizer's eos and the chat template's own."""
     configured = lm.generation_config.eos_token_id if lm.generation_config else None
     ends = configured if isinstance(configured, list) else [configured]
-    return frozenset(end for end in [*ends, tokenizer.eos_token_id] if end is not None)
+    written = template_of(tokenizer).end
+    ends = [*ends, tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(written) if written else None]
+    return frozenset(end for end in ends if end is not None)

@@ -1,15 +1,15 @@
 """Q(s, a) of a process reward model in this process: a sequence classifier with one output, which is logit Q.
 
-The model reads the ids it was trained on: the chat template applied to the prompt's messages and the response as the
-assistant's, without a generation prompt. The logit is read at the last token, which is where transformers'
-`...ForSequenceClassification` finds it (the last that is not padding) since the pad token is none of the chat's.
+The model reads the ids it was trained on (`chat`): the prompt and the response, to the end of its turn. The logit is
+read at the last token, which is where transformers' `...ForSequenceClassification` finds it (the last that is not
+padding) since the pad token is none of the chat's.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
@@ -19,10 +19,11 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from prm_gym import prompts
+from prm_gym.chat import turn_ids
 from prm_gym.errors import UserError
 from prm_gym.fingerprint import of_checkpoint, of_prompt
 from prm_gym.policies.batching import Batcher
-from prm_gym.policies.checkpoint import encode_chat, load_checkpoint
+from prm_gym.policies.checkpoint import load_checkpoint
 from prm_gym.policies.kv_slots import Tokens
 from prm_gym.policies.scorer import Scorer, sigmoid
 from prm_gym.policies.slot_model import SlotModel
@@ -79,7 +80,9 @@ class PRMScorer(Scorer):
     async def logits(self, pairs: Sequence[tuple[State, Response]]) -> list[float]:
         """logit Q(s, a) of each pair, the model's output. Calls under way at once are batched. Raises `PromptTooLong`
         if a pair is over the model's context."""
-        texts = [self._encode([*self._prompt.messages(s), _assistant(a.text)]) for s, a in pairs]
+        texts: list[Tokens] = []
+        for state, group in groupby(pairs, key=lambda pair: pair[0]):
+            texts += self._encode(self._prompt.messages(state), [response.text for _, response in group])
         return list(await asyncio.gather(*map(self._batcher.submit, texts)))
 
     def score_messages(self, chats: Sequence[Sequence[Message]]) -> list[float]:
@@ -88,17 +91,19 @@ class PRMScorer(Scorer):
 
     def message_logits(self, chats: Sequence[Sequence[Message]]) -> list[float]:
         """As `score_messages`, logit Q."""
-        return self._logits_of([self._encode(chat) for chat in chats])
+        texts = [text for *prompt, answer in chats for text in self._encode(prompt, [answer["content"]])]
+        return self._logits_of(texts)
 
     async def close(self) -> None:
         """Wait for what is under way and end the worker thread."""
         await self._batcher.close()
 
-    def _encode(self, chat: Sequence[Message]) -> Tokens:
-        ids = encode_chat(self._tokenizer, chat, add_generation_prompt=False)
-        if len(ids) > self._max_length:
-            raise PromptTooLong(f"{len(ids)} tokens of prompt and response, context {self._max_length}")
-        return ids
+    def _encode(self, messages: Sequence[Message], responses: Sequence[str]) -> list[Tokens]:
+        prompt, answers = turn_ids(self._tokenizer, messages, responses)
+        longest = len(prompt) + max(map(len, answers))
+        if longest > self._max_length:
+            raise PromptTooLong(f"{longest} tokens of prompt and response, context {self._max_length}")
+        return [np.array(prompt + answer, np.int32) for answer in answers]
 
     def _logits_of(self, texts: Sequence[Tokens]) -> list[float]:
         """Texts with a common beginning are neighbours in lexical order: what neighbours share is computed first."""
@@ -112,10 +117,6 @@ class PRMScorer(Scorer):
                 logits = self._model.outputs([texts[i] for i in rows])
                 found[rows] = logits.float().squeeze(1).cpu().numpy()
         return [float(logit) for logit in found]
-
-
-def _assistant(text: str) -> Message:
-    return {"role": "assistant", "content": text}
 
 
 def _stems(texts: Sequence[Tokens]) -> list[Tokens]:

@@ -1,8 +1,8 @@
 """Q(s, a) of a process reward model that is served as a one-logit classifier (vLLM's /classify).
 
-The text is made into ids here, as `policies.prm` does: the chat of the state and the response, without a generation
-prompt. The logit is asked for, because what servers do by default with one logit differs, and a softmax over one class
-is 1 for every input: a server that insists on that is refused.
+The text is made into ids here, as `policies.prm` does: the prompt and the response, to the end of its turn.
+The logit is asked for, because what servers do by default with one logit differs, and a softmax over one class is 1 for
+every input: a server that insists on that is refused.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from os import PathLike
 from typing import Any
 
 from prm_gym import prompts
+from prm_gym.chat import Tokenizer, sequence_ids, template_of
 from prm_gym.errors import UserError
 from prm_gym.fingerprint import of_prompt
 from prm_gym.policies.endpoints import Endpoints, RequestFailed
 from prm_gym.policies.scorer import Scorer
-from prm_gym.policies.server import Tokenizer, chat_ids, load_tokenizer, served_model
-from prm_gym.types import Message, Response, State
+from prm_gym.policies.server import load_tokenizer, served_model
+from prm_gym.types import Response, State
 
 
 class ServedPRMScorer(Scorer):
@@ -53,6 +54,7 @@ class ServedPRMScorer(Scorer):
         self._model = model
         self._prompt = prompts.load(prompt) if isinstance(prompt, str) else prompt
         self._tokenizer = load_tokenizer(tokenizer) if isinstance(tokenizer, str | PathLike) else tokenizer
+        template_of(self._tokenizer)
         self._trusted = False
         self._folder = tokenizer if isinstance(tokenizer, str | PathLike) else model
 
@@ -63,11 +65,9 @@ class ServedPRMScorer(Scorer):
 
     async def logits(self, pairs: Sequence[tuple[State, Response]]) -> list[float]:
         """logit Q(s, a) of each pair. Raises as `Endpoints.post`."""
-        texts = []
-        for state, response in pairs:
-            answer: Message = {"role": "assistant", "content": response.text}
-            chat = [*self._prompt.messages(state), answer]
-            texts.append(chat_ids(self._tokenizer, chat, add_generation_prompt=False))
+        texts = [
+            sequence_ids(self._tokenizer, self._prompt.messages(state), response.text) for state, response in pairs
+        ]
         if not self._trusted:
             await self._refuse_softmax(texts[0])
         return await self._classified(texts, activate=False)

@@ -16,20 +16,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from prm_gym import prompts
+from prm_gym.chat import Tokenizer, prompt_ids, template_of
 from prm_gym.errors import HOTTEST, INT32, UserError, check_range, first_line
 from prm_gym.fingerprint import of_checkpoint, of_prompt
 from prm_gym.policies.endpoints import Endpoints, RequestFailed
 from prm_gym.policies.served_logprobs import Scale, by_temperature, find_scale, returned_logprob
 from prm_gym.types import Message, PromptTooLong, Response, State
-
-
-class Tokenizer(Protocol):
-    """The part of a transformers tokenizer that is used here."""
-
-    def apply_chat_template(self, conversation: list[Message], **options: Any) -> Any: ...
 
 
 class ServerPolicy:
@@ -46,7 +41,7 @@ class ServerPolicy:
         "max_completion_tokens": 256} for a provider that renamed it.
     concurrency, timeout, retries, backoff, api_key_env: see `Endpoints`.
 
-    Raises `UserError` as `Endpoints`, and for a tokenizer without a chat template.
+    Raises `UserError` as `Endpoints`, and as `chat.template_of` for a tokenizer.
     """
 
     def __init__(
@@ -80,6 +75,8 @@ class ServerPolicy:
             api_key_env=api_key_env,
         )
         self._tokenizer = load_tokenizer(tokenizer) if isinstance(tokenizer, str | PathLike) else tokenizer
+        if self._tokenizer is not None:
+            template_of(self._tokenizer)
         fields = {"model": model, "temperature": temperature, "max_tokens": max_tokens, "stop": list(stop) or None}
         if self._tokenizer is not None:
             fields |= {"return_token_ids": True, "logprobs": 1}
@@ -132,7 +129,7 @@ class ServerPolicy:
         if self._tokenizer is None:
             answer = await self._endpoints.post("/chat/completions", {**body, "messages": messages})
         else:
-            ids = chat_ids(self._tokenizer, messages, add_generation_prompt=True)
+            ids = prompt_ids(self._tokenizer, messages)
             self._refuse_too_long(len(ids), context)
             answer = await self._endpoints.post("/completions", {**body, "prompt": ids})
         usage = answer.get("usage") or {}
@@ -185,7 +182,7 @@ def served_model(model: str, folder: str | PathLike[str], told: Mapping[str, Any
 
 
 def load_tokenizer(folder: str | PathLike[str]) -> Tokenizer:
-    """The tokenizer in `folder`. Raises `UserError` if it cannot be read or has no chat template."""
+    """The tokenizer in `folder`. Raises `UserError` if it cannot be read, or as `chat.template_of`."""
     try:
         from transformers import AutoTokenizer
     except ImportError as error:
@@ -195,18 +192,9 @@ def load_tokenizer(folder: str | PathLike[str]) -> Tokenizer:
     except Exception as error:  # tokenizers has no errors of its own for a damaged file
         problem = f"no tokenizer can be read ({first_line(error)})"
         raise UserError(folder, problem, "name the model's folder") from error
-    if tokenizer.chat_template is None:
-        raise UserError(folder, "the tokenizer has no chat template", "add one, or leave the tokenizer out")
+    template_of(tokenizer, folder)
     loaded: Tokenizer = tokenizer
     return loaded
-
-
-def chat_ids(tokenizer: Tokenizer, messages: list[Message], *, add_generation_prompt: bool) -> list[int]:
-    """The token ids of a chat by the tokenizer's own template, which alone decides about special tokens."""
-    ids = tokenizer.apply_chat_template(
-        messages, add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=False
-    )
-    return [int(token) for token in ids]
 
 
 def _response(choice: dict[str, Any], prompt_tokens: int, share: int) -> Response:

@@ -123,7 +123,7 @@ def test_sft_has_loss_on_the_response_alone_and_none_on_rows_too_long(untrained:
     row = World().sft()
     prompt, whole = (
         transforms.prompt_ids(tokenizer, row["prompt"]),
-        transforms.sequence_ids(tokenizer, row["prompt"], row["completion"]),
+        transforms.sequence_ids(tokenizer, row["prompt"], row["completion"][0]["content"]),
     )
     made = transforms.sft_row(row, tokenizer, max_seq_length=len(whole))
     assert made["input_ids"] == whole

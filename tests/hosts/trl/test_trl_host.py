@@ -9,7 +9,6 @@ import yaml
 pytest.importorskip("trl", reason="needs the extra 'trl'")
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
-from trl.data_utils import apply_chat_template
 
 from prm_gym.errors import UserError
 from prm_gym.hosts import command, launch
@@ -17,15 +16,10 @@ from prm_gym.hosts.tiny import make_tiny_model
 from prm_gym.hosts.trl.__main__ import main
 from prm_gym.hosts.trl.data import check_same_vocabulary, load_split, load_tokenizer
 from prm_gym.labels import monte_carlo
-from prm_gym.policies.checkpoint import encode_chat
 from prm_gym.store import EpisodeWriter
 from prm_gym.types import Episode, Turn
 
 TEXTS = ["On the shelf 1, you see a mug 1. Task: put a mug in desk.", "go to shelf 1"] * 20
-CHAT = [
-    {"role": "user", "content": "On the shelf 1, you see a mug 1. Task: put a mug in desk."},
-    {"role": "assistant", "content": "take mug 1 from shelf 1"},
-]
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +40,6 @@ def test_the_loss_is_the_soft_cross_entropy_of_equation_2(checkpoint: Path) -> N
     q = output.logits.sigmoid()
     expected = -(targets * q.log() + (1 - targets) * (1 - q).log()).mean()
     assert output.loss.item() == pytest.approx(expected.item(), abs=1e-6)
-
-
-def test_training_stage_3_and_best_of_n_read_the_same_ids(checkpoint: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    trained_on = tokenizer.apply_chat_template([CHAT], tokenize=True, return_dict=True)["input_ids"][0]
-    text = apply_chat_template({"messages": CHAT}, tokenizer)["text"]  # how OnlineDPOTrainer makes what Q scores
-    in_stage_3 = tokenizer(text=[text], add_special_tokens=False)["input_ids"][0]
-    in_best_of_n = encode_chat(tokenizer, CHAT, add_generation_prompt=False)
-    assert list(trained_on) == list(in_stage_3) == list(in_best_of_n)
 
 
 def test_a_tokenizer_without_a_pad_token_of_its_own_is_refused(checkpoint: Path, tmp_path: Path) -> None:

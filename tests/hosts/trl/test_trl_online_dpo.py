@@ -14,6 +14,7 @@ from trl.experimental.online_dpo import OnlineDPOTrainer
 from prm_gym.errors import UserError
 from prm_gym.hosts.tiny import make_tiny_model
 from prm_gym.hosts.trl import online_dpo
+from prm_gym.hosts.trl.chat import scored_as_trained
 
 PLAIN, STEERED = "On the shelf 1, you see a mug 1.", "Explore. On the shelf 1, you see a mug 1."
 
@@ -92,16 +93,18 @@ def test_steering_changes_what_is_sampled_from_and_not_what_is_trained_on(
 def test_the_reward_of_an_ensemble_is_the_mean_of_its_qs(
     checkpoint: Path, prms: list[Path], prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rewards = OnlineDPOTrainer._calculate_rewards_from_functions
     found: list[tuple[list[Any], torch.Tensor]] = []
 
-    def spy(self: Any, **given: Any) -> torch.Tensor:
-        found.append(
-            ([p + c for p, c in zip(given["prompts"], given["completions"], strict=True)], rewards(self, **given))
-        )
-        return found[-1][1]
+    def spied(trainer: type[Any]) -> type[Any]:
+        class Spy(scored_as_trained(trainer)):  # type: ignore[misc]
+            def _calculate_rewards_from_functions(self, prompts: Any, completions: Any, **given: Any) -> torch.Tensor:
+                rewards = super()._calculate_rewards_from_functions(prompts, completions, **given)
+                found.append(([p + c for p, c in zip(prompts, completions, strict=True)], rewards))
+                return found[-1][1]
 
-    monkeypatch.setattr(OnlineDPOTrainer, "_calculate_rewards_from_functions", spy)
+        return Spy
+
+    monkeypatch.setattr(online_dpo, "scored_as_trained", spied)
     train(checkpoint, prms, prompts, tmp_path, "--reward_ensemble", str(prms[1]))
     [(chats, reward)] = found
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)

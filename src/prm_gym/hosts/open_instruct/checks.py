@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+from prm_gym.chat import template_of
 from prm_gym.errors import UserError, first_line
 
 # Pieces that Llama 3 and others reserve and never use, fit for padding.
@@ -28,8 +29,10 @@ def load_tokenizer(path: str, revision: str | None, field: str) -> Any:
         raise UserError(path, f"no tokenizer to load ({first_line(error)})", "name a checkpoint", field=field) from None
     if tokenizer.eos_token_id is None:
         raise UserError(path, "the tokenizer has no end-of-turn token", "set its eos_token", field=field)
-    if tokenizer.chat_template is None:
-        raise UserError(path, "the tokenizer has no chat template", "set its chat_template", field=field)
+    end = template_of(tokenizer, path, field).end
+    if end != tokenizer.eos_token:
+        problem = f"the chat template ends a turn with {end}, the host with eos_token {tokenizer.eos_token}"
+        raise UserError(path, problem, f"save the tokenizer with eos_token {end}", field=field)
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         spare = next((name for name in _SPARE_TOKENS if name in tokenizer.get_vocab()), None)
         if spare is None:
@@ -67,6 +70,8 @@ def check_same_vocabulary(policy: Any, prm: Any, policy_config: Any, prm_config:
     if policy.eos_token_id != prm.eos_token_id:
         problem = f"the PRM ends a turn with id {prm.eos_token_id}, the policy with {policy.eos_token_id}"
         raise UserError(where, problem, remedy, field="reward_model_path")
+    if policy.chat_template != prm.chat_template:
+        raise UserError(where, "the PRM's chat template is not the policy's", remedy, field="reward_model_path")
 
 
 def check_host_pad(tokenizer: Any, where: str) -> None:

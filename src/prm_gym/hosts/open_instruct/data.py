@@ -72,13 +72,13 @@ def localise(
     splits: Sequence[str],
     columns: Sequence[str],
     folder: Path,
-    check: Callable[[Row, str], Row],
+    check: Callable[[Row, str], list[Row]],
     where: str,
     field: str,
 ) -> tuple[list[tuple[str, Any]], list[str], int]:
     """Each (data set, share) of a mixer with its path replaced by a `.jsonl` file; the splits; the rows in all.
 
-    `check(row, source)` returns the row to write, or raises. A name that is no local path stays as it is: the host
+    `check(row, source)` returns the rows to write, or raises. A name that is no local path stays as it is: the host
     looks it up on the hub, and its rows are not counted.
     """
     if not mixer:
@@ -95,7 +95,8 @@ def localise(
             new_splits.append(split)
             continue
         source = os.path.expanduser(source)
-        checked = ({**check(row, source), "row": total + i} for i, row in enumerate(read_rows(source, split, columns)))
+        rows = (each for row in read_rows(source, split, columns) for each in check(row, source))
+        checked = ({**row, "row": total + i} for i, row in enumerate(rows))
         path, count = write_jsonl(checked, folder, split)
         local.append((path, share))
         new_splits.append("train")
@@ -104,7 +105,7 @@ def localise(
 
 
 def localise_list(
-    args: Any, field: str, columns: Sequence[str], check: Callable[[Row, str], Row], recipe: Path, *, default: str
+    args: Any, field: str, columns: Sequence[str], check: Callable[[Row, str], list[Row]], recipe: Path, *, default: str
 ) -> int:
     """`localise` for the host's flat lists: [data set, share, ...] in `args.<field>`, splits in `args.<field>_splits`.
 

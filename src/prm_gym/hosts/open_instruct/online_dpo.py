@@ -9,16 +9,17 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from prm_gym.chat import adapted, prompt_ids
 from prm_gym.errors import UserError
 from prm_gym.hosts.open_instruct import arguments, checkpoints, checks, data, generators, output, vllm_server
 from prm_gym.hosts.open_instruct.exchange import Exchange
 from prm_gym.hosts.open_instruct.pairs import PairCounter
 from prm_gym.hosts.open_instruct.steering import Steering
-from prm_gym.hosts.open_instruct.transforms import prompt_ids
 
 
 def parse(recipe: Path, overrides: dict[str, Any]) -> list[Any]:
@@ -108,10 +109,12 @@ def prepare(
 
     columns = ("prompt", "exploration_prompt") if args.exploration_probability else ("prompt",)
     dataset_config.sft_messages_key = "messages"
-    paths, splits, rows = _localise(args.dataset_mixer_dict, args.dataset_train_splits, columns, output_dir, recipe)
+    paths, splits, rows = _localise(
+        args.dataset_mixer_dict, args.dataset_train_splits, columns, output_dir, recipe, tokenizer
+    )
     args.dataset_mixer_dict, args.dataset_train_splits = paths, splits
     args.dataset_eval_mixer_dict, args.dataset_eval_splits, _ = _localise(
-        args.dataset_eval_mixer_dict, args.dataset_eval_splits, ("prompt",), output_dir, recipe
+        args.dataset_eval_mixer_dict, args.dataset_eval_splits, ("prompt",), output_dir, recipe, tokenizer
     )
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.num_mini_batches
     prompts = batch * checks.world_size() // args.num_generation_per_prompt
@@ -152,12 +155,12 @@ def check_settings(args: Any, dataset_config: Any, model_config: Any, recipe: Pa
         refuse("checkpoint_every", "cannot be used under ZeRO-3", "set it to 0, or use recipes/deepspeed/zero2.yaml")
 
 
-def check_row(row: dict[str, Any], source: str) -> dict[str, Any]:
+def check_row(tokenizer: Any, row: dict[str, Any], source: str) -> list[dict[str, Any]]:
     """The row with the `messages` the host reads. It drops the last message of a list: one is added for that."""
     checks.check_messages(row["prompt"], source, "prompt", "user")
     if row.get("exploration_prompt"):
         checks.check_messages(row["exploration_prompt"], source, "exploration_prompt", "user")
-    return {**row, "messages": [*row["prompt"], {"role": "assistant", "content": ""}]}
+    return [{**row, "messages": [*adapted(tokenizer, row["prompt"]), {"role": "assistant", "content": ""}]}]
 
 
 def make_generator(
@@ -213,9 +216,10 @@ def make_checkpoint(folder: Path, every: int) -> Callable[[Any, int], None] | No
 
 
 def _localise(
-    mixer: dict[str, Any], splits: list[str], columns: tuple[str, ...], output_dir: Path, recipe: Path
+    mixer: dict[str, Any], splits: list[str], columns: tuple[str, ...], output_dir: Path, recipe: Path, tokenizer: Any
 ) -> tuple[dict[str, Any], list[str], int]:
+    check, sources = partial(check_row, tokenizer), list(mixer.items())
     local, splits, rows = data.localise(
-        list(mixer.items()), splits, columns, output_dir / "data", check_row, str(recipe), "dataset_mixer"
+        sources, splits, columns, output_dir / "data", check, str(recipe), "dataset_mixer"
     )
     return dict(local), splits, rows

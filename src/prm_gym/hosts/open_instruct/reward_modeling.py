@@ -107,10 +107,10 @@ def prepare(args: Any, tc: Any, model_config: Any, output_dir: Path, recipe: Pat
     return tokenizer
 
 
-def check_row(loss: str) -> Callable[[dict[str, Any], str], dict[str, Any]]:
-    """A function that returns a row of a label folder fit for `loss`, or raises `UserError` naming its column."""
+def check_row(loss: str) -> Callable[[dict[str, Any], str], list[dict[str, Any]]]:
+    """A function that returns [a row of a label folder], fit for `loss`, or raises `UserError` naming its column."""
 
-    def check(row: dict[str, Any], source: str) -> dict[str, Any]:
+    def check(row: dict[str, Any], source: str) -> list[dict[str, Any]]:
         checks.check_messages(row["prompt"], source, "prompt", "user")
         for name in ("completion", "chosen", "rejected"):
             if name in row:
@@ -122,7 +122,7 @@ def check_row(loss: str) -> Callable[[dict[str, Any], str], dict[str, Any]]:
             row = {**row, "terminated": float(row["terminated"]), "expert": float(row["expert"])}
         if "target" in row and not (row["target"] is not None and 0.0 <= row["target"] <= 1.0):
             raise UserError(source, f"{row['target']} is not in [0, 1]", "label it again", field="target")
-        return row
+        return [row]
 
     return check
 

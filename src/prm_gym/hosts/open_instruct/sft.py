@@ -7,11 +7,13 @@ history of each later one, would count many times.)
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from prm_gym.errors import UserError
+from prm_gym.hosts.demonstrations import demonstrations
 from prm_gym.hosts.open_instruct import arguments, checkpoints, checks, data, output, transforms
 
 
@@ -67,7 +69,8 @@ def prepare(args: Any, tc: Any, output_dir: Path, recipe: Path) -> Any:
     args.dataset_transform_fn = ["prm_sft" if args.completion_only_loss else "prm_sft_whole", "sft_tulu_filter_v1"]
     args.dataset_target_columns = ["input_ids", "labels", "attention_mask"]
     args.dataset_local_cache_dir = str(output_dir / "data")
-    rows = data.localise_list(args, "dataset_mixer_list", transforms.SFT_COLUMNS, check_row, recipe, default="train")
+    check = partial(check_row, tokenizer)
+    rows = data.localise_list(args, "dataset_mixer_list", transforms.SFT_COLUMNS, check, recipe, default="train")
     checks.check_batches(rows, args.per_device_train_batch_size * checks.world_size(), recipe)
     sample = data.read_local(args.dataset_mixer_list[::2], transforms.SFT_COLUMNS)
     lengths = (len(transforms.sft_whole_row(row, tokenizer, args.max_seq_length)["input_ids"]) for row in sample)
@@ -75,7 +78,14 @@ def prepare(args: Any, tc: Any, output_dir: Path, recipe: Path) -> Any:
     return tokenizer
 
 
-def check_row(row: dict[str, Any], source: str) -> dict[str, Any]:
+def check_row(tokenizer: Any, row: dict[str, Any], source: str) -> list[dict[str, Any]]:
+    """The row; one for each of its turns if the chat template shows earlier turns otherwise than they were written."""
     checks.check_messages(row["prompt"], source, "prompt", "user")
     checks.check_messages(row["completion"], source, "completion", "assistant")
-    return row
+    if len(demonstrations(tokenizer, row["prompt"], row["completion"])) == 1:
+        return [row]
+    return [
+        {"prompt": row["prompt"] + row["completion"][:turn], "completion": [message]}
+        for turn, message in enumerate(row["completion"])
+        if message["role"] == "assistant"
+    ]

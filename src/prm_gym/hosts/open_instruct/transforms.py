@@ -1,9 +1,7 @@
 """Label rows to the token ids that Q reads, and batches of them.
 
-One rule for training, Stage 3 and best-of-N: the chat template up to the assistant's turn, then the response's own
-tokens, then the end-of-turn token. It is what the policy is prompted with and samples, so Stage 3, which scores sampled
-ids, shows Q what it was trained on. (The template over the whole conversation may append text after the end token,
-which no sample has.)
+The ids are those of `prm_gym.chat`: what the policy is prompted with and samples, so that Stage 3, which scores sampled
+ids, shows Q what it was trained on.
 
 The host asks for the column `chosen_input_ids` in every data set; where a loss compares two sequences, the other is
 `rejected_input_ids`.
@@ -11,11 +9,12 @@ The host asks for the column `chosen_input_ids` in every data set; where a loss 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from prm_gym.chat import prompt_ids, sequence_ids
+from prm_gym.hosts.demonstrations import demonstrations
 from prm_gym.hosts.losses import FIRST, NUMBERS, SECOND
-from prm_gym.types import Message
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,20 +33,8 @@ TRAIN_COLUMNS = {
 }
 
 
-def prompt_ids(tokenizer: Any, prompt: Sequence[Message]) -> list[int]:
-    """Token ids of the state: the template over `prompt`, open for the assistant's turn."""
-    ids: list[int] = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
-    return ids
-
-
-def sequence_ids(tokenizer: Any, prompt: Sequence[Message], completion: Sequence[Message]) -> list[int]:
-    """Token ids of the state and one response to it, up to and with the end-of-turn token."""
-    response: list[int] = tokenizer.encode(completion[0]["content"], add_special_tokens=False)
-    return [*prompt_ids(tokenizer, prompt), *response, tokenizer.eos_token_id]
-
-
 def soft_bce_row(row: Row, tokenizer: Any) -> Row:
-    return {FIRST: sequence_ids(tokenizer, row["prompt"], row["completion"])}
+    return {FIRST: sequence_ids(tokenizer, row["prompt"], row["completion"][0]["content"])}
 
 
 def value_row(row: Row, tokenizer: Any) -> Row:
@@ -57,8 +44,8 @@ def value_row(row: Row, tokenizer: Any) -> Row:
 
 def bradley_terry_row(row: Row, tokenizer: Any) -> Row:
     return {
-        FIRST: sequence_ids(tokenizer, row["prompt"], row["chosen"]),
-        SECOND: sequence_ids(tokenizer, row["prompt"], row["rejected"]),
+        FIRST: sequence_ids(tokenizer, row["prompt"], row["chosen"][0]["content"]),
+        SECOND: sequence_ids(tokenizer, row["prompt"], row["rejected"][0]["content"]),
     }
 
 
@@ -66,33 +53,24 @@ def inverse_row(row: Row, tokenizer: Any) -> Row:
     """A terminal transition has no (s', a'); the end token alone stands there, and the loss gives it weight zero."""
     following = [tokenizer.eos_token_id]
     if not row["terminated"]:
-        following = sequence_ids(tokenizer, row["next_prompt"], row["next_completion"])
-    return {FIRST: sequence_ids(tokenizer, row["prompt"], row["completion"]), SECOND: following}
+        following = sequence_ids(tokenizer, row["next_prompt"], row["next_completion"][0]["content"])
+    return {FIRST: sequence_ids(tokenizer, row["prompt"], row["completion"][0]["content"]), SECOND: following}
 
 
-def sft_row(row: Row, tokenizer: Any, max_seq_length: int) -> Row:
+def sft_row(row: Row, tokenizer: Any, max_seq_length: int, counted: str = "responses") -> Row:
     """For the host's SFT: loss on the responses alone; a row too long has no loss at all, which the host filters out.
 
-    A completion of several turns (a whole episode) is responses with what was seen between them.
+    A completion of several turns (a whole episode) is responses with what was seen between them; the launcher has
+    divided those that do not make one sequence.
     """
-    made = sft_whole_row(row, tokenizer, max_seq_length)
-    ids, before = made["input_ids"], list(row["prompt"])
-    labels = [-100] * len(ids)
-    if made["labels"] == ids:
-        for message in row["completion"]:
-            if message["role"] == "assistant":
-                start, end = len(prompt_ids(tokenizer, before)), len(sequence_ids(tokenizer, before, [message]))
-                labels[start:end] = ids[start:end]
-            before.append(message)
-    return {**made, "labels": labels}
+    [made] = demonstrations(tokenizer, row["prompt"], row["completion"])
+    labels = made.labels(counted) if len(made.ids) <= max_seq_length else [-100] * len(made.ids)
+    return {"input_ids": made.ids, "labels": labels, "attention_mask": [1] * len(made.ids)}
 
 
 def sft_whole_row(row: Row, tokenizer: Any, max_seq_length: int) -> Row:
     """The same with loss on everything."""
-    messages = [*row["prompt"], *row["completion"]]
-    ids = sequence_ids(tokenizer, messages[:-1], messages[-1:])
-    labels = ids if len(ids) <= max_seq_length else [-100] * len(ids)
-    return {"input_ids": ids, "labels": labels, "attention_mask": [1] * len(ids)}
+    return sft_row(row, tokenizer, max_seq_length, counted="all")
 
 
 ROWS: dict[str, Callable[[Row, Any], Row]] = {

@@ -11,10 +11,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from prm_gym.chat import prompt_ids
 from prm_gym.errors import UserError
 from prm_gym.fingerprint import of_checkpoint
 from prm_gym.hosts.open_instruct import checks
-from prm_gym.hosts.open_instruct.transforms import prompt_ids
 from prm_gym.types import Message
 
 ValueFunction = Callable[[Sequence[list[Message]]], list[float]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prm_gym.chat import template_of
 from prm_gym.errors import UserError, first_line
 
 if TYPE_CHECKING:
@@ -39,8 +40,7 @@ def load_tokenizer(folder: str, field: str) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         remedy = "add one with tokenizer.add_special_tokens({'pad_token': '<|pad|>'}) and save the tokenizer"
         raise UserError(folder, "the tokenizer has no pad token apart from its end token", remedy, field=field)
-    if tokenizer.chat_template is None:
-        raise UserError(folder, "the tokenizer has no chat template", "set tokenizer.chat_template", field=field)
+    template_of(tokenizer, folder, field)
     return tokenizer
 
 
@@ -57,7 +57,10 @@ def load_model(auto_class: Any, folder: str, field: str, **options: Any) -> PreT
 
 
 def check_same_vocabulary(policy: PreTrainedTokenizerBase, prm: PreTrainedTokenizerBase, where: str) -> None:
-    """Raise `UserError` unless both map the same pieces to the same ids: Q must read what the policy wrote."""
+    """Raise `UserError` unless both make the same ids of a conversation: Q must read what the policy wrote."""
+    remedy = "train the PRM from the policy's checkpoint"
     if policy.get_vocab() != prm.get_vocab():
         problem = f"the PRM's vocabulary ({len(prm)} pieces) is not the policy's ({len(policy)})"
-        raise UserError(where, problem, "train the PRM from the policy's checkpoint")
+        raise UserError(where, problem, remedy)
+    if policy.chat_template != prm.chat_template:
+        raise UserError(where, "the PRM's chat template is not the policy's", remedy)

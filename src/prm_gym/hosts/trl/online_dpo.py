@@ -8,10 +8,16 @@ and then their gradients cancel.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+from prm_gym.chat import template_of
 from prm_gym.errors import UserError
+from prm_gym.hosts.trl.chat import adapt, check_vllm, scored_as_trained
 from prm_gym.hosts.trl.data import check_same_vocabulary, load_model, load_split, load_tokenizer
 from prm_gym.trained import carry
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass
@@ -42,17 +48,22 @@ def main(arguments: list[str]) -> None:
     prm_tokenizers = [load_tokenizer(path, "reward_model_path") for path in prm_paths]
     for path, prm_tokenizer in zip(prm_paths, prm_tokenizers, strict=True):
         check_same_vocabulary(tokenizer, prm_tokenizer, path)
+    if training.use_vllm:
+        check_vllm(tokenizer, script.model_name_or_path)
     columns: tuple[str, ...] = ("prompt",)
-    trainer_class = OnlineDPOTrainer
+    trainer_class = scored_as_trained(OnlineDPOTrainer)
     if script.exploration_probability:
         if not 0 < script.exploration_probability <= 1 or training.use_vllm:
             problem = f"{script.exploration_probability} with use_vllm={training.use_vllm}"
             remedy = "give a probability, and sample in the training process (use_vllm: false)"
             raise UserError(script.dataset_name, problem, remedy, field="exploration_probability")
         columns = ("prompt", "exploration_prompt")
-        trainer_class = steered(OnlineDPOTrainer, script.exploration_probability)
+        trainer_class = steered(trainer_class, script.exploration_probability)
     prompts = load_split(script.dataset_name, "train", columns).select_columns(list(columns))
+    with training.main_process_first():
+        prompts = prompts.map(adapt, batched=True, fn_kwargs={"tokenizer": tokenizer})
     policy = load_model(AutoModelForCausalLM, script.model_name_or_path, "model_name_or_path")
+    end_turns(policy, tokenizer.convert_tokens_to_ids(template_of(tokenizer).end))
     prms = [
         load_model(AutoModelForSequenceClassification, path, "reward_model_path", num_labels=1) for path in prm_paths
     ]
@@ -69,3 +80,11 @@ def main(arguments: list[str]) -> None:
         carry([script.dataset_name], training.output_dir)
     trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     trainer.save_model(training.output_dir)
+
+
+def end_turns(policy: PreTrainedModel, end: int) -> None:
+    """Let generation stop at `end`, the token with which the chat template ends a turn, if it does not already."""
+    ends = policy.generation_config.eos_token_id
+    ends = ends if isinstance(ends, list) else [ends] if ends is not None else []
+    if end not in ends:
+        policy.generation_config.eos_token_id = [*ends, end]

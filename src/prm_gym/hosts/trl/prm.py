@@ -2,8 +2,8 @@
 
 `loss` chooses one of the four of `prm_gym.hosts.losses`, each with the labels it reads: `soft_bce` (Eq. 2, labels
 `monte_carlo` or `shaping`), `bradley_terry` (`preferences`), `inverse` (Algorithm 2, `inverse`), `value` (`value`: V of
-states alone). A sequence is the chat template over prompt and completion, its score read at the last token; V is read
-where the prompt is open for the assistant's turn.
+states alone). A sequence is the prompt and the response to the end of its turn (`prm_gym.chat`), its score read at the
+last token; V is read where the prompt is open for the assistant's turn.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from prm_gym.chat import prompt_ids, sequence_ids
 from prm_gym.errors import UserError
 from prm_gym.hosts.losses import FIRST, NUMBERS, SECOND, SOURCE_COLUMNS
 from prm_gym.hosts.trl.data import load_model, load_split, load_tokenizer
@@ -103,15 +104,12 @@ def encode(rows: dict[str, list[Any]], tokenizer: Any, loss: str) -> dict[str, l
     """Label rows (columns to lists) to the ids of the sequences of `loss`; `length` is that of the longest."""
     encoded: dict[str, list[Any]] = {}
     for name, (prompt, response) in _SEQUENCES[loss].items():
-        chats = list(rows[prompt])
-        if response is not None:
-            chats = [before + after for before, after in zip(chats, rows[response], strict=True)]
-        present = [chat for chat in chats if chat]  # after a terminal transition there is none, and no weight on it
-        ids = iter(
-            tokenizer.apply_chat_template(
-                present, tokenize=True, return_dict=True, add_generation_prompt=response is None
-            )["input_ids"]
-        )
-        encoded[name] = [next(ids) if chat else [tokenizer.eos_token_id] for chat in chats]
+        if response is None:
+            encoded[name] = [prompt_ids(tokenizer, chat) for chat in rows[prompt]]
+        else:  # after a terminal transition there is no chat, and no weight on it
+            encoded[name] = [
+                sequence_ids(tokenizer, chat, answer[0]["content"]) if chat else [tokenizer.eos_token_id]
+                for chat, answer in zip(rows[prompt], rows[response], strict=True)
+            ]
     encoded["length"] = [max(map(len, sequences)) for sequences in zip(*encoded.values(), strict=True)]
     return encoded

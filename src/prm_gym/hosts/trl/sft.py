@@ -1,4 +1,6 @@
-"""pi_0 by `trl sft`: TRL's own script and arguments, and `muon_learning_rate` beside them."""
+"""pi_0 by `trl sft`: TRL's own script and arguments, and `muon_learning_rate` beside them; the ids of a
+conversation are those of `prm_gym.chat`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ def main(arguments: list[str]) -> None:
     import trl
     from trl.scripts import sft
 
+    from prm_gym.hosts.trl.chat import on_demonstrations
     from prm_gym.hosts.trl.muon import MuonArguments, with_muon
     from prm_gym.trained import carry
 
@@ -14,7 +17,8 @@ def main(arguments: list[str]) -> None:
         (trl.ScriptArguments, trl.SFTConfig, trl.ModelConfig, trl.DatasetMixtureConfig, MuonArguments)
     )
     *stock, optimizer = parser.parse_args_and_config(arguments, fail_with_unknown_args=True)[:5]
-    trl.SFTTrainer = with_muon(trl.SFTTrainer, optimizer.muon_learning_rate)  # the script takes it from there
+    trainer = with_muon(trl.SFTTrainer, optimizer.muon_learning_rate)
+    trl.SFTTrainer = on_demonstrations(trainer)  # the script takes it from there
     script, training = stock[:2]
     if training.process_index == 0:
         carry([script.dataset_name], training.output_dir)

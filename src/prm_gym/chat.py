@@ -1,0 +1,186 @@
+"""A conversation as token ids: the same ids wherever the policy or Q reads them.
+
+A prompt is the tokenizer's chat template over the messages, open for the assistant's turn. A response follows as the
+policy samples it: its text, then the token that ends the turn. Rollouts, SFT, PRM training, online DPO and best-of-N
+all take their ids from here. Where the template over the whole conversation only adds text after the end of the turn,
+these are its ids up to that token. Where it shows a finished turn in another way than it asks for one (a generation
+prompt that opens a reasoning block, reasoning that is dropped later), they are the ids that a policy reads and writes.
+
+What a template can show is found by rendering a few small conversations, once for each tokenizer. Without a system
+role, the system text goes in front of the first user message; where roles must alternate, consecutive messages of one
+role become one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
+from typing import Any, NamedTuple, Protocol
+from weakref import WeakKeyDictionary
+
+from prm_gym.errors import UserError, first_line
+from prm_gym.types import Message
+
+_SYSTEM, _USER, _REPLY, _OTHER = "Qsystem", "Quser", "Qreply", "Qother"  # no template holds these words
+_PARAGRAPH = "\n\n"
+
+
+class Tokenizer(Protocol):
+    """The part of a transformers tokenizer that is used here."""
+
+    chat_template: Any
+
+    def apply_chat_template(self, conversation: list[Message], **options: Any) -> Any: ...
+
+    def encode(self, text: str, **options: Any) -> Any: ...
+
+
+class Template(NamedTuple):
+    """What a chat template can show, and what it writes around a response.
+
+    `lead` is white space before the text of a response, `tail` what stands between it and `end`, the token that ends
+    the turn: the template's own (eos if it writes several), else the tokenizer's eos ("" without either).
+    """
+
+    system_role: bool
+    alternates: bool  # refuses or drops one of two consecutive messages of one role
+    lead: str
+    tail: str
+    end: str
+
+    def written(self, response: str) -> str:
+        """`response` as the policy writes it, to the end of its turn."""
+        lead = "" if self.lead and response.startswith(self.lead) else self.lead
+        tail = "" if self.tail and response.endswith(self.tail) else self.tail
+        return lead + response + tail + self.end
+
+
+_known: WeakKeyDictionary[Tokenizer, tuple[Any, Template]] = WeakKeyDictionary()
+
+
+def template_of(tokenizer: Tokenizer, where: Any = None, field: str = "chat_template") -> Template:
+    """The properties of the tokenizer's chat template, found once.
+
+    Raises `UserError` naming `where` (by default the tokenizer's folder) and `field` without a template, or for one
+    that cannot show a conversation.
+    """
+    source = tokenizer.chat_template
+    known, template = _known.get(tokenizer, (None, None))
+    if template is None or known != source:
+        where = where or getattr(tokenizer, "name_or_path", None) or "tokenizer"
+        if source is None:
+            remedy = "set tokenizer.chat_template and save it there"
+            raise UserError(where, "the tokenizer has no chat template", remedy, field=field)
+        template = _probe(tokenizer, where, field)
+        _known[tokenizer] = source, template
+    return template
+
+
+def adapted(tokenizer: Tokenizer, messages: Iterable[Message]) -> list[Message]:
+    """`messages` with the roles that the chat template has. Without a change, what is shown is as it was."""
+    template = template_of(tokenizer)
+    chat = list(messages)
+    if not template.system_role and chat and chat[0]["role"] == "system":
+        chat[0] = {"role": "user", "content": chat[0]["content"]}
+        chat = _merged(chat[:2]) + chat[2:]
+    return _merged(chat) if template.alternates else chat
+
+
+def prompt_ids(tokenizer: Tokenizer, messages: Iterable[Message]) -> list[int]:
+    """The ids of `messages`, open for the assistant's turn."""
+    return _encode(tokenizer, _render(tokenizer, adapted(tokenizer, messages), open_turn=True))
+
+
+def turn_ids(
+    tokenizer: Tokenizer, messages: Iterable[Message], responses: Sequence[str]
+) -> tuple[list[int], list[list[int]]]:
+    """The ids of `messages`, open for the assistant's turn, and those of each of `responses` to the end of the turn."""
+    text = _render(tokenizer, adapted(tokenizer, messages), open_turn=True)
+    prompt = _encode(tokenizer, text)
+    template, answers = template_of(tokenizer), []
+    for response in responses:
+        written = template.written(response)
+        ids = _encode(tokenizer, text + written)
+        # A token over the end of the prompt and the beginning of the response is none that a policy can sample.
+        answers.append(ids[len(prompt) :] if ids[: len(prompt)] == prompt else _encode(tokenizer, written))
+    return prompt, answers
+
+
+def sequence_ids(tokenizer: Tokenizer, messages: Iterable[Message], response: str) -> list[int]:
+    """The ids of `messages` and the assistant's `response` to them, which Q reads."""
+    prompt, [answer] = turn_ids(tokenizer, messages, [response])
+    return prompt + answer
+
+
+def _probe(tokenizer: Tokenizer, where: Any, field: str) -> Template:
+    def chat(*messages: tuple[str, str]) -> list[Message]:
+        return [{"role": role, "content": content} for role, content in messages]
+
+    def shows(*messages: tuple[str, str]) -> bool:
+        try:
+            text = _render(tokenizer, chat(*messages))
+        except Exception:  # a template raises what it likes
+            return False
+        return all(content in text for _, content in messages)
+
+    system, user, reply = ("system", _SYSTEM), ("user", _USER), ("assistant", _REPLY)
+    try:
+        prompt = _render(tokenizer, chat(user), open_turn=True)
+        history = _render(tokenizer, chat(user, reply, ("user", _OTHER)), open_turn=True)
+        ids = tokenizer.apply_chat_template(chat(user), add_generation_prompt=True, tokenize=True, return_dict=False)
+    except Exception as error:
+        problem = f"the chat template cannot show a conversation ({first_line(error)})"
+        raise UserError(where, problem, "give the tokenizer another chat_template", field=field) from error
+    for role, content, text in (("user", _USER, prompt), ("assistant", _REPLY, history)):
+        if content not in text:
+            problem = f"the chat template leaves out what the {role} said"
+            raise UserError(where, problem, "give the tokenizer another chat_template", field=field)
+    if list(ids) != _encode(tokenizer, prompt):
+        problem = "the tokenizer makes other ids of a conversation than of its text"
+        raise UserError(where, problem, "save it as a tokenizer.json of the library tokenizers", field=field)
+    try:
+        whole = _render(tokenizer, chat(user, reply))
+    except Exception:  # one that shows open conversations only
+        whole = prompt + _REPLY
+    before, _, last = whole.rpartition(_REPLY)
+    earlier = history.rpartition(_REPLY)[2]
+    lead = before.removeprefix(prompt) if before.startswith(prompt) else ""
+    both = "".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], zip(last, earlier, strict=False)))
+    end = _end_of_turn(tokenizer, both) or _end_of_turn(tokenizer, last)
+    end = end or getattr(tokenizer, "eos_token", None) or ""
+    return Template(
+        system_role=shows(system, user),
+        alternates=not (shows(user, ("user", _OTHER)) and shows(user, reply, ("assistant", _OTHER), user)),
+        lead=lead if lead.isspace() else "",
+        tail=last.partition(end)[0] if end and end in last else "",
+        end=end,
+    )
+
+
+def _end_of_turn(tokenizer: Any, after: str) -> str:
+    """The token in `after`, the text after a response, that ends its turn: eos, else the first special one, else ""."""
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    special = [token.content for token in added if token.special and token.content in after]
+    if special and tokenizer.eos_token in special:
+        return str(tokenizer.eos_token)
+    return min(special, key=lambda token: (after.index(token), -len(token)), default="")
+
+
+def _merged(messages: Sequence[Message]) -> list[Message]:
+    chat: list[Message] = []
+    for message in messages:
+        if chat and chat[-1]["role"] == message["role"]:
+            both = chat[-1]["content"] + _PARAGRAPH + message["content"]
+            chat[-1] = {"role": message["role"], "content": both}
+        else:
+            chat.append(message)
+    return chat
+
+
+def _render(tokenizer: Tokenizer, chat: list[Message], *, open_turn: bool = False) -> str:
+    text: str = tokenizer.apply_chat_template(chat, add_generation_prompt=open_turn, tokenize=False, return_dict=False)
+    return text
+
+
+def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
+    return [int(token) for token in tokenizer.encode(text, add_special_tokens=False)]
