@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import LlamaConfig
 
+from prm_gym.policies.kv_shapes import KVShape
 from prm_gym.policies.kv_slots import KVSlots
 
 TEXT = st.lists(st.integers(0, 1), min_size=1, max_size=90)
@@ -21,9 +21,9 @@ def shared(one, other):
 @settings(max_examples=150, deadline=None)
 @given(st.lists(TEXT, max_size=6), TEXT, st.integers(0, 80))
 def test_longest_prefix_is_the_longest(texts, text, common):
-    config = LlamaConfig(num_hidden_layers=1, num_attention_heads=1, hidden_size=2)
+    shapes = [KVShape(heads=1, key_size=2, value_size=2)]
     slots = KVSlots(
-        config, max_slots=8, max_length=200, memory_bytes=1 << 20, device=torch.device("cpu"), dtype=torch.float32
+        shapes, max_slots=8, max_length=200, memory_bytes=1 << 20, device=torch.device("cpu"), dtype=torch.float32
     )
     slots.reserve(180)
     texts = [text[:common] + other for other in texts]

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import CONTEXT, loaded, stock_greedy, stock_logits, stock_logprobs
-from transformers import MistralConfig, MistralForCausalLM
 
-from prm_gym.errors import UserError
 from prm_gym.policies.slot_model import SlotModel
 
 NEW = 8
@@ -179,10 +177,3 @@ def test_log_probabilities_are_those_of_an_uncached_pass_in_float64(temperature)
             lengths.add(len(sampled.ids))
             prompts[i] = np.concatenate([prompts[i], np.array(sampled.ids, np.int32), text(rng, 1, 30)])
     assert len(lengths) > 2
-
-
-def test_sliding_windows_are_refused():
-    sizes = dict.fromkeys(("num_hidden_layers", "num_attention_heads", "num_key_value_heads"), 1)
-    config = MistralConfig(vocab_size=20, hidden_size=8, intermediate_size=8, sliding_window=4, **sizes)
-    with pytest.raises(UserError, match="server policy"):
-        SlotModel(MistralForCausalLM(config), lambda: None, max_rows=1, max_length=9, memory_bytes=1)

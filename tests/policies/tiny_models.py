@@ -36,7 +36,7 @@ def language_model() -> Path:
     """A folder; an eighth of the vocabulary ends the turn, so that responses end at different lengths."""
     folder = Path(_KEPT.name, "lm")
     config = _config(folder)
-    model = _spread(LlamaForCausalLM(config))
+    model = spread(LlamaForCausalLM(config))
     ends = [config.eos_token_id, *range(5, config.vocab_size, 8)]
     model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=0)
     model.save_pretrained(folder)
@@ -46,7 +46,7 @@ def language_model() -> Path:
 @lru_cache
 def classifier(num_labels: int = 1) -> Path:
     folder = Path(_KEPT.name, f"prm{num_labels}")
-    _spread(LlamaForSequenceClassification(_config(folder, num_labels=num_labels))).save_pretrained(folder)
+    spread(LlamaForSequenceClassification(_config(folder, num_labels=num_labels))).save_pretrained(folder)
     return folder
 
 
@@ -67,7 +67,7 @@ def _config(folder: Path, **options) -> LlamaConfig:
     )
 
 
-def _spread(model):
+def spread(model):
     """Weights large enough that contexts matter and likeliest tokens are no near ties."""
     for name, parameter in model.named_parameters():
         if "norm" not in name:

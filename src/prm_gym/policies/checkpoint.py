@@ -29,7 +29,7 @@ def load_checkpoint(
     if dtype is None:
         dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     try:
-        network = auto_class.from_pretrained(model, dtype=dtype, attn_implementation="sdpa", **options)
+        network = auto_class.from_pretrained(model, dtype=dtype, **options)
     except Exception as error:  # safetensors, tokenizers and torch each have errors of their own for damaged files
         raise _unreadable(model, error) from error
     return network.to(device).eval().requires_grad_(False), tokenizer

@@ -1,14 +1,14 @@
 """Keys and values of many sequences, kept between calls so that a prompt which extends an earlier one costs only
 its new tokens.
 
-A slot is one row of the per-layer tensors [slots, heads, columns, head_dim]; token p of a sequence is in column p,
+A slot is one row of the per-layer tensors [slots, heads, columns, size]; token p of a sequence is in column p,
 rotated for position p, so that any prefix of a slot is valid by itself. A batch runs on the slots in place: its slots
 are brought side by side, after which the model reads and writes a slice of the store. Batches whose members come
 back together, as in a rollout, thus copy nothing. A sequence takes over the slot with which it shares the longest
 prefix, unless that would throw away more than it keeps; then the prefix is copied to the slot used least recently,
 as for a branch.
 
-Left out: layers whose state cannot be cut to a prefix (sliding windows, linear attention).
+Left out: which columns a layer may see (`layer_masks`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import Cache, PretrainedConfig
+from transformers import Cache
+
+from prm_gym.policies.kv_shapes import KVShape
 
 Tokens = NDArray[np.int32]
 Index = NDArray[np.int64]
@@ -52,13 +54,14 @@ class Placement:
 class KVSlots(Cache):  # type: ignore[misc]
     """At most `max_slots` sequences of up to `max_length` tokens, in at most `memory_bytes` unless one alone is larger.
 
-    Columns are allotted for the longest sequence so far (doubling), and with them falls the number of slots that
-    fit. As a transformers `Cache` it writes and reads what the last `point_at` named.
+    `shapes` has an entry for each layer. Columns are allotted for the longest sequence so far (doubling), and with
+    them falls the number of slots that fit. As a transformers `Cache` it writes and reads what the last `point_at`
+    named.
     """
 
     def __init__(
         self,
-        config: PretrainedConfig,
+        shapes: Sequence[KVShape],
         *,
         max_slots: int,
         max_length: int,
@@ -70,11 +73,10 @@ class KVSlots(Cache):  # type: ignore[misc]
         self._max_slots = max_slots
         self._max_columns = max_length + 1  # the last column takes what padding writes
         self._memory_bytes = memory_bytes
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        self._head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self._stores = [
-            torch.empty(0, heads, 0, self._head_dim, device=device, dtype=dtype)
-            for _ in range(2 * config.num_hidden_layers)  # keys and values of layer l at 2l and 2l + 1
+        self._stores = [  # keys and values of layer l at 2l and 2l + 1
+            torch.empty(0, heads, 0, size, device=device, dtype=dtype)
+            for heads, key_size, value_size in shapes
+            for size in (key_size, value_size)
         ]
         self._tokens: Tokens = np.zeros((0, 0), np.int32)
         self._length: Index = np.zeros(0, np.int64)
@@ -92,12 +94,12 @@ class KVSlots(Cache):  # type: ignore[misc]
         if columns < old:
             return len(self._length)
         columns = min(self._max_columns, max(columns + 1, 2 * old, _FIRST_COLUMNS))
-        token_bytes = sum(store.shape[1] * self._head_dim * store.dtype.itemsize for store in self._stores)
+        token_bytes = sum(store.shape[1] * store.shape[3] * store.dtype.itemsize for store in self._stores)
         slots: int = max(1, min(self._max_slots, self._memory_bytes // (columns * token_bytes)))
         keep = np.argsort(-self._used, kind="stable")[:slots]
         keep.sort()
         for i, store in enumerate(self._stores):
-            grown = _zeros((slots, store.shape[1], columns, self._head_dim), store)
+            grown = _zeros((slots, store.shape[1], columns, store.shape[3]), store)
             grown[: len(keep), :, :old] = store[torch.from_numpy(keep).to(store.device)]
             self._stores[i] = grown
         tokens = np.zeros((slots, columns), np.int32)
@@ -229,7 +231,7 @@ class KVSlots(Cache):  # type: ignore[misc]
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values [B, heads, T, head_dim] of one layer in, those of the whole sequences out."""
+        """Keys and values [B, heads, T, size] of one layer in, those of the whole sequences out."""
         keys, values = self._stores[2 * layer_idx : 2 * layer_idx + 2]
         keys[self._write] = key_states.transpose(1, 2)
         values[self._write] = value_states.transpose(1, 2)

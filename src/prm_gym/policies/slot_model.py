@@ -16,11 +16,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers import Cache, PreTrainedModel
 
-from prm_gym.errors import UserError
+from prm_gym.policies.kv_shapes import cached_shapes
 from prm_gym.policies.kv_slots import Index, KVSlots, Placement, Tokens
+from prm_gym.policies.layer_masks import LayerMasks, Masks, model_argument
 
 _PREFILL_TOKENS = 8192  # of one forward pass, to bound its memory
 _LONG = 1.5  # times the third quartile of new tokens: such rows are brought level before the batch is run
@@ -41,7 +41,7 @@ class SlotModel:
 
     Up to `max_rows` sequences run together, and twice as many are remembered, as far as `memory_bytes` holds them:
     by default 1 GiB, or half of a GPU's free memory. Not thread safe.
-    Raises `UserError` for a model with layers whose state cannot be cut to a prefix.
+    Raises `UserError` for a model that does not run on cached keys and values alone.
     """
 
     def __init__(
@@ -53,21 +53,14 @@ class SlotModel:
         max_length: int,
         memory_bytes: int | None,
     ) -> None:
-        config = model.config.get_text_config()
-        kinds = {type(layer) for layer in DynamicCache(config=config).layers}
-        if kinds - {DynamicLayer}:
-            names = ", ".join(sorted(kind.__name__ for kind in kinds))
-            problem = f"has layers whose state cannot be cut to a prefix ({names})"
-            raise UserError(model.name_or_path, problem, "serve it and use the server policy")
         self._forward = forward
         renamed = "cache" in signature(model.forward).parameters  # in transformers 5; the old name goes with 5.40
         self._cache_argument = "cache" if renamed else "past_key_values"
         self._max_rows = max_rows
         self._device = model.device
-        self._masked = torch.finfo(model.dtype).min
-        self._dtype = model.dtype
+        self._masks = LayerMasks(model)
         self._slots = KVSlots(
-            config,
+            cached_shapes(model, self._feed_first),
             max_slots=2 * max_rows,
             max_length=max_length,
             memory_bytes=_default_memory(model.device) if memory_bytes is None else memory_bytes,
@@ -121,7 +114,7 @@ class SlotModel:
         item = np.argsort(place.row)  # in each row
         end = self._tensor(lengths[item])
         noise = self._tensor(uniforms[item])
-        mask = self._causal_mask(end[:, None] - 1, int(lengths.max()) + uniforms.shape[1])
+        masks = self._masks.at(end[:, None] - 1, int(lengths.max()) + uniforms.shape[1])
         running = np.ones(len(item), bool)
         for step in range(uniforms.shape[1]):
             tokens, scored = _sample(output, noise[:, step], temperature)
@@ -140,10 +133,12 @@ class SlotModel:
                 kept = order[: running.sum()]
                 item, running = item[kept], running[kept]
                 rows = self._tensor(kept)
-                end, noise, mask, tokens = end[rows], noise[rows], mask[rows], tokens[rows]
-            column = (end + step)[:, None]
-            mask.scatter_(-1, column[:, None, None], 0.0)
-            output = self._step(tokens[:, None], column, _slice(place.start, len(item)), mask[..., :width])
+                end, noise, tokens = end[rows], noise[rows], tokens[rows]
+                masks = {kind: mask[rows] for kind, mask in masks.items()}
+            position = (end + step)[:, None]
+            self._masks.advance(masks, position)
+            seen = {kind: mask[..., :width] for kind, mask in masks.items()}
+            output = self._step(tokens[:, None], position, _slice(place.start, len(item)), seen, width)
         for i, prompt in enumerate(prompts):  # the last token sampled was never fed
             self._slots.commit(slot[i], np.append(prompt, np.array(responses[i][:-1], prompt.dtype)))
         return [Sampled(ids, *sums) for ids, sums in zip(responses, logprobs.tolist(), strict=True)]
@@ -164,45 +159,52 @@ class SlotModel:
             ids = np.zeros_like(columns)
             ids[real] = np.concatenate([texts[r][place.cached[r] : length[r] - shared] for r in group])
             position = self._tensor(np.where(real, columns, 0))
+            width = int(length[group].max())
             self._step(
                 self._tensor(ids),
                 position,
                 self._tensor(place.start + group),
-                self._causal_mask(position, int(length[group].max())),
+                self._masks.at(position, width),
+                width,
                 self._tensor(np.where(real, columns, self._slots.spare_column)),
             )
 
         ids = np.stack([text[-shared:] for text in texts])
         position = self._tensor(length[:, None] - shared + np.arange(shared))
-        mask = self._causal_mask(position, int(length.max()))
-        return self._step(self._tensor(ids).long(), position, _slice(place.start, len(texts)), mask)
+        width = int(length.max())
+        masks = self._masks.at(position, width)
+        return self._step(self._tensor(ids).long(), position, _slice(place.start, len(texts)), masks, width)
 
     def _step(
         self,
         ids: torch.Tensor,
         position: torch.Tensor,
         slots: slice | torch.Tensor,
-        mask: torch.Tensor,
+        masks: Masks,
+        width: int,
         column: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Feed `ids` [rows, T] at `position` [rows, T] to `slots`; the output at the last of them, [rows, outputs].
 
-        `mask` [rows, 1, T, width] is added to the attention scores of the first `width` columns. Keys and values go
-        to `column` [rows, T], which is the position except for padding.
+        The tokens see what `masks` leave of the first `width` columns. Keys and values go to `column` [rows, T], which
+        is the position except for padding.
         """
-        self._slots.point_at(slots, position if column is None else column, mask.shape[-1])
+        self._slots.point_at(slots, position if column is None else column, width)
+        return self._feed(ids, position, masks, self._slots)
+
+    def _feed(self, ids: torch.Tensor, position: torch.Tensor, masks: Masks, cache: Cache) -> torch.Tensor:
         return self._forward(
             input_ids=ids,
             position_ids=position,
-            attention_mask=mask,
+            attention_mask=model_argument(masks),
             use_cache=True,
-            **{self._cache_argument: self._slots},
+            **{self._cache_argument: cache},
         )
 
-    def _causal_mask(self, position: torch.Tensor, width: int) -> torch.Tensor:
-        """[rows, 1, T, width]: 0 for columns up to the position, minus infinity (nearly) for those after it."""
-        hidden = torch.arange(width, device=self._device) > position[:, None, :, None]
-        return torch.zeros(hidden.shape, dtype=self._dtype, device=self._device).masked_fill_(hidden, self._masked)
+    @torch.inference_mode()
+    def _feed_first(self, cache: Cache) -> torch.Tensor:
+        token = torch.zeros(1, 1, dtype=torch.long, device=self._device)
+        return self._feed(token, token, self._masks.at(token, 1), cache)
 
     def _close_ranks(self, start: int, running: NDArray[np.bool_], columns: int) -> Index:
         """Swap slots so that the running rows come first; returns the old row at each new row."""
