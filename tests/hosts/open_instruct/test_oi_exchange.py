@@ -129,10 +129,16 @@ threading.Event().wait()  # the trainer, waiting for responses
 
 
 class Tokenizer:
-    """Ids are the characters of the last message; an open prompt ends with 0."""
+    """Ids are the characters of the messages; an open prompt ends with 0."""
 
-    def apply_chat_template(self, messages: Any, **_: Any) -> list[int]:
-        return [*map(ord, messages[-1]["content"]), 0]
+    chat_template = "yes"
+
+    def apply_chat_template(self, messages: Any, *, tokenize: bool = True, **_: Any) -> Any:
+        text = "".join(message["content"] for message in messages) + "\0"
+        return self.encode(text) if tokenize else text
+
+    def encode(self, text: str, **_: Any) -> list[int]:
+        return list(map(ord, text))
 
 
 def steering(probability: float, max_length: int = 100) -> tuple[Steering, list[list[int]]]:
