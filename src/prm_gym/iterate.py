@@ -33,7 +33,7 @@ from prm_gym.players import Players
 from prm_gym.policies.best_of_n import BestOf
 from prm_gym.prompts import load
 from prm_gym.recipe import Demonstrations, label_function
-from prm_gym.stage import Stage
+from prm_gym.stage import Cost, Stage
 from prm_gym.trained import TrainedFor
 
 if TYPE_CHECKING:
@@ -159,11 +159,12 @@ class Run(Players):
 
             sft.label([collected], dataset, prompt=self.recipe.prompt, exploring=exploring)
 
+        def stage_of(wanted: Demonstrations, out: Path) -> Stage:
+            make, cost = partial(demonstrate, wanted, out), self._rows(wanted.games * wanted.rollouts_per_game)
+            return Stage(out.name, out, asdict(wanted), make, self.made_from(games="train"), cost)
+
         return [
-            *(
-                Stage(out.name, out, asdict(wanted), partial(demonstrate, wanted, out), self.made_from(games="train"))
-                for out, wanted in kinds.items()
-            ),
+            *(stage_of(wanted, out) for out, wanted in kinds.items()),
             Stage("sft dataset", dataset, shown_as, label, self.made_from(*kinds)),
         ]
 
@@ -206,14 +207,21 @@ class Run(Players):
 
         shared = {"sampling": asdict(r.sampling), "max_episode_steps": r.max_episode_steps, "prompt": r.prompt}
         played = self.made_from(policy, games="train")
-        stages = [Stage(f"rollouts of pi_{self.n - 1}", rollouts, {**asdict(wanted), **shared}, collect, played)]
+        name, episodes = f"rollouts of pi_{self.n - 1}", wanted.games * wanted.per_game
+        cost = self._rows(episodes)
+        stages = [Stage(name, rollouts, {**asdict(wanted), **shared}, collect, played, cost)]
         if branches:
             name, inputs = f"branches of pi_{self.n - 1}", self.made_from(policy, rollouts)
-            stages.append(Stage(name, branched, {**asdict(branches), **shared}, branch, inputs))
+            cost = self._rows(episodes * branches.most_per_episode)
+            stages.append(Stage(name, branched, {**asdict(branches), **shared}, branch, inputs, cost))
         settings = {"prompt": r.prompt, "gamma": r.gamma, "kind": r.labels.kind, "options": r.labels.options}
         asked = [policy] if r.labels.kind == "inverse" else []
         read = self.made_from(*sources, *asked, *self._folders(r.labels.options))
         return [*stages, Stage(f"labels for Q_{self.n - 1}", dataset, settings, label, read)]
+
+    def _rows(self, episodes: int) -> Cost:
+        """Of so many episodes: a row for each action, and one for the end."""
+        return Cost(rows=episodes * (self.recipe.max_episode_steps + 1))
 
     def _prompts(self) -> Stage:
         r, out = self.recipe, self.iter / "dataset" / "prompts"
@@ -257,7 +265,11 @@ class Run(Players):
         filled = recipe.fill(source.read_text("utf-8"), self.root, self.n, source)
 
         # The values as they stand, {run} and all: a run folder that was moved is still complete.
-        settings = {"host": self.recipe.host, "config": read_yaml(source), "processes": self.recipe.stages.processes}
+        settings: dict[str, Any] = {
+            "host": self.recipe.host,
+            "config": read_yaml(source),
+            "processes": self.recipe.stages.processes,
+        }
         named = (recipe.fill(text, self.root, self.n, source) for text in _named(settings["config"]))
         inputs = self.made_from(*map(Path, named))
 
@@ -273,7 +285,12 @@ class Run(Players):
             hosts.launch(self.recipe.host, name, out / config, out, self.recipe.stages.processes)
 
         title = {"sft": "pi_0 by SFT", "prm": f"Q_{self.n - 1}", "online_dpo": f"pi_{self.n} by online DPO"}[name]
-        return Stage(title, out, settings, make, inputs)
+        model = settings["config"].get("model_name_or_path")
+        cost = Cost(
+            command=tuple(hosts.command(self.recipe.host, name, out / config, self.recipe.stages.processes, out)),
+            model=None if model is None else Path(recipe.fill(model, self.root, self.n, source)),
+        )
+        return Stage(title, out, settings, make, inputs, cost)
 
     # --- on held-out games ------------------------------------------------------------------------------------------
 
@@ -293,7 +310,8 @@ class Run(Players):
 
         settings = {**asdict(wanted), "sampling": asdict(self.recipe.sampling), "prompt": self.recipe.prompt}
         inputs = self.made_from(self.policy(self.n - 1), games=wanted.split)
-        return Stage(f"held-out branches of pi_{self.n - 1}", out, settings, make, inputs)
+        cost = self._rows(wanted.games * (1 + wanted.branches.most_per_episode))
+        return Stage(f"held-out branches of pi_{self.n - 1}", out, settings, make, inputs, cost)
 
     def quality(self, held_out: Path) -> Quality:
         """How good Q_{n-1} is on what a stage `held_out` has made, of this run or of one with the same pi_{n-1}."""
@@ -368,7 +386,7 @@ class Run(Players):
             settings |= {"weight": choice.weight, "among": choice.among}
         title = f"evaluation of {evaluate.name(name, mode, f'Q_{self.n - 1}')}"
         inputs = self.made_from(self.policy(n, step), *([self.iter / "prm"] if choice else []), games=e.split)
-        return Stage(title, out, settings, make, inputs)
+        return Stage(title, out, settings, make, inputs, self._rows(e.games))
 
 
 def _named(config: Any) -> Iterator[str]:

@@ -120,6 +120,11 @@ class Branches:
     continuations: int
     temperature: float | None = None
 
+    @property
+    def most_per_episode(self) -> int:
+        """How many branches an episode may have; fewer where it is short, or no other action is sampled."""
+        return self.states_per_episode * self.actions * self.continuations
+
 
 @dataclass(frozen=True)
 class Labels:

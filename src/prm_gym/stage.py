@@ -32,6 +32,15 @@ _HOW_FAST = ("sampling.max_batch", "sampling.processes")  # recorded, but what i
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a stage will take, as far as the recipe says, for a dry run."""
+
+    rows: int | None = None  # at most, in its store of episodes
+    command: tuple[str, ...] = ()  # of the host, for a training
+    model: Path | None = None  # that the training starts from
+
+
+@dataclass(frozen=True)
 class Stage:
     """`make` fills the folder `out` and may return facts for the manifest. `settings` and `inputs`, the folders and
     other things by name that `out` is made from, are all that it depends on.
@@ -42,6 +51,7 @@ class Stage:
     settings: dict[str, Any]
     make: Callable[[], dict[str, Any] | None]
     inputs: Callable[[], dict[str, Identity]] = dict
+    cost: Cost = Cost()
 
 
 def is_complete(stage: Stage) -> bool:

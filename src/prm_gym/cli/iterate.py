@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from prm_gym.cli.console import console
+from prm_gym.cli.console import console, say
 from prm_gym.cli.parser import Commands, add_command
 from prm_gym.cli.values import count, path
+
+if TYPE_CHECKING:
+    from prm_gym.stage import Stage
 
 
 def add(commands: Commands) -> None:
@@ -21,6 +25,8 @@ def add(commands: Commands) -> None:
     command.add_argument("--run", dest="run_folder", type=path, metavar="DIR", help=text)
     text = "the framework that trains; default: the recipe's"
     command.add_argument("--host", choices=["trl", "open-instruct"], help=text)
+    text = "show the stages, which are complete, and what is left to do; nothing is run"
+    command.add_argument("--dry-run", action="store_true", help=text)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -28,5 +34,30 @@ def run(options: argparse.Namespace) -> None:
     from prm_gym.iterate import Run
 
     folder = options.run_folder or Path("runs") / options.recipe.name
-    stage.run(Run(options.recipe, folder, options.iteration, options.host).stages(), console)
+    stages = Run(options.recipe, folder, options.iteration, options.host).stages()
+    if options.dry_run:
+        _show(stages, folder)
+        return
+    stage.run(stages, console)
     console.print(evaluate.table(evaluate.read_results(folder / "results.json")))
+
+
+def _show(stages: list[Stage], folder: Path) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from prm_gym.dry_run import plan
+
+    planned = plan(stages, folder)
+    table = Table(box=SIMPLE_HEAD, padding=0, show_edge=False)
+    for column in ("Stage", "", "Rows, at most", "Disk, about"):
+        table.add_column(column, justify="left" if column in ("Stage", "") else "right", overflow="fold")
+    for each in planned:
+        rows = "" if each.rows is None else f"{each.rows:,}"
+        disk = "" if each.disk is None else f"{each.disk / 1e6:,.1f} MB"
+        table.add_row(each.stage.name, "complete" if each.complete else "to do", rows, disk)
+    console.print(table)
+    say("Rows: every episode to the step limit. Disk: by the bytes a row of the stores here; by a training's model.")
+    for each in planned:
+        if each.command and not each.complete:
+            say(f"\n{each.stage.name}, with its config written at its start:\n{each.command}")

@@ -36,14 +36,18 @@ def check(host: str) -> None:
         raise UserError("PRM_GYM_HOST_PYTHON", f"no interpreter {python}", remedy)
 
 
-def command(host: str, stage: str, config: Path, processes: int = 1) -> list[str]:
+def command(host: str, stage: str, config: Path, processes: int = 1, out: Path | None = None) -> list[str]:
     """The command line of `stage` (sft, prm or online_dpo) on `host`, in the interpreter that PRM_GYM_HOST_PYTHON names
-    if the host has an environment of its own.
+    if the host has an environment of its own. It goes on from the last checkpoint in `out` if there is one.
     """
     arguments = [str(config)] if host == "open-instruct" else ["--config", str(config)]
     module = ["-m", MODULES[host], STAGES[host][stage], *arguments]
     if processes > 1:
         module = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *module]
+    names = [] if out is None else [path.name for path in out.glob("checkpoint-*") if path.name[11:].isdigit()]
+    if host == "trl" and out and names:  # open-instruct finds them itself
+        last = max(names, key=lambda name: int(name[11:]))
+        module += ["--resume_from_checkpoint", str(out / last)]
     return [_python(host), *module]
 
 
@@ -57,10 +61,7 @@ def launch(host: str, stage: str, config: Path, out: Path, processes: int = 1) -
     Raises `UserError` naming the stage and its exit status if it fails. Ctrl-C reaches the stage as well, and on Linux
     a kill of this process ends it. Call it from the main thread, for the stage ends with the thread that started it.
     """
-    arguments = command(host, stage, config, processes)
-    checkpoints = sorted(out.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    if host == "trl" and checkpoints:
-        arguments += ["--resume_from_checkpoint", str(checkpoints[-1])]
+    arguments = command(host, stage, config, processes, out)
     process = subprocess.Popen(arguments, env=training_environment(), preexec_fn=end_with_parent)
     try:
         status = process.wait()
