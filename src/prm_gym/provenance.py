@@ -147,7 +147,11 @@ def show(value: Any) -> str:
         return "unknown"
     if isinstance(value, Mapping) and "fingerprint" in value:
         return f"{value.get('name')!r} ({str(value['fingerprint'])[:8]})"
-    return repr(value)
+    if isinstance(value, Mapping):
+        return "(" + ", ".join(f"{name} {show(of)}" for name, of in value.items()) + ")"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(show, value)) or "none"
+    return "none" if value is None else repr(value)
 
 
 def digest(settings: Mapping[str, Any]) -> str:

@@ -76,10 +76,10 @@ def test_evaluate_says_it_above_its_table(games, capsys, tmp_path):
 
 def test_a_size_that_the_states_do_not_give_is_said(games, capsys, tmp_path):
     main([*map(str, ["rollout", "--games", games, "--policy", "expert", "--out", tmp_path / "r"])])
-    label = ["label", "prompts", "--rollouts", tmp_path / "r", "--out", tmp_path / "d", "--size"]
+    label = ["label", "prompts", "--rollouts", tmp_path / "r", "--size"]
     states = {turn.state_key for e in read_episodes(tmp_path / "r") for turn in e.turns if turn.reward is not None}
     assert (
-        last_line(capsys, *label, 9_999_999)
+        last_line(capsys, *label, 9_999_999, "--out", tmp_path / "d")
         == f"rows wanted: 9,999,999, more than the {len(states)} that these states give"
     )
-    assert not last_line(capsys, *label, len(states)).startswith("rows wanted")
+    assert not last_line(capsys, *label, len(states), "--out", tmp_path / "e").startswith("rows wanted")

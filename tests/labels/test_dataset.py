@@ -67,16 +67,39 @@ def test_the_card_says_how_it_was_made(tmp_path: Path, folder: Path) -> None:
     assert report.lines()[0].startswith("rows: train ")
 
 
-def test_a_former_dataset_is_replaced_and_nothing_else(tmp_path: Path, folder: Path) -> None:
-    plain = template(tmp_path)
-    value.label([folder], tmp_path / "out", prompt=plain)
-    value.label([folder], tmp_path / "out", prompt=plain, gamma=0.5)
-    assert "--gamma 0.5" in (tmp_path / "out" / "README.md").read_text()
+def test_a_dataset_of_other_settings_or_of_another_kind_is_refused(tmp_path: Path, folder: Path) -> None:
+    plain, out = template(tmp_path), tmp_path / "out"
+    value.label([folder], out, prompt=plain)
+    card = (out / "README.md").read_text()
+    said = r"provenance.json: gamma: begun with 0.95, this command says 0.5; remove it or name another folder$"
+    with pytest.raises(UserError, match=said):
+        value.label([folder], out, prompt=plain, gamma=0.5)
+    with pytest.raises(UserError, match=r"prompt: begun with '.*plain.jinja' \(\w+\), this command says 'compact' \("):
+        value.label([folder], out, prompt="compact")
     with pytest.raises(UserError, match="is no monte_carlo dataset"):
-        monte_carlo.label([folder], tmp_path / "out", prompt=plain)
+        monte_carlo.label([folder], out, prompt=plain)
     with pytest.raises(UserError, match="is there"):
         value.label([folder], folder, prompt=plain)
+    (out / provenance.FILE).unlink()
+    with pytest.raises(UserError, match=r"is a value dataset without a provenance.json"):
+        value.label([folder], out, prompt=plain)
+    assert (out / "README.md").read_text() == card
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out", "plain.jinja"]
+
+
+def test_a_dataset_is_replaced_by_one_of_more_episodes_of_the_same_settings(tmp_path: Path) -> None:
+    plain, folder, out = template(tmp_path), tmp_path / "in", tmp_path / "out"
+    provenance.write(folder, {"kind": "collect", "policy": {"kind": "random"}, "seed": 4})
+    episodes = tree(80)
+    write(folder, episodes[:40])
+    before = value.label([folder], out, prompt=plain)
+    write(folder, episodes[40:])
+    after = value.label([folder], out, prompt=plain)
+    assert after.used["episodes"] > before.used["episodes"]
+    assert len(rows(out)) == sum(after.rows.values())
+    provenance.write(folder, {"kind": "collect", "policy": {"kind": "random"}, "seed": 5})
+    with pytest.raises(UserError, match=r"rollouts\[0\]: begun with '.*in' \(\w+\), this command says '.*in' \("):
+        value.label([folder], out, prompt=plain)
 
 
 def test_a_folder_name_is_no_pattern_and_a_killed_label_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -145,8 +145,9 @@ def test_10_the_reason_kept_is_drawn_not_the_first(tmp_path: Path) -> None:
         for n, episode in enumerate(same):
             episode.turns[0].reason = f"reason {n}"
         folder = write(tmp_path / f"in-{seed}", same)
-        monte_carlo.label([folder], tmp_path / "out", seed=seed, prompt=template(tmp_path))
-        kept[text(rows(tmp_path / "out")[0]["completion"])] += 1
+        out = tmp_path / f"out-{seed}"
+        monte_carlo.label([folder], out, seed=seed, prompt=template(tmp_path))
+        kept[text(rows(out)[0]["completion"])] += 1
     assert len(kept) > 1
 
 
@@ -160,9 +161,9 @@ def test_11_a_file_that_cannot_be_read_stops_the_label(tmp_path: Path) -> None:
 def test_11_the_order_of_folders_changes_nothing(tmp_path: Path) -> None:
     folders = [write(tmp_path / name, tree(40, policy=name)) for name in ("pi_1", "pi_2")]
     found = []
-    for order in (folders, folders[::-1]):
-        monte_carlo.label(order, tmp_path / "out", prompt=template(tmp_path))
-        found.append(sorted(map(repr, rows(tmp_path / "out"))))
+    for out, order in ((tmp_path / "out", folders), (tmp_path / "reversed", folders[::-1])):
+        monte_carlo.label(order, out, prompt=template(tmp_path))
+        found.append(sorted(map(repr, rows(out))))
     assert found[0] == found[1]
 
 

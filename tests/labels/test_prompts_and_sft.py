@@ -51,8 +51,9 @@ def test_a_size_draws_evenly_and_by_the_seed(tmp_path: Path) -> None:
     folder = write(tmp_path / "in", tree())
     draws = []
     for seed in (0, 0, 1):
-        prompts.label([folder], tmp_path / "out", size=40, seed=seed, prompt=template(tmp_path))
-        draws.append({text(row["prompt"]) for row in rows(tmp_path / "out")})
+        out = tmp_path / f"out-{seed}"
+        prompts.label([folder], out, size=40, seed=seed, prompt=template(tmp_path))
+        draws.append({text(row["prompt"]) for row in rows(out)})
     assert draws[0] == draws[1] != draws[2]
     assert 38 <= len(draws[0]) <= 40
 

@@ -20,8 +20,8 @@ from prm_gym.store import EpisodeWriter
 from prm_gym.types import Episode, StopReason
 
 
-def label(tmp_path: Path, folders: list[Path], **options: Any) -> LabelReport:
-    return monte_carlo.label(folders, tmp_path / "out", prompt=template(tmp_path), **options)
+def label(tmp_path: Path, folders: list[Path], out: str = "out", **options: Any) -> LabelReport:
+    return monte_carlo.label(folders, tmp_path / out, prompt=template(tmp_path), **options)
 
 
 def by_hand(folder: Path, table: pa.Table, name: str = "by-hand.parquet") -> Path:
@@ -66,9 +66,8 @@ def test_the_same_episode_in_two_places_counts_once(tmp_path: Path) -> None:
     other = write(tmp_path / "b", [*episodes[:5], *tree(40, policy="pi_1")])
     report = label(tmp_path, [copy, other])
     assert report.skipped["duplicate"] == 15
-    label(tmp_path, [write(tmp_path / "once", [*episodes, *tree(40, policy="pi_1")])])
-    once = {key_of(row): (row["target"], row["count"]) for row in rows(tmp_path / "out")}
-    label(tmp_path, [copy, other])
+    label(tmp_path, [write(tmp_path / "together", [*episodes, *tree(40, policy="pi_1")])], "once")
+    once = {key_of(row): (row["target"], row["count"]) for row in rows(tmp_path / "once")}
     assert {key_of(row): (row["target"], row["count"]) for row in rows(tmp_path / "out")} == once
 
 
@@ -79,10 +78,17 @@ def test_equal_ids_of_different_policies_are_different_episodes(tmp_path: Path) 
     assert report.used["episodes"] == 2
 
 
+def test_equal_ids_of_one_policy_under_two_settings_are_different_episodes(tmp_path: Path) -> None:
+    cool, hot = (replace(winner(n), episode_id="same") for n in (1, 2))
+    folders = [write(tmp_path / "cool", [cool]), write(tmp_path / "hot", [hot])]
+    report = label(tmp_path, folders)
+    assert (report.used["episodes"], report.skipped) == (2, {})
+
+
 def test_optional_columns_may_be_missing_and_widths_differ(tmp_path: Path) -> None:
     episodes = tree(60, branches=0)
-    label(tmp_path, [write(tmp_path / "ours", episodes)])
-    expected = rows(tmp_path / "out")
+    label(tmp_path, [write(tmp_path / "ours", episodes)], "expected")
+    expected = rows(tmp_path / "expected")
     table = to_table(episodes).drop_columns(["state_key", "parent_id", "branch_turn"])
     wide = pa.schema([f.with_type(pa.int64()) if pa.types.is_integer(f.type) else f for f in table.schema])
     theirs = by_hand(tmp_path / "theirs", table.cast(wide).replace_schema_metadata(None))

@@ -109,6 +109,7 @@ def test_values_that_are_no_values_are_refused(tmp_path: Path) -> None:
         ({}, "neither is given"),
         ({"values": tmp_path / "empty", "value_fn": lambda p: []}, "both are given"),
         ({"values": tmp_path / "empty"}, "no value dataset"),
+        ({"values": tmp_path / "mc"}, "mc: is a dataset of monte_carlo, not of value; name a folder"),
         ({"value_fn": lambda p: [-2.5] * len(p)}, "outside"),
         ({"value_fn": lambda p: [float("nan")] * len(p)}, "outside"),
         ({"value_fn": lambda p: [0.5]}, "1 values for"),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny_models import classifier, language_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers.utils import logging
 
 from prm_gym.cli import main
 from prm_gym.errors import UserError
@@ -39,6 +40,18 @@ def test_cut_off_weights_are_named(model: Path, kept: float) -> None:
 def test_a_sound_checkpoint_is_loaded_in_float32_for_training() -> None:
     loaded = load_model(AutoModelForSequenceClassification, str(classifier()), "model_name_or_path", num_labels=1)
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+
+
+def test_the_score_that_a_policy_lacks_is_drawn_without_a_report(caplog: pytest.LogCaptureFixture) -> None:
+    logging.enable_propagation()
+    logging.set_verbosity_info()
+    try:
+        load_model(AutoModelForSequenceClassification, str(language_model()), "model_name_or_path", num_labels=1)
+        assert logging.get_verbosity() == logging.INFO
+    finally:
+        logging.set_verbosity_warning()
+        logging.disable_propagation()
+    assert "LOAD REPORT" not in caplog.text
 
 
 @pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 from collections import Counter, defaultdict
 from functools import partial
 
@@ -219,6 +220,21 @@ def test_several_folders_of_parents(parents, tmp_path):
         *content(parents),
         *content(tmp_path / "more"),
     }
+
+
+def test_a_parent_in_two_folders_is_one_parent(parents, tmp_path):
+    shutil.copytree(parents, tmp_path / "copy")
+    run(parents, tmp_path / "once")
+    run([parents, tmp_path / "copy"], tmp_path / "twice")
+    assert content(tmp_path / "twice") == content(tmp_path / "once")
+
+
+def test_parents_with_the_ids_of_others_are_refused(parents, tmp_path):
+    rollout(make_games(4), Walker(), tmp_path / "short", make_env=partial(Corridor, 1), progress=False)
+    with pytest.raises(UserError, match=r"^parents: hold two episodes .*; branch from these folders one by one$"):
+        run([parents, tmp_path / "short"], tmp_path / "out")
+    with pytest.raises(UserError, match=r"^parents: a folder is given twice; name each folder once$"):
+        run([parents, parents], tmp_path / "out")
 
 
 @pytest.mark.parametrize("concurrency", [1, 50])

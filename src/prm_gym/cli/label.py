@@ -107,7 +107,7 @@ def _add_kind(kinds: Commands, kind: str, its: _Kind) -> None:
     command = add_command(kinds, kind, its.title, description=text, epilog=example)
     text = "folders of episodes that `prm-gym rollout` wrote"
     command.add_argument("--rollouts", type=path, nargs="+", required=True, metavar="DIR", help=text)
-    text = "folder of the dataset; a dataset of the same kind in it is replaced"
+    text = "folder of the dataset; one of the same settings in it is replaced"
     command.add_argument("--out", type=path, required=True, metavar="DIR", help=text)
     names = []
     for parameter in inspect.signature(function).parameters.values():
@@ -131,7 +131,7 @@ def _add_kind(kinds: Commands, kind: str, its: _Kind) -> None:
             chosen["policy"] = _policy(options)
         report = function(options.rollouts, options.out, **chosen)
         for line in [*report.lines(), *([report.note] if report.note else [])]:
-            console.print(line, highlight=False)
+            console.print(line, highlight=False, soft_wrap=True)
 
     command.set_defaults(run=run)
 

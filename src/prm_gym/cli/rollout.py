@@ -24,6 +24,7 @@ def add(commands: Commands) -> None:
     add("--iteration", type=integer(0), default=0, metavar="N", help="n of pi_n, stored with every episode")
     text = "folders of episodes to branch from, as the flags below say; default: play whole games"
     add("--branch-from", type=path, nargs="+", metavar="DIR", help=text)
+    command.flags["parents"] = "--branch-from"
     add("--states-per-episode", type=count, metavar="N", help="states of an episode to branch at; default: 2")
     add("--actions-per-state", type=count, metavar="N", help="different actions tried at a state; default: 2")
     add("--continuations", type=count, metavar="N", help="episodes that go on from each action; default: 1")

@@ -2,7 +2,8 @@
 
 `datasets.load_dataset(OUT)` reads it; a split without rows (one game has no other side) is not there. Rows are
 streamed, so memory does not grow with the dataset, and the folder appears under its name whole or not at all. A
-former dataset of the same kind is replaced; nothing else ever is. Data files are named by their content.
+former dataset of the same settings is replaced, by one of more episodes too; nothing else ever is. Data files are named
+by their content.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Dataset:
     Raises
     ------
     UserError
-        `out` is there and is not a former dataset of this kind.
+        `out` is there and is no former dataset of this kind, or one of other settings.
     """
 
     def __init__(
@@ -91,8 +92,8 @@ class Dataset:
     ) -> None:
         self.out, self.kind, self._settings = Path(out), kind, dict(settings)
         self._made_with = {"kind": "labels", "label": kind, **_as_settings(settings), **(made_with or {})}
-        if self.out.exists() and not self._is_former():
-            raise UserError(self.out, f"is there and is no {kind} dataset", "remove it or name another folder")
+        if self.out.exists():
+            self._refuse_others()
         self.work = self.out.parent / f".{self.out.name}.unfinished"
         shutil.rmtree(self.work, ignore_errors=True)
         (self.work / "data").mkdir(parents=True)
@@ -158,11 +159,18 @@ class Dataset:
             self._writers[split].write_table(pa.Table.from_pylist(self._waiting[split], schema=self._schema))
             self._waiting[split] = []
 
-    def _is_former(self) -> bool:
-        card = self.out / "README.md"
-        if card.is_file():
-            return _mark(self.kind) in card.read_text(encoding="utf-8", errors="replace")
-        return self.out.is_dir() and not any(self.out.iterdir())
+    def _refuse_others(self) -> None:
+        """Raise `UserError` unless the folder is empty or a former dataset of the same settings."""
+        if self.out.is_dir() and not any(self.out.iterdir()):
+            return
+        card, remedy = self.out / "README.md", "remove it or name another folder"
+        if not card.is_file() or _mark(self.kind) not in card.read_text(encoding="utf-8", errors="replace"):
+            raise UserError(self.out, f"is there and is no {self.kind} dataset", remedy)
+        record = provenance.read(self.out)
+        if record is None:
+            raise UserError(self.out, f"is a {self.kind} dataset without a {provenance.FILE}", remedy)
+        former, now = _regardless_of_amount(record["settings"]), _regardless_of_amount(self._made_with)
+        provenance.refuse_others(self.out / provenance.FILE, former, now, remedy)
 
     def __enter__(self) -> Dataset:
         return self
@@ -194,6 +202,15 @@ def _as_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in arguments.items()
         if name not in ("out", "concurrency")
     }
+
+
+def _regardless_of_amount(settings: Any) -> Any:
+    """The settings with each folder that tells its own known by these: more of the same may be in it now."""
+    if isinstance(settings, Mapping):
+        made_of = {name: _regardless_of_amount(value) for name, value in settings.items()}
+        known = made_of.get("settings")
+        return {"name": settings["name"], "fingerprint": provenance.digest(known)} if known else made_of
+    return [_regardless_of_amount(each) for each in settings] if isinstance(settings, list | tuple) else settings
 
 
 def _mark(kind: str) -> str:

@@ -4,7 +4,8 @@
 
 - An episode counts if it is whole (turns 0..n, rewards on all but the last) and did not fail; one that failed
   (policy_error, env_error) is no sample of the MDP. Time-outs count: their return from there on is 0.
-- An episode that lies in two parts or folders (same episode_id, policy and iteration) counts once.
+- An episode that lies in two parts or folders (same episode_id, policy, iteration and texts) counts once. The same
+  policy under two settings, say temperatures, gives episodes of the same ids, which all count.
 - A folder's weight is the share of its episodes used, drawn by a seeded hash of the episode, so that weights thin
   the sample and never bias a target.
 - A branch brings as *visits* only the turns from `branch_turn` on: the turns before are its parent's. Its action at
@@ -46,7 +47,7 @@ WITH found AS (
            min(game_id) AS game_id, min(task_type) AS task_type, min(policy_id) AS policy_id,
            min(iteration) AS iteration, min(parent_id) IS NOT NULL AS branch,
            CASE WHEN min(parent_id) IS NULL THEN 0 ELSE coalesce(min(branch_turn), 0) END AS branch_turn,
-           arg_max(stop_reason, turn) FILTER (stop_reason <> '') AS stop_reason,
+           arg_max(stop_reason, turn) FILTER (stop_reason <> '') AS stop_reason, arg_max(state_key, turn) AS texts,
            -- the rows lie together and in order, and the last alone has no reward
            min(turn) = 0 AND max(turn) = count(*) - 1 AND min(row - turn) = max(row - turn)
                AND count(reward) = count(*) - 1 AND count(game_id) = count(*)
@@ -54,13 +55,13 @@ WITH found AS (
     FROM rows GROUP BY part, episode_id
 ), numbered AS (
     SELECT *, row_number() OVER (
-               PARTITION BY role, episode_id, policy_id, iteration ORDER BY whole DESC, part) AS copy,
+               PARTITION BY role, episode_id, policy_id, iteration, texts ORDER BY whole DESC, part) AS copy,
            md5_number_lower(concat_ws(':', $seed::VARCHAR, episode_id, policy_id, iteration::VARCHAR)) AS draw
     FROM found JOIN parts USING (part)
 )
 SELECT row_number() OVER (ORDER BY part, first_row) AS episode,
        row_number() OVER (ORDER BY draw, role, part, first_row) AS lot,  -- a seeded order, for every choice of a sample
-       * EXCLUDE (draw, whole, copy, file),
+       * EXCLUDE (draw, whole, copy, file, texts),
        CASE WHEN NOT whole OR stop_reason IS NULL THEN 'without an end'
             WHEN copy > 1 THEN 'duplicate'
             WHEN stop_reason IN ('policy_error', 'env_error') THEN 'failed'

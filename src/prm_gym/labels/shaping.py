@@ -19,6 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prm_gym import provenance
 from prm_gym.errors import UserError, check_range
 from prm_gym.labels.dataset import Dataset, LabelReport
 from prm_gym.labels.monte_carlo import COLUMNS, action_values
@@ -103,7 +104,7 @@ def label(
     check_range("alpha", alpha, least=0, most=1)
     if (values is None) == (value_fn is None):
         problem = "both are given" if values is not None else "neither is given"
-        raise UserError("values", f"V_mu comes from values or value_fn, {problem}", "give one of the two")
+        raise UserError("values", f"V_mu is one dataset or one model, {problem}", "give one of the two")
     template = load(prompt)
     with (
         Dataset(out, "shaping", COLUMNS, settings, {"value_fn": getattr(value_fn, "identity", None)}) as dataset,
@@ -139,11 +140,15 @@ def label(
 
 def _read_values(source: Rollouts, folder: Path) -> None:
     files = sorted(folder.glob("data/*.parquet"))
+    remedy = "name a folder that `prm-gym label value` wrote"
     if not files:
-        raise UserError(folder, "holds no value dataset", "name a folder that `prm-gym label value` wrote")
+        raise UserError(folder, "holds no value dataset", remedy)
+    record = provenance.read(folder)
+    if record is not None and record["settings"].get("label") != "value":
+        raise UserError(folder, f"is a dataset of {record['settings'].get('label')}, not of value", remedy)
     for column in ("state_key", "target"):
         if any(column not in pq.read_schema(file).names for file in files):
-            raise UserError(folder, "no such column", "name a folder that `prm-gym label value` wrote", field=column)
+            raise UserError(folder, "no such column", remedy, field=column)
     source.db.execute(
         f"""CREATE TABLE reference AS
         SELECT state_key::BLOB AS state_key, target::DOUBLE AS value FROM read_parquet({file_list(files)})"""

@@ -116,8 +116,11 @@ async def branch(
         raise UserError("where", f"no such choice as {where!r}", "say all or uncertain")
     if where == "uncertain" and states_per_episode is None:
         raise UserError("states_per_episode", "is needed to choose uncertain states", "say how many per episode")
-    if out.resolve() in [folder.resolve() for folder in folders]:
+    places = [folder.resolve() for folder in folders]
+    if out.resolve() in places:
         raise UserError(out, "is a folder of parents too", "name another output folder")
+    if len(set(places)) < len(places):
+        raise UserError("parents", "a folder is given twice", "name each folder once")
     settings = {
         "kind": "branch",
         "policy": await policy.settings(),
@@ -165,9 +168,17 @@ async def branch(
                 file.write(json.dumps(line) + "\n")
 
         def shared() -> Iterator[Episode]:
+            seen: dict[str, bytes] = {}  # an episode that lies in several folders is a parent once
             for parent in read_episodes(*folders):
-                if hash_seed("share", parent.episode_id) % share[1] == share[0]:
+                if hash_seed("share", parent.episode_id) % share[1] != share[0]:
+                    continue
+                texts = parent.turns[-1].state_key
+                if parent.episode_id not in seen:
+                    seen[parent.episode_id] = texts
                     yield parent
+                elif seen[parent.episode_id] != texts:
+                    problem = f"hold two episodes {parent.episode_id}, of one policy under several settings"
+                    raise UserError("parents", problem, "branch from these folders one by one")
 
         new = (parent for parent in shared() if parent.episode_id not in points)
         await in_parallel(new, choose, concurrency)

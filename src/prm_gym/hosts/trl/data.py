@@ -45,14 +45,21 @@ def load_tokenizer(folder: str, field: str) -> PreTrainedTokenizerBase:
 
 
 def load_model(auto_class: Any, folder: str, field: str, **options: Any) -> PreTrainedModel:
-    """The weights of the checkpoint `folder`, in float32. Raises `UserError` if they cannot be read."""
+    """The weights of the checkpoint `folder`, in float32, without transformers' report of those that it adds, as the
+    score of a Q that starts from a policy. Raises `UserError` if they cannot be read.
+    """
     import torch
+    from transformers.utils import logging
 
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
     try:
         model: PreTrainedModel = auto_class.from_pretrained(folder, dtype=torch.float32, **options)
     except Exception as error:  # safetensors and torch have errors of their own for a damaged file
         problem = f"no model to load ({type(error).__name__}: {first_line(error)})"
         raise UserError(folder, problem, "name a whole checkpoint", field=field) from None
+    finally:
+        logging.set_verbosity(level)
     return model
 
 

@@ -90,7 +90,7 @@ def main(arguments: list[str]) -> None:
         model=model,
         args=training,
         train_dataset=load("train"),
-        eval_dataset=load("test"),
+        eval_dataset=None if training.eval_strategy == "no" else load("test"),
         data_collator=collate,
         processing_class=tokenizer,
     )
