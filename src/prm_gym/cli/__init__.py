@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import io
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -42,8 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status: 2 for input that cannot be used, 130 for Ctrl-C."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: names of files may be no text
+    parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions (the extra `completion`)
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
     try:
-        options = _parser().parse_args(arguments)
+        options = parser.parse_args(arguments)
     except SystemExit as end:  # the parser has printed the help, the version or an error
         return int(end.code or 0)
     if not options.verbose:
