@@ -52,7 +52,8 @@ def test_the_score_of_a_prm_is_an_output(model: Any) -> None:
     assert muon
 
 
-def test_a_step_is_torchs_own_of_each_part(model: Any) -> None:
+def test_a_step_is_torchs_own_of_each_part(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)  # torch's Muon in the dtype of the weights
     optimizer = MuonWithAdamW(model, **RATES)
     copied = [[torch.nn.Parameter(p.detach().clone()) for p in group["params"]] for group in optimizer.param_groups]
     muon, adamw = copied
