@@ -5,8 +5,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from miniature import write_miniature
 
 from prm_gym import prompts, provenance, stage
@@ -133,6 +135,43 @@ def test_a_comment_in_a_host_s_file_is_no_setting(run: Path, miniature: Path, tm
     with (changed / "prm.yaml").open("a") as file:
         file.write("\n# a remark\n")
     assert all(stage.is_complete(each) for each in Run(changed, run, 1).stages())
+
+
+def changed(miniature: Path, folder: Path, section: str, **values: Any) -> Path:
+    """A copy of the recipe in which `section` has other values."""
+    recipe = shutil.copytree(miniature, folder)
+    settings = yaml.safe_load((recipe / "recipe.yaml").read_text())
+    settings[section] = {key: v for key, v in {**settings[section], **values}.items() if v is not None}
+    (recipe / "recipe.yaml").write_text(yaml.safe_dump(settings))
+    return recipe
+
+
+def test_iteration_0_is_pi_0_alone(miniature: Path, tmp_path: Path) -> None:
+    names = [each.name for each in Run(miniature, tmp_path / "run", 0).stages()]
+    assert names == ["games", "demonstrations", "sft dataset", "model from scratch", "pi_0 by SFT"]
+
+
+def test_sft_goes_on_from_a_model_that_the_recipe_names(run: Path, miniature: Path, tmp_path: Path) -> None:
+    recipe = changed(miniature, tmp_path / "recipe", "start", model=str(run / "pi_0"), scratch=None)
+    stages = Run(recipe, tmp_path / "run", 0).stages()
+    assert [each.name for each in stages] == ["games", "base", "demonstrations", "sft dataset", "pi_0 by SFT"]
+    stages[1].make()
+    assert (tmp_path / "run" / "base").resolve() == (run / "pi_0").resolve()
+
+
+@pytest.mark.parametrize(("iterations", "read"), [("last", {1}), ("all", {0, 1})])
+def test_q_learns_from_the_last_policy_or_from_all(
+    run: Path, miniature: Path, tmp_path: Path, iterations: str, read: set[int]
+) -> None:
+    from datasets import load_dataset
+
+    recipe = changed(miniature, tmp_path / "recipe", "labels", iterations=iterations)
+    run = shutil.copytree(run, tmp_path / "run", symlinks=True)
+    shutil.rmtree(run / "iter2" / "dataset" / "prm")
+    (labels,) = [each for each in Run(recipe, run, 2).stages() if each.name == "labels for Q_1"]
+    labels.make()
+    rows = load_dataset(str(labels.out), split="train")
+    assert set(rows["iteration"]) == read
 
 
 def test_the_second_iteration_needs_the_first(miniature: Path, tmp_path: Path) -> None:

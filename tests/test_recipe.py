@@ -81,6 +81,8 @@ def test_every_yaml_opens_with_its_launch_command(folder: Path) -> None:
         ("evaluation.best_of", [{"n": 4}, 2, 4], "evaluation.best_of: best_of_4 stands there twice; remove one"),
         ("evaluation.best_of", "four", r"evaluation.best_of\[0\]: must be a mapping"),
         ("start.demonstrations", None, "start: neither a model nor demonstrations"),
+        ("start.model", "base", r"start\.scratch: a model and one from scratch; give `model` or `scratch`"),
+        ("labels.iterations", "first", r"labels\.iterations: unknown iterations 'first'; say last or all"),
         ("sampling.temperature", None, "sampling.temperature: missing; add it"),
     ],
 )

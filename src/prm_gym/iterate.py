@@ -41,20 +41,23 @@ if TYPE_CHECKING:
 
 
 class Run(Players):
-    """The stages of one iteration n >= 1 of a recipe in a run folder."""
+    """The stages of one iteration of a recipe in a run folder."""
 
     def stages(self) -> list[Stage]:
-        """The stages of this iteration in order, those of pi_0 before them if n is 1. Raises `UserError` if the
-        host, a value model that the labels want, or the iteration before is not there.
+        """The stages of iteration n in order: those of pi_0 if n is 0, and before the others if n is 1. Raises
+        `UserError` if the host, a value model that the labels want, or the iteration before is not there.
         """
         hosts.check(self.recipe.host)
+        games = [self._games()] if self.recipe.games.path is None else []
+        if self.n == 0:
+            return [*games, *self._start()]
         if "value_fn" in self.recipe.labels.options:
             check_value_model(self._filled(self.recipe.labels.options)["value_fn"])
         if self.n > 1 and not (self.policy(self.n - 1) / stage.MANIFEST).exists():
             remedy = f"run ITER={self.n - 1} first"
             raise UserError(self.policy(self.n - 1), f"pi_{self.n - 1} is not there", remedy)
         return [
-            *([self._games()] if self.recipe.games.path is None else []),
+            *games,
             *(self._start() if self.n == 1 else []),
             *([self.evaluation(0)] if self.n == 1 else []),
             *([self.held_out()] if self.recipe.quality else []),
@@ -85,37 +88,40 @@ class Run(Players):
         return Stage("games", self.root / "games", asdict(settings), make)
 
     def _start(self) -> list[Stage]:
-        start, demonstrations = self.recipe.start, self.recipe.start.demonstrations
-        if start.model is not None:
-            model = start.model
-
-            def link() -> None:
-                if not (Path(model) / "config.json").is_file():
-                    problem = f"no checkpoint folder {model}"
-                    raise UserError(self.folder / "recipe.yaml", problem, "download it first", field="start.model")
-                _link(self.policy(0), Path(model).resolve())
-
-            return [Stage("pi_0", self.root / "start", {"model": model}, link)]
-        assert demonstrations is not None
-        assert start.sft is not None
+        start, base = self.recipe.start, self.root / "base"
+        if start.sft is None:
+            return [self._given("pi_0", self.policy(0), self.root / "start")]
+        assert start.demonstrations is not None
         dataset, before = self.root / "sft_dataset", start.pretraining
-        shown = self._demonstrated({self.root / "demonstrations": demonstrations}, dataset)
+        shown = self._demonstrations(self.root, start.demonstrations, start.exploring)
         pi_0 = self._host_stage("sft", self.policy(0), start.sft)
+        if start.model is not None:
+            return [self._given("base", base, self.root / "start"), *shown, pi_0]
         if start.scratch is None:
             return [*shown, pi_0]
         if before is None:
             return [*shown, self._scratch(start.scratch, dataset), pi_0]
         folder = self.root / "pretraining"
-        kinds = {folder / "demonstrations": before.demonstrations}
-        if before.exploring is not None:
-            kinds[folder / "exploring"] = before.exploring
         return [
-            *self._demonstrated(kinds, folder / "sft_dataset"),
+            *self._demonstrations(folder, before.demonstrations, before.exploring),
             self._scratch(start.scratch, folder / "sft_dataset"),
-            replace(self._host_stage("sft", self.root / "base", before.sft), name="pretraining"),
+            replace(self._host_stage("sft", base, before.sft), name="pretraining"),
             *shown,
             pi_0,
         ]
+
+    def _given(self, name: str, place: Path, out: Path) -> Stage:
+        """The checkpoint that the recipe names, under the name `place`."""
+        model = self.recipe.start.model
+        assert model is not None
+
+        def link() -> None:
+            if not (Path(model) / "config.json").is_file():
+                problem = f"no checkpoint folder {model}"
+                raise UserError(self.folder / "recipe.yaml", problem, "download it first", field="start.model")
+            _link(place, Path(model).resolve())
+
+        return Stage(name, out, {"model": model}, link)
 
     def _scratch(self, sizes: dict[str, int], dataset: Path) -> Stage:
         """A model that knows nothing, and a tokenizer for the texts of an `sft` dataset."""
@@ -128,10 +134,13 @@ class Run(Players):
 
         return Stage("model from scratch", out, dict(sizes), make, self.made_from(dataset))
 
-    def _demonstrated(self, kinds: dict[Path, Demonstrations], dataset: Path) -> list[Stage]:
-        """Demonstrations into their folders and all of them into an `sft` dataset, those after the first under the
-        exploration prompt.
+    def _demonstrations(self, folder: Path, plain: Demonstrations, explored: Demonstrations | None) -> list[Stage]:
+        """Demonstrations into `folder`, and all of them into its `sft_dataset`: `plain` under the prompt of the recipe,
+        `explored` under the exploration prompt.
         """
+        kinds, dataset = {folder / "demonstrations": plain}, folder / "sft_dataset"
+        if explored is not None:
+            kinds[folder / "exploring"] = explored
         collected, *exploring = kinds
         shown_as = {"prompt": self.recipe.prompt, **({"exploring": True} if exploring else {})}
 
@@ -174,9 +183,11 @@ class Run(Players):
         r, wanted, branches = self.recipe, self.recipe.rollouts, self.recipe.branches
         rollouts, branched, dataset = self.iter / "rollouts", self.iter / "branches", self.iter / "dataset" / "prm"
 
-        sources = [rollouts, branched] if branches else [rollouts]
-        if r.labels.kind == "inverse":  # Algorithm 2: D- of all past policies, next actions of pi_{n-1}
-            sources = [self.root / f"iter{i}" / "rollouts" for i in range(1, self.n + 1)]
+        # Algorithm 2 has negatives of all past policies, whose next actions are those of pi_{n-1}.
+        inverse = r.labels.kind == "inverse"
+        first = 1 if inverse or r.labels.iterations == "all" else self.n
+        kinds = ["rollouts", "branches"] if branches and not inverse else ["rollouts"]
+        sources = [self.root / f"iter{i}" / kind for i in range(first, self.n + 1) for kind in kinds]
         policy = self.policy(self.n - 1)
 
         def collect() -> dict[str, Any]:
@@ -197,7 +208,7 @@ class Run(Players):
         def label() -> None:
             kind = label_function(r.labels.kind)
             options: dict[str, Any] = {"prompt": r.prompt, **self._filled(r.labels.options)}
-            if r.labels.kind == "inverse":
+            if inverse:
                 options["policy"] = self.sampled(self.n - 1)
             elif "gamma" in inspect.signature(kind).parameters:
                 options["gamma"] = r.gamma
@@ -215,7 +226,9 @@ class Run(Players):
             cost = self._rows(episodes * branches.most_per_episode)
             stages.append(Stage(name, branched, {**asdict(branches), **shared}, branch, inputs, cost))
         settings = {"prompt": r.prompt, "gamma": r.gamma, "kind": r.labels.kind, "options": r.labels.options}
-        asked = [policy] if r.labels.kind == "inverse" else []
+        if r.labels.iterations == "all" and self.n > 1:
+            settings["iterations"] = "all"
+        asked = [policy] if inverse else []
         read = self.made_from(*sources, *asked, *self._folders(r.labels.options))
         return [*stages, Stage(f"labels for Q_{self.n - 1}", dataset, settings, label, read)]
 

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 
 class Players:
-    """The games, policies and Qs of iteration n >= 1 of the recipe `folder` in the folder `run`."""
+    """The games, policies and Qs of iteration n of the recipe `folder` in the folder `run`; 0 has pi_0 alone."""
 
     def __init__(self, folder: Path, run: Path, iteration: int, host: str | None = None) -> None:
-        if iteration < 1:
-            raise UserError("ITER", f"{iteration} is no iteration", "iterations count from 1; ITER=1 makes pi_0 first")
+        if iteration < 0:
+            raise UserError("ITER", f"{iteration} is no iteration", "iterations count from 1; ITER=0 makes pi_0 alone")
         self.folder, self.root, self.n = folder, run, iteration
         self.recipe: Recipe = recipe.load(folder)
         if host:

@@ -87,13 +87,14 @@ class Pretraining:
 
 @dataclass(frozen=True)
 class Start:
-    """pi_0: an existing checkpoint (`model`), or SFT on demonstrations, from scratch if `scratch` gives the sizes. With
-    `pretraining` the model from scratch, and its tokenizer, are made for what that shows, and SFT starts from
-    {run}/base.
+    """pi_0: an existing checkpoint (`model`), or SFT on demonstrations. SFT starts from {run}/base, which is `model`
+    where both are given, or from {run}/scratch, made with the sizes `scratch`. `exploring` are further demonstrations,
+    under the exploration prompt. With `pretraining` {run}/base is the model from scratch, trained on what that shows.
     """
 
     model: str | None = None
     demonstrations: Demonstrations | None = None
+    exploring: Demonstrations | None = None
     scratch: dict[str, int] | None = None
     pretraining: Pretraining | None = None
     sft: str | None = None  # the host's YAML
@@ -128,9 +129,12 @@ class Branches:
 
 @dataclass(frozen=True)
 class Labels:
-    """`kind` and its options, as for `prm-gym label KIND`; `prompts` are those of `prm-gym label prompts`."""
+    """`kind` and its options, as for `prm-gym label KIND`; `prompts` are those of `prm-gym label prompts`. Q_{i-1}
+    learns from the episodes of the `last` iteration, those of pi_{i-1} (Algorithm 1), or of `all`.
+    """
 
     kind: str = "monte_carlo"
+    iterations: str = "last"
     options: dict[str, Any] = field(default_factory=dict)
     prompts: dict[str, Any] = field(default_factory=dict)
 
@@ -195,11 +199,17 @@ def load(folder: str | PathLike[str]) -> Recipe:
     _check_ranges(recipe, path)
     if recipe.host not in ("trl", "open-instruct"):
         raise UserError(path, f"unknown host '{recipe.host}'", "say trl or open-instruct", field="host")
-    if recipe.start.model is None and (recipe.start.demonstrations is None or recipe.start.sft is None):
+    start = recipe.start
+    if (start.model is None or start.sft is not None) and (start.demonstrations is None or start.sft is None):
         problem = "neither a model nor demonstrations with an sft file"
-        raise UserError(path, problem, "give `model`, or `demonstrations` and `sft`", field="start")
-    if recipe.start.pretraining is not None and recipe.start.scratch is None:
+        raise UserError(path, problem, "give `model`, or `demonstrations` and `sft`, or all three", field="start")
+    if start.model is not None and start.scratch is not None:
+        raise UserError(path, "a model and one from scratch", "give `model` or `scratch`", field="start.scratch")
+    if start.pretraining is not None and start.scratch is None:
         raise UserError(path, "no model to pretrain", "give `scratch` with its sizes", field="start.pretraining")
+    if recipe.labels.iterations not in ("last", "all"):
+        problem = f"unknown iterations '{recipe.labels.iterations}'"
+        raise UserError(path, problem, "say last or all", field="labels.iterations")
     for i, choice in enumerate(recipe.evaluation.best_of):
         choice.check(path, f"evaluation.best_of[{i}].")
         if choice in recipe.evaluation.best_of[:i]:
@@ -216,8 +226,8 @@ def load(folder: str | PathLike[str]) -> Recipe:
         ]
         check_keys(options, [key for key in valid if key not in ("prompt", "gamma", "policy")], path, f"{name}.")
     named = {
-        "start.pretraining.sft": recipe.start.pretraining.sft if recipe.start.pretraining else None,
-        "start.sft": recipe.start.sft,
+        "start.pretraining.sft": start.pretraining.sft if start.pretraining else None,
+        "start.sft": start.sft,
         "stages.prm": recipe.stages.prm,
         "stages.online_dpo": recipe.stages.online_dpo,
     }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from prm_gym.cli.console import console, say
 from prm_gym.cli.parser import Commands, add_command
-from prm_gym.cli.values import count, path
+from prm_gym.cli.values import integer, path
 
 if TYPE_CHECKING:
     from prm_gym.stage import Stage
@@ -18,8 +18,8 @@ def add(commands: Commands) -> None:
     text = "One iteration of Algorithm 1, as a recipe says; goes on where it was stopped."
     command = add_command(commands, "iter", text)
     command.set_defaults(run=run)
-    text = "n: makes Q_{n-1} and pi_n of pi_{n-1}; 1 makes pi_0 first"
-    command.add_argument("iteration", type=count, metavar="ITERATION", help=text)
+    text = "n: makes Q_{n-1} and pi_n of pi_{n-1}; 1 makes pi_0 first, 0 makes pi_0 alone"
+    command.add_argument("iteration", type=integer(least=0), metavar="ITERATION", help=text)
     command.add_argument("--recipe", type=path, required=True, metavar="DIR", help="folder of the recipe")
     text = "folder of the run; default: runs/NAME, by the name of the recipe"
     command.add_argument("--run", dest="run_folder", type=path, metavar="DIR", help=text)
@@ -39,7 +39,8 @@ def run(options: argparse.Namespace) -> None:
         _show(stages, folder)
         return
     stage.run(stages, console)
-    console.print(evaluate.table(evaluate.read_results(folder / "results.json")))
+    if options.iteration > 0:
+        console.print(evaluate.table(evaluate.read_results(folder / "results.json")))
 
 
 def _show(stages: list[Stage], folder: Path) -> None:
