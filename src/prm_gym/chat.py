@@ -159,10 +159,11 @@ def _probe(tokenizer: Tokenizer, where: Any, field: str) -> Template:
 
 def _end_of_turn(tokenizer: Any, after: str) -> str:
     """The token in `after`, the text after a response, that ends its turn: eos, else the first special one, else ""."""
+    eos = getattr(tokenizer, "eos_token", None)
+    if eos and eos in after:
+        return str(eos)
     added = getattr(tokenizer, "added_tokens_decoder", {}).values()
     special = [token.content for token in added if token.special and token.content in after]
-    if special and tokenizer.eos_token in special:
-        return str(tokenizer.eos_token)
     return min(special, key=lambda token: (after.index(token), -len(token)), default="")
 
 

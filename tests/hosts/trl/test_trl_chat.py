@@ -72,8 +72,8 @@ def test_all_readers_agree(source: str, prompt: str, tmp_path: Path, monkeypatch
         for text in TEXTS
     ]
     columns = {name: [row[name] for row in rows] for name in ("prompt", "completion")}
-    assert prm.encode(columns, tokens, "soft_bce")["chosen_input_ids"] == scored
-    assert prm.encode(columns, tokens, "value")["chosen_input_ids"] == [ids for ids in asked for _ in TEXTS]
+    assert prm.to_ids(columns, tokens, "soft_bce")["chosen_input_ids"] == scored
+    assert prm.to_ids(columns, tokens, "value")["chosen_input_ids"] == [ids for ids in asked for _ in TEXTS]
     assert [transforms.soft_bce_row(row, tokens)["chosen_input_ids"] for row in rows] == scored
     assert [transforms.sft_whole_row(row, tokens, 4096)["input_ids"] for row in rows] == scored
     assert [ids[: len(before)] for ids, before in zip(scored, [i for i in asked for _ in TEXTS], strict=True)] == [
@@ -171,6 +171,14 @@ def test_sft_needs_no_generation_marks_and_shows_each_turn_as_the_policy_meets_i
     learned = [tokens.decode([label for label in row["labels"] if label != -100]) for row in rows]
     end = CASES[name].end
     assert learned == ([f"take mug 1{end}look{end}"] if CASES[name].grows else [f"take mug 1{end}", f"look{end}"]) * 2
+
+
+def test_sft_names_a_template_that_cannot_show_a_conversation(tmp_path: Path) -> None:
+    policy, _ = models(each(USER, ""), tmp_path)
+    with pytest.raises(
+        UserError, match=f"^{policy}: chat_template: the chat template leaves out what the assistant said"
+    ):
+        prepared(on_demonstrations(SFTTrainer), tmp_path)
 
 
 def test_a_host_that_stops_elsewhere_is_named(tmp_path: Path) -> None:

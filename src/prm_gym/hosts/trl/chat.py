@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from prm_gym.chat import adapted, sequence_ids
+from prm_gym.chat import adapted, sequence_ids, template_of
 from prm_gym.errors import UserError
 from prm_gym.hosts.demonstrations import demonstrations
 
@@ -22,17 +22,18 @@ def on_demonstrations(trainer: type[Any]) -> type[Any]:
 
         def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, *options: Any) -> Any:
             if _conversational(dataset):
+                template_of(processing_class)  # one that cannot show them is an error here, not in a row
                 counted = "responses" if self._responses_only else "completion" if self.completion_only_loss else "all"
                 settings = {"tokenizer": processing_class, "counted": counted}
                 names = list(next(iter(dataset)))
                 with args.main_process_first():  # the others read what it has cached
-                    dataset = dataset.map(encode, batched=True, remove_columns=names, fn_kwargs=settings)
+                    dataset = dataset.map(to_ids, batched=True, remove_columns=names, fn_kwargs=settings)
             return super()._prepare_dataset(dataset, processing_class, args, *options)
 
     return DemonstrationTrainer
 
 
-def encode(rows: dict[str, list[Any]], tokenizer: Any, counted: str) -> dict[str, list[Any]]:
+def to_ids(rows: dict[str, list[Any]], tokenizer: Any, counted: str) -> dict[str, list[Any]]:
     """Label rows (columns to lists) to `input_ids` and `labels`."""
     found = [
         each

@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> None:
         with training.main_process_first():  # the others read what it has cached
             unused = [name for name in rows.column_names if name not in NUMBERS]
             settings = {"tokenizer": tokenizer, "loss": script.loss}
-            encoded = rows.map(encode, batched=True, fn_kwargs=settings, remove_columns=unused)
+            encoded = rows.map(to_ids, batched=True, fn_kwargs=settings, remove_columns=unused)
             short = encoded.filter(lambda length: length <= script.max_length, input_columns="length")
         if len(short) < len(encoded) and training.process_index == 0:
             print(f"{split}: {len(encoded) - len(short)} of {len(encoded)} rows exceed max_length={script.max_length}")
@@ -100,7 +100,7 @@ def main(arguments: list[str]) -> None:
     trainer.save_model(training.output_dir)
 
 
-def encode(rows: dict[str, list[Any]], tokenizer: Any, loss: str) -> dict[str, list[Any]]:
+def to_ids(rows: dict[str, list[Any]], tokenizer: Any, loss: str) -> dict[str, list[Any]]:
     """Label rows (columns to lists) to the ids of the sequences of `loss`; `length` is that of the longest."""
     encoded: dict[str, list[Any]] = {}
     for name, (prompt, response) in _SEQUENCES[loss].items():
