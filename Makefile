@@ -11,7 +11,7 @@ PRM_GYM_HOST_PYTHON ?= $(abspath $(HOST_VENV))/bin/python
 export TOKENIZERS_PARALLELISM := false
 export OPEN_INSTRUCT PRM_GYM_HOST_PYTHON
 
-.PHONY: demo iter findings test test-exact lint host host-venv test-host clean
+.PHONY: demo iter findings test test-exact lint docs package host host-venv test-host clean
 
 demo: $(VENV)/.installed ## one iteration of AgentPRM on generated households, on a CPU
 	$(BIN)/prm-gym iter 1 --recipe recipes/embedded --run runs/demo
@@ -42,6 +42,17 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed ## the site in build/site; broken links and references are errors
+	$(BIN)/mkdocs build --strict --quiet
+
+package: $(VENV)/.installed ## wheel and sdist in dist/, and the wheel tried in an empty environment of $(PYTHON)
+	rm -rf dist build/empty
+	$(BIN)/python -m build --outdir dist .
+	$(PYTHON) -m venv build/empty
+	build/empty/bin/pip install --quiet dist/*.whl
+	build/empty/bin/pip check
+	build/empty/bin/python benchmarks/start.py
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -18,6 +18,7 @@ pytest.importorskip("argcomplete", reason="needs the extra 'completion'")
         ("prm-gym sh", {"show"}),
         ("prm-gym show --out", {"--outcome"}),
         ("prm-gym label mon", {"monte_carlo"}),
+        ("prm-gym label monte_carlo --gam", {"--gamma"}),
         ("prm-gym iter --host ", {"trl", "open-instruct"}),
     ],
 )

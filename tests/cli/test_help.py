@@ -21,7 +21,7 @@ from prm_gym.labels import KINDS
 
 def parsers(parser: Parser, name: str = "prm-gym") -> Iterator[tuple[str, Parser]]:
     """Every command without commands of its own."""
-    inner = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    inner = [action for action in parser.filled()._actions if isinstance(action, argparse._SubParsersAction)]
     if not inner:
         yield name, parser
     for action in inner:
@@ -60,6 +60,14 @@ def test_the_labels_of_the_command_line_are_those_of_the_library():
 def test_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"prm-gym {prm_gym.__version__}\n"
+
+
+def test_help_imports_no_heavy_package():
+    heavy = {"torch", "transformers", "trl", "datasets", "duckdb", "pyarrow", "pandas", "textworld"}
+    code = f"import sys; from prm_gym.cli import main; main(['--help']); print(sorted({heavy} & set(sys.modules)))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120).stdout
+    assert shown.startswith("usage: prm-gym")
+    assert shown.endswith("\n[]\n")
 
 
 def test_a_command_leaves_the_environment_as_it_was(tmp_path):

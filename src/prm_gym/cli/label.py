@@ -6,6 +6,7 @@ import argparse
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -95,16 +96,16 @@ def add(commands: Commands) -> None:
     label = add_command(commands, "label", text)
     kinds = label.add_subparsers(required=True, metavar="KIND")
     for kind, its in KINDS.items():
-        _add_kind(kinds, kind, its)
+        text = fill(f"{kind}: {its.title}.", 80) + "\n\n" + fill(its.text, 80)
+        example = f"example:\n  prm-gym label {kind} --rollouts runs/a/rollouts --out {kind} {its.example}"
+        flags = partial(_add_flags, kind)  # imports the label, and DuckDB with it: only when this kind is asked for
+        add_command(kinds, kind, its.title, description=text, epilog=example, fill=flags)
 
 
-def _add_kind(kinds: Commands, kind: str, its: _Kind) -> None:
+def _add_flags(kind: str, command: Parser) -> None:
     from prm_gym.recipe import label_function
 
     function = label_function(kind)
-    text = fill(f"{kind}: {its.title}.", 80) + "\n\n" + fill(its.text, 80)
-    example = f"example:\n  prm-gym label {kind} --rollouts runs/a/rollouts --out {kind} {its.example}"
-    command = add_command(kinds, kind, its.title, description=text, epilog=example)
     text = "folders of episodes that `prm-gym rollout` wrote"
     command.add_argument("--rollouts", type=path, nargs="+", required=True, metavar="DIR", help=text)
     text = "folder of the dataset; one of the same settings in it is replaced"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any, NoReturn, TypeAlias
 
@@ -22,11 +22,13 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """Flags are written out in full: an abbreviation would change its meaning when a flag is added.
 
-    `flags` says how the command line spells each parameter: {"max_games": "--max-games"}.
+    `flags` says how the command line spells each parameter: {"max_games": "--max-games"}. `fill` adds the arguments
+    when the parser is first used, for a command whose flags take long to import.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, fill: Callable[[Parser], None] | None = None, **options: Any) -> None:
         self.flags: dict[str, str] = {}
+        self._fill = fill
         super().__init__(**{"allow_abbrev": False, "formatter_class": _Help, **options})
 
     def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
@@ -34,7 +36,19 @@ class Parser(argparse.ArgumentParser):
         self.flags[action.dest] = action.option_strings[-1] if action.option_strings else str(action.metavar)
         return action
 
+    def filled(self) -> Parser:
+        """This parser, with all its arguments."""
+        fill, self._fill = self._fill, None
+        if fill is not None:
+            fill(self)
+        return self
+
+    def format_help(self) -> str:
+        self.filled()
+        return super().format_help()
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        self.filled()
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:  # told here, where the command's flags are known
             near = get_close_matches(unknown[0].partition("=")[0], self.flags.values(), 1)
