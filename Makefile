@@ -44,7 +44,7 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 
 docs: $(VENV)/.installed ## the site in build/site; broken links and references are errors
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 package: $(VENV)/.installed ## wheel and sdist in dist/, and the wheel tried in an empty environment of $(PYTHON)
 	rm -rf dist build/empty

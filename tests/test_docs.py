@@ -1,0 +1,245 @@
+"""The documentation says what is true: its Python runs, its commands parse, its recipes load, its names exist.
+
+Python blocks are run, a page's in order, and a `text` block right after one is what it prints. Shell lines are only
+parsed: `prm-gym` by its own parser, `make` by the targets and variables of the Makefile, `python FILE` by the flags
+that stand in the file. YAML blocks are loaded as sections of a recipe. `make docs` checks the links of the site.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from prm_gym import cli, recipe
+from prm_gym.cli.parser import Parser
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = {str(page.relative_to(ROOT)): page.read_text("utf-8") for page in PAGES}
+OTHER_TOOLS = {"alfworld-download", "export", "pip", "vllm"}  # of whose lines nothing is checked
+OTHER_FLAGS = {"--pooler-config"}
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+_LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
+_DOTTED = re.compile(r"\bprm_gym(?:\.\w+)+")
+
+
+class Block(NamedTuple):
+    page: str
+    language: str
+    text: str
+    start: int
+    end: int
+
+    @property
+    def place(self) -> str:
+        return f"{self.page}:{TEXTS[self.page][: self.start].count(chr(10)) + 1}"
+
+
+def blocks(language: str) -> list[Block]:
+    return [block for page in TEXTS for block in blocks_of(page) if block.language == language]
+
+
+def blocks_of(page: str) -> list[Block]:
+    return [Block(page, found[1], found[2], *found.span()) for found in _BLOCK.finditer(TEXTS[page])]
+
+
+def prose(page: str) -> str:
+    return _BLOCK.sub("", TEXTS[page])
+
+
+def test_every_block_is_of_a_language_that_is_checked():
+    known = {"python", "bash", "yaml", "text", "bibtex"}
+    assert {block.language for page in TEXTS for block in blocks_of(page)} <= known
+
+
+# Python
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two games, and a checkpoint of random weights where the demo leaves pi_1."""
+    pytest.importorskip("alfworld")
+    pytest.importorskip("trl")
+    from prm_gym import provenance
+    from prm_gym.envs.households import generate
+    from prm_gym.hosts.tiny import make_tiny_model
+    from prm_gym.prompts import load
+    from prm_gym.trained import TrainedFor
+
+    folder = tmp_path_factory.mktemp("world")
+    generate(folder / "games", preset="small", splits={"train": 2}, seed=11, progress=False)
+    model = folder / "runs" / "demo" / "pi_1"
+    model.mkdir(parents=True)
+    make_tiny_model(model, ["You see a mug 1 and a desk 2. Task: put a mug in desk."] * 20, hidden_size=16, heads=1)
+    provenance.write(model, {"kind": "training", "trained_for": TrainedFor(load("compact"), 30, 0.3).as_dict()})
+    return folder
+
+
+@pytest.mark.parametrize("page", [page for page in TEXTS if any(b.language == "python" for b in blocks_of(page))])
+def test_python_blocks_run_and_print_what_is_shown(page, tmp_path, monkeypatch, capsys, request):
+    if "find_games" in TEXTS[page]:
+        shutil.copytree(request.getfixturevalue("world"), tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "docs"}
+    found = blocks_of(page)
+    for block, after in zip(found, [*found[1:], None], strict=True):
+        if block.language != "python":
+            continue
+        exec(compile(block.text, block.place, "exec"), names)
+        printed = capsys.readouterr().out
+        if after and after.language == "text" and not TEXTS[page][block.end : after.start].strip():
+            assert printed == after.text, after.place
+
+
+# Commands
+
+
+@cache
+def commands() -> dict[str, Parser]:
+    """The parsers by their words: `label monte_carlo`."""
+
+    def below(parser: Parser, words: str = "") -> Iterator[tuple[str, Parser]]:
+        yield words.strip(), parser
+        for action in parser.filled()._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for name, inner in action.choices.items():
+                    yield from below(inner, f"{words} {name}")
+
+    return dict(below(cli._parser()))
+
+
+def flags(parser: Parser) -> set[str]:
+    return {flag for action in parser._actions for flag in action.option_strings}
+
+
+def shell_lines() -> list[tuple[str, str]]:
+    return [
+        (block.place, line)
+        for block in blocks("bash")
+        for line in block.text.replace("\\\n", " ").splitlines()
+        if line.split("#")[0].strip()
+    ]
+
+
+@pytest.mark.parametrize(("place", "line"), shell_lines())
+def test_shell_lines_parse(place, line, capsys):
+    words = shlex.split(line, comments=True)
+    while "=" in words[0]:
+        words.pop(0)
+    tool, rest = words[0], words[1:]
+    values = [word.partition("=")[2] or word for word in rest]
+    assert all((ROOT / value).exists() for value in values if value.startswith("recipes/"))
+    if tool == "prm-gym":
+        try:
+            cli._parser().parse_args(rest)
+        except SystemExit:
+            pytest.fail(capsys.readouterr().err)
+    elif tool == "make":
+        makefile = (ROOT / "Makefile").read_text()
+        for word in rest:
+            name, is_variable, _ = word.partition("=")
+            assert f"$({name})" in makefile if is_variable else re.search(rf"^{name}:", makefile, re.MULTILINE), word
+    elif tool == "python" and rest[0] == "-m":
+        assert importlib.util.find_spec(rest[1])
+    elif tool in ("python", "pytest"):
+        program = (ROOT / rest[0]).read_text()
+        assert all(word in program for word in rest[1:] if word.startswith("--"))
+    else:
+        assert tool in OTHER_TOOLS
+
+
+def inline_commands() -> list[tuple[str, str]]:
+    return [(page, code) for page in TEXTS for code in _INLINE.findall(prose(page)) if re.match("prm-gym [a-z]", code)]
+
+
+@pytest.mark.parametrize(("page", "code"), inline_commands())
+def test_inline_commands_name_commands_and_flags_that_exist(page, code):
+    words = re.sub(r"\\\|\S*|[\[\],]|\.\.\.", " ", code).split()[1:]
+    chosen = [parser for name, parser in commands().items() if name.split()[:1] == words[:1]]
+    assert chosen, f"no command {words[0]}"
+    known = set().union(*map(flags, chosen))
+    assert {word for word in words if word.startswith("--")} <= known
+
+
+def test_inline_flags_exist():
+    known = set().union(*map(flags, commands().values())) | OTHER_FLAGS
+    for page in TEXTS:
+        for code in _INLINE.findall(prose(page)):
+            if code.startswith("--") and not code.startswith("--8<--"):
+                assert code.split()[0] in known, f"{page}: {code}"
+
+
+def test_the_table_of_commands_has_them_all():
+    table = TEXTS["README.md"].partition("[start:commands]")[2].partition("[end:commands]")[0]
+    listed = [row.split()[0] for row in re.findall(r"^\| `prm-gym ([^`]+)`", table, re.MULTILINE)]
+    assert sorted(listed) == sorted({name.split()[0] for name in commands() if name})
+
+
+# Recipes, names, links, errors
+
+
+@pytest.mark.parametrize("block", blocks("yaml"), ids=lambda block: block.place)
+def test_yaml_blocks_are_parts_of_a_recipe(block, tmp_path):
+    folder = shutil.copytree(ROOT / "recipes" / "embedded", tmp_path / "recipe")
+    values = yaml.safe_load((folder / "recipe.yaml").read_text())
+    part = yaml.safe_load(block.text)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump({**values, **part}))
+    recipe.load(folder)
+
+
+def resolve(name: str) -> Any:
+    """The module, class or function that is called `name`."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        with suppress(ImportError):
+            found = importlib.import_module(".".join(parts[:length]))
+            for part in parts[length:]:
+                found = getattr(found, part)
+            return found
+    raise AssertionError(name)
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_names_of_the_package_exist(page):
+    pytest.importorskip("trl")
+    text = TEXTS[page].replace("prm_gym.labels.KIND", "prm_gym.labels.sft")
+    for name in sorted(set(_DOTTED.findall(text))):
+        resolve(name)
+    for name, _, members in re.findall(r"^::: (\S+)\n( +options:\s.*?members: \[([^\]]+)\])?", text, re.M | re.S):
+        for member in filter(None, members.split(", ")):
+            resolve(f"{name}.{member}")
+
+
+def slug(heading: str) -> str:
+    return re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_links_lead_to_files_and_headings(page):
+    for target, anchor in _LINK.findall(prose(page)):
+        file = (ROOT / page).parent / target if target else ROOT / page
+        assert file.exists(), target
+        if anchor:
+            assert anchor in {slug(line) for line in re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)}
+
+
+def test_errors_explained_are_errors_raised():
+    source = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    rows = re.findall(r"^\| ((?:`[^`]+`[^|`]*)+) \|", TEXTS["docs/troubleshooting.md"], re.MULTILINE)
+    messages = [message for row in rows for message in _INLINE.findall(row)]
+    assert len(messages) > 40
+    for message in messages:
+        for part in re.split(r"\.\.\.|: ", message):
+            assert part.strip(" ',()") in source, message
