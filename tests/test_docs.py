@@ -8,6 +8,7 @@ that stand in the file. YAML blocks are loaded as sections of a recipe. `make do
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.util
 import re
 import shlex
@@ -166,7 +167,7 @@ def inline_commands() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("page", "code"), inline_commands())
 def test_inline_commands_name_commands_and_flags_that_exist(page, code):
-    words = re.sub(r"\\\|\S*|[\[\],]|\.\.\.", " ", code).split()[1:]
+    words = re.sub(r"[\[\],]|\.\.\.", " ", code).split()[1:]
     chosen = [parser for name, parser in commands().items() if name.split()[:1] == words[:1]]
     assert chosen, f"no command {words[0]}"
     known = set().union(*map(flags, chosen))
@@ -197,6 +198,44 @@ def test_yaml_blocks_are_parts_of_a_recipe(block, tmp_path):
     part = yaml.safe_load(block.text)
     (folder / "recipe.yaml").write_text(yaml.safe_dump({**values, **part}))
     recipe.load(folder)
+
+
+def of_docs(name: str) -> Any:
+    """The module of a hook of the site."""
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / "docs" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_of_recipes_has_every_section_and_key():
+    """The tables are read from the source without importing it; the dataclasses say what should be in them."""
+    from prm_gym.policies.best_of_n import BestOf
+
+    shown = of_docs("recipe_keys").on_page_markdown(TEXTS["docs/recipes.md"]).partition("## Reference")[2]
+    tables = dict(re.findall(r"^### (\w+)\n(.*?)(?=^### |\Z)", shown, re.MULTILINE | re.DOTALL))
+    sections = [each for each in vars(recipe).values() if isinstance(each, type) and each.__module__ == recipe.__name__]
+    assert sorted(tables) == sorted(each.__name__ for each in [*sections, BestOf])
+    for each in [*sections, BestOf]:
+        rows = re.findall(r"^\| `(\w+)` \| `[^`]+` \| (.+) \|$", tables[each.__name__], re.MULTILINE)
+        assert [key for key, _ in rows] == [entry.name for entry in dataclasses.fields(each)]
+        for (key, default), entry in zip(rows, dataclasses.fields(each), strict=True):
+            none = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+            assert (default == "required") == none, key
+            if isinstance(entry.default, str | int | float):
+                assert default == f"`{entry.default!r}`"
+
+
+def test_parameters_on_one_line_are_names_and_descriptions():
+    pytest.importorskip("griffe", reason="needs the extra 'docs'")
+    rule = "\n----------\n"
+    said = f"It does.\n\nParameters{rule}a, b : one\n    more\nc: two\n\nRaises nothing.\n\nReturns\n-------\nint"
+    entries = "a, b\n    one\n    more\nc\n    two\n"
+    wanted = f"It does.\n\nRaises nothing.\n\n\nParameters{rule}{entries}\nReturns\n-------\nint"
+    assert of_docs("parameters").described(said) == wanted
+    assert of_docs("parameters").described("Nothing.") == "Nothing."
 
 
 def resolve(name: str) -> Any:
