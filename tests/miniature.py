@@ -16,7 +16,10 @@ def write_miniature(folder: Path, *, recipe: str = "embedded", processes: int = 
     for start in filter(None, (values["start"], values["start"].get("pretraining"))):
         for kind in start.keys() & {"demonstrations", "exploring"}:
             start[kind].update(games=18, rollouts_per_game=1, random_actions=0.0, mistakes=0.0)
-    values["start"]["scratch"] = {"hidden_size": 32, "layers": 1, "heads": 2}
+    if "scratch" in values["start"]:
+        values["start"]["scratch"] = {"hidden_size": 32, "layers": 1, "heads": 2}
+    else:
+        values["start"]["model"] = str(RECIPES.parent / values["start"]["model"])
     values["sampling"]["processes"] = processes
     values["max_episode_steps"] = 12
     values["rollouts"].update(games=6, per_game=2)

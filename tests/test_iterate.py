@@ -141,18 +141,19 @@ def changed(miniature: Path, folder: Path, section: str, **values: Any) -> Path:
     """A copy of the recipe in which `section` has other values."""
     recipe = shutil.copytree(miniature, folder)
     settings = yaml.safe_load((recipe / "recipe.yaml").read_text())
-    settings[section] = {key: v for key, v in {**settings[section], **values}.items() if v is not None}
+    settings[section].update(values)
     (recipe / "recipe.yaml").write_text(yaml.safe_dump(settings))
     return recipe
 
 
-def test_iteration_0_is_pi_0_alone(miniature: Path, tmp_path: Path) -> None:
-    names = [each.name for each in Run(miniature, tmp_path / "run", 0).stages()]
-    assert names == ["games", "demonstrations", "sft dataset", "model from scratch", "pi_0 by SFT"]
+def test_iteration_0_is_pi_0_alone(tmp_path: Path) -> None:
+    recipe = write_miniature(tmp_path / "recipe", recipe="base")
+    names = [each.name for each in Run(recipe, tmp_path / "run", 0).stages()]
+    assert names == ["games", "demonstrations", "exploring", "sft dataset", "model from scratch", "pi_0 by SFT"]
 
 
 def test_sft_goes_on_from_a_model_that_the_recipe_names(run: Path, miniature: Path, tmp_path: Path) -> None:
-    recipe = changed(miniature, tmp_path / "recipe", "start", model=str(run / "pi_0"), scratch=None)
+    recipe = changed(miniature, tmp_path / "recipe", "start", model=str(run / "pi_0"))
     stages = Run(recipe, tmp_path / "run", 0).stages()
     assert [each.name for each in stages] == ["games", "base", "demonstrations", "sft dataset", "pi_0 by SFT"]
     stages[1].make()

@@ -81,7 +81,7 @@ def test_every_yaml_opens_with_its_launch_command(folder: Path) -> None:
         ("evaluation.best_of", [{"n": 4}, 2, 4], "evaluation.best_of: best_of_4 stands there twice; remove one"),
         ("evaluation.best_of", "four", r"evaluation.best_of\[0\]: must be a mapping"),
         ("start.demonstrations", None, "start: neither a model nor demonstrations"),
-        ("start.model", "base", r"start\.scratch: a model and one from scratch; give `model` or `scratch`"),
+        ("start.scratch", {"layers": 1}, r"start\.scratch: a model and one from scratch; give `model` or `scratch`"),
         ("labels.iterations", "first", r"labels\.iterations: unknown iterations 'first'; say last or all"),
         ("sampling.temperature", None, "sampling.temperature: missing; add it"),
     ],
@@ -92,7 +92,7 @@ def test_a_mistake_is_named(path: str, value: Any, message: str, tmp_path: Path)
 
 
 def test_pretraining_wants_a_model_from_scratch(tmp_path: Path) -> None:
-    folder = changed(tmp_path, "start.scratch", None)
+    folder = changed(tmp_path, "start.model", None)
     values = yaml.safe_load((folder / "recipe.yaml").read_text())
     values["start"]["pretraining"] = {"demonstrations": {"games": 10}, "sft": "sft.yaml"}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(values))

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from prm_gym.labels.rollouts import Rollouts
-from prm_gym.part import check_rows, reading
+from prm_gym.part import reading
 from prm_gym.prompts import Prompt
 from prm_gym.types import Message, State
 
@@ -105,6 +105,5 @@ def _runs(file: Path) -> Iterator[tuple[int, Texts]]:
             texts.responses.append(responses[i] or "")
             texts.admissible_commands.append(commands[ends[i] : ends[i + 1]])
             row += 1
-    check_rows(file, row)
     if episode_id is not None:
         yield first_row, texts

@@ -11,7 +11,7 @@ Left out: measuring anything. The report shows what the stages of a run wrote, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from prm_gym.errors import UserError
@@ -23,15 +23,8 @@ from prm_gym.report.trajectories import sample
 __all__ = ["write"]
 
 
-def write(
-    runs: Sequence[Path],
-    out: Path,
-    *,
-    episodes: int = 12,
-    seed: int = 0,
-    tell: Callable[[str], object] = lambda line: None,
-) -> None:
-    """Write the report of run folders to the file `out`.
+def write(runs: Sequence[Path], out: Path, *, episodes: int = 12, seed: int = 0) -> list[str]:
+    """Write the report of run folders to the file `out`; returns a line for each thing a reader might miss in it.
 
     Parameters
     ----------
@@ -40,8 +33,6 @@ def write(
     episodes
         How many episodes of each evaluation the trajectory browser holds. The same games are chosen in each
         evaluation of a split, spread over the task types by a draw from `seed`.
-    tell
-        Called with a line for each thing a reader might miss, as soon as it is known.
 
     Raises
     ------
@@ -53,7 +44,9 @@ def write(
         raise UserError("--episodes", f"{episodes} is no number of episodes", "say 0 or more")
     gathered = [gather(run, name) for run, name in zip(runs, _names(runs), strict=True)]
     output.check(out)
-    output.write(out, render(gathered, sample(gathered, episodes, seed, tell)))
+    chosen, notes = sample(gathered, episodes, seed)
+    output.write(out, render(gathered, chosen))
+    return notes
 
 
 def _names(runs: Sequence[Path]) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prm_gym.chat import prompt_ids
-from prm_gym.errors import UserError, first_line
+from prm_gym.errors import UserError
 from prm_gym.fingerprint import of_checkpoint
 from prm_gym.hosts.open_instruct import checks
 from prm_gym.types import Message
@@ -42,12 +42,7 @@ def value_function(folder: str | PathLike[str], *, batch: int = 16) -> ValueFunc
     path = str(check_value_model(folder))
     tokenizer = checks.load_tokenizer(path, None, "value_fn")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        model: Any = AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, dtype="auto")
-    except Exception as error:  # safetensors and torch have errors of their own for a damaged file
-        problem = f"cannot be loaded ({type(error).__name__}: {first_line(error)})"
-        raise UserError(path, problem, "name a whole checkpoint", field="value_fn") from error
-    model = model.to(device).eval()
+    model: Any = AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, dtype="auto").to(device).eval()
     model.config.pad_token_id = tokenizer.pad_token_id
 
     @torch.no_grad()
