@@ -133,13 +133,21 @@ def test_batches_are_what_the_paper_has(folder: Path) -> None:
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_nothing_a_recipe_names_is_made_by_nobody(folder: Path) -> None:
     """What a stage reads is a stage's output of the same run, or of a command in the head of recipe.yaml."""
-    made = {"scratch", "demonstrations", "sft_dataset", "pi_{iter-1}", "iter{iter}/prm", "iter{iter}/dataset/prm"}
+    made = {
+        "base",
+        "scratch",
+        "demonstrations",
+        "sft_dataset",
+        "pi_{iter-1}",
+        "iter{iter}/prm",
+        "iter{iter}/dataset/prm",
+    }
     made |= {"pi_0", "iter{iter}/policy", "iter{iter}/dataset/prompts"}
     text = (folder / "recipe.yaml").read_text("utf-8")
     head = text[: text.index("\nhost: ")]
     assert f"RECIPE=recipes/{folder.name} " in head
     values = yaml.safe_load(text)
-    makes = {"demonstrations": "demonstrations", "scratch": "scratch"}
+    makes = {"demonstrations": "demonstrations", "scratch": "scratch", "model": "base"}
     made -= {name for key, name in makes.items() if not values["start"].get(key)}
     paths = [path for path in RECIPES if path.parent == folder]
     strings = [
