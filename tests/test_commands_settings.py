@@ -131,6 +131,14 @@ def test_a_prompt_is_carried_with_its_text(games: Path, tmp_path: Path) -> None:
     assert results(tmp_path / "e")[0]["prompt"] == str(file)
 
 
+def test_a_prm_over_random_actions_reads_its_own_prompt(games: Path, tmp_path: Path) -> None:
+    prm = carrying(classifier(), tmp_path / "prm")
+    few = ["--prm", prm, "--best-of", 2, "--max-games", 1, "--max-episode-steps", 1]
+    assert evaluate(games, "random", tmp_path / "e", *few) == 0
+    assert results(tmp_path / "e")[0]["prompt"] == "compact"
+    assert evaluate(games, "random", tmp_path / "e", *few, "--prompt", "full") == 2
+
+
 @pytest.mark.parametrize("policy", ["expert", "random"])
 def test_a_policy_id_holds_for_scripted_policies(games: Path, tmp_path: Path, policy: str) -> None:
     assert evaluate(games, policy, tmp_path / "e", "--policy-id", "mine", "--max-episode-steps", 2) == 0

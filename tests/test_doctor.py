@@ -49,6 +49,17 @@ def test_damaged_games_are_named(monkeypatch, tmp_path):
     assert "and 1 more files" in row
 
 
+def test_a_long_path_is_not_cut_short_on_a_narrow_terminal(monkeypatch, tmp_path):
+    write_games(tmp_path, "train", 1, "{")
+    monkeypatch.setenv("ALFWORLD_DATA", str(tmp_path))
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(report())
+    cells = [line.split("│") for line in shown.get().splitlines() if line.startswith("│")]
+    missing = "".join(cell[3].strip() for cell in cells)
+    assert str(next(tmp_path.rglob("game.tw-pddl"))) in missing
+
+
 @pytest.mark.parametrize(
     ("folder", "said"),
     [(None, "ALFWORLD_DATA is not set"), ("nowhere", "nowhere: no such folder"), (".", ": no game in it")],

@@ -24,7 +24,7 @@ def report() -> Table:
     """A table with one row a part: what is installed, and the command for what is not."""
     table = Table(title=f"prm-gym {version('prm-gym')} on Python {platform.python_version()}", title_justify="left")
     for column in ("part", "found", "missing"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")  # a path is never cut short
     for part, packages in _PARTS.items():
         versions = {package: _version(package) for package in packages}
         found = ", ".join(f"{package} {number}" for package, number in versions.items() if number)

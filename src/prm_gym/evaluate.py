@@ -188,7 +188,7 @@ def table(results: Iterable[dict[str, Any]]) -> Table:
     """A terminal table: success in % with its interval, mean actions, and success by task type. All numbers are there
     in 80 columns: a long policy's name goes on in the next line.
     """
-    title = "Success on held-out games (95% interval)"
+    title = "Success by split (95% interval)"
     out = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
     out.add_column("Policy and split", overflow="fold")
     for column in ("Games", "All %", "95%", "Actions", *TASK_TYPES.values()):

@@ -320,6 +320,10 @@ def test_every_figure_comes_as_an_svg_file_of_its_own(page, tmp_path) -> None:
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     [curve, *_] = root.findall("{http://www.w3.org/2000/svg}path")
     assert curve.get("stroke", "none").startswith("rgb")  # needs no style sheet
+    paper = root.find("{http://www.w3.org/2000/svg}rect")
+    [words, *_] = root.findall("{http://www.w3.org/2000/svg}text")
+    assert (paper.get("fill"), words.get("fill")) == ("#fdfdfb", "rgb(93, 96, 102)")  # light in a dark page too
+    assert all_of(page, ".light") == []
     assert "class=" not in text.partition(">")[2]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
+from pathlib import Path
 
 from prm_gym.cli.console import console
 from prm_gym.cli.parser import Commands, add_command, refuse_idle
@@ -30,10 +31,11 @@ def run(options: argparse.Namespace) -> None:
     from prm_gym import evaluate
 
     choice = _best_of(options)
+    read_by_q = options.prm if options.policy == "random" and options.prompt is None else None
     settle(options)
     games = find(options)
     if choice is not None:
-        _check_prm(options)
+        _check_prm(options, read_by_q)
     policy, mode = make_policy(options), "policy"
     name = policy.policy_id
     if choice is not None:
@@ -74,10 +76,14 @@ def _best_of(options: argparse.Namespace) -> BestOf | None:
     return choice
 
 
-def _check_prm(options: argparse.Namespace) -> None:
-    """Refuse, before anything is loaded, a PRM that is not there or reads another prompt."""
+def _check_prm(options: argparse.Namespace, read_by_q: Path | None) -> None:
+    """Refuse, before anything is loaded, a PRM that is not there or reads another prompt. The prompt of the PRM
+    `read_by_q` is taken over: the policy reads none.
+    """
     from prm_gym.policies.locate import check_model
-    from prm_gym.trained import check_prm
+    from prm_gym.trained import check_prm, prompt_for
 
     check_model(options.prm, "prm")
+    if read_by_q is not None:
+        options.prompt = prompt_for(read_by_q, None)
     check_prm(options.prm, options.prompt, force=options.force)

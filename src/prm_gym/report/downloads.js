@@ -15,20 +15,26 @@
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   }
 
-  // The drawing for a desk with all that the style sheet says of it written out.
+  // The drawing for a desk in light colours, with all that the style sheet says of it written out.
   function standalone(svg) {
     const copy = svg.cloneNode(true);
     copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
-    const [from, to] = [svg, copy].map((node) => [...node.querySelectorAll("*")]);
+    const light = document.createElement("div");
+    light.className = "light";
+    light.hidden = true;
+    light.append(svg.cloneNode(true));
+    svg.after(light);
+    const [from, to] = [light.firstChild, copy].map((node) => [...node.querySelectorAll("*")]);
     from.forEach((node, i) => {
       const style = getComputedStyle(node);
       for (const name of DRAWN) to[i].setAttribute(name, style.getPropertyValue(name));
       to[i].removeAttribute("class");
     });
     const paper = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-    const fill = getComputedStyle(document.body).backgroundColor;
+    const fill = getComputedStyle(light).getPropertyValue("--paper").trim();
     for (const [name, value] of Object.entries({ width: "100%", height: "100%", fill })) paper.setAttribute(name, value);
     copy.prepend(paper);
+    light.remove();
     return new XMLSerializer().serializeToString(copy);
   }
 
