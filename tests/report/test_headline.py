@@ -40,6 +40,20 @@ def test_best_of_n_gains_over_the_same_policy_alone(tmp_path) -> None:
     assert found["figures"][2]["gain"]["over"].startswith("over π₂;")
 
 
+@pytest.mark.parametrize("field", ["games_fingerprint", "max_episode_steps"])
+def test_nothing_is_gained_over_other_games_or_another_step_limit(tmp_path, field) -> None:
+    run = gather(make_run(tmp_path), "a")
+
+    def gain(*values: object) -> object:
+        found = headline({**run, "results": [{**e, field: v} for e, v in zip(run["results"], values, strict=True)]})
+        assert found is not None
+        return found["figures"][-1]["gain"]
+
+    assert gain(16, 16)
+    assert gain(16, None)
+    assert not gain(16, 30)
+
+
 @pytest.mark.parametrize(
     ("difference", "said"),
     [

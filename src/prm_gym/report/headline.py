@@ -15,7 +15,8 @@ def headline(run: dict[str, Any]) -> dict[str, Any] | None:
     """{"run", "split", "games", "figures": [{"name", "accent", "value", "interval", "gain"}]}; None without results.
 
     The figures are the first policy, the last, and the last at its largest N (by plain Q, if it was measured). The gain
-    of a policy is over the first one, that of best-of-N over the same policy alone.
+    of a policy is over the first one, that of best-of-N over the same policy alone; between other games or other step
+    limits there is none.
     """
     splits = [entry["split"] for entry in run["results"]]
     if not splits:
@@ -60,8 +61,14 @@ def _order(entry: dict[str, Any]) -> tuple[int, int, bool]:
     return names.index(entry["policy"]) or 0, choice.n if choice else 0, plain
 
 
+def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether both were to win the same games in as many steps, as far as is known."""
+    fields = ("games_fingerprint", "max_episode_steps")
+    return all(one.get(field) == other.get(field) or None in (one.get(field), other.get(field)) for field in fields)
+
+
 def _figure(entry: dict[str, Any], before: dict[str, Any] | None) -> dict[str, Any]:
-    difference = before and pairing.success(entry, before)
+    difference = pairing.success(entry, before) if before and _alike(entry, before) else None
     said = None
     if before and difference:
         over = f"over {names.label(before)}; {_how(difference)}"
