@@ -20,7 +20,7 @@ iter: $(VENV)/.installed $(if $(filter open-instruct,$(HOST)),host-venv) ## make
 	$(BIN)/prm-gym iter $(ITER) --recipe $(RECIPE) --run $(RUN) $(if $(HOST),--host $(HOST))
 
 findings: $(VENV)/.installed ## make findings [FINDING=name] [SEEDS=3 | SEED=1]: the paper's claims, measured here; hours, resumable
-	OMP_NUM_THREADS=1 $(BIN)/python -m prm_gym.findings $(if $(FINDING),--finding $(FINDING)) $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),3))
+	OMP_NUM_THREADS=1 $(BIN)/python -m experiments $(if $(FINDING),--finding $(FINDING)) $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),3))
 
 test: $(VENV)/.installed lint
 	$(BIN)/python -m pytest -m "not slow"

@@ -20,14 +20,15 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from prm_gym import hosts, recipe
+from prm_gym import hosts
 from prm_gym.envs.games import find_games
+from prm_gym.evaluation.prm_quality import Quality, measure
 from prm_gym.labels import monte_carlo, preferences
-from prm_gym.policies.hf import TransformersPolicy
-from prm_gym.policies.prm import PRMScorer
-from prm_gym.prm_quality import Quality, measure
+from prm_gym.policies.transformers import TransformersPolicy
+from prm_gym.prm.in_process import PRMScorer
 from prm_gym.rollout import rollout
-from prm_gym.stage import MANIFEST
+from prm_gym.runs import recipe
+from prm_gym.runs.stage import MANIFEST
 from prm_gym.store import read_episodes
 
 LABELS = {"soft_bce": monte_carlo.label, "bradley_terry": preferences.label}

@@ -24,10 +24,10 @@ from rich.table import Table
 
 import prm_gym.envs
 from prm_gym.envs import engine
-from prm_gym.envs.engine.plays import ExactGame
+from prm_gym.envs.engine.exact_game import ExactGame
+from prm_gym.envs.engine_interface import Play
 from prm_gym.envs.games import Game, find_games
 from prm_gym.envs.households import generate
-from prm_gym.envs.play import Play
 from prm_gym.envs.stock import StockGame
 
 MICRO = 1e6

@@ -26,7 +26,7 @@ from rich.table import Table
 
 import prm_gym.envs
 from prm_gym.envs import engine
-from prm_gym.envs.engine.plays import ExactGame
+from prm_gym.envs.engine.exact_game import ExactGame
 from prm_gym.envs.games import find_games
 from prm_gym.envs.households import generate
 

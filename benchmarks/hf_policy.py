@@ -22,8 +22,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from prm_gym import prompts
-from prm_gym.hosts.tiny import make_tiny_model
-from prm_gym.policies.hf import TransformersPolicy
+from prm_gym.hosts.tiny_model import make_tiny_model
+from prm_gym.policies.transformers import TransformersPolicy
 from prm_gym.types import State
 
 TEMPERATURE, MAX_NEW_TOKENS = 1.0, 24

@@ -34,7 +34,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from prm_gym.labels import monte_carlo
-from prm_gym.labels.rollouts import Rollouts
+from prm_gym.labels.sql_views import Rollouts
 from prm_gym.labels.statistics import of_states, of_targets
 from prm_gym.store import EpisodeWriter, parts
 from prm_gym.types import Episode, StopReason, Turn, extend_key, state_key

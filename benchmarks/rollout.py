@@ -38,7 +38,7 @@ from prm_gym.envs.games import Game, find_games
 from prm_gym.policies.random import RandomPolicy
 from prm_gym.policies.server import ServerPolicy
 from prm_gym.rollout import collect, draw_games
-from prm_gym.rollout.play import hash_seed
+from prm_gym.rollout.episode import hash_seed
 from prm_gym.types import Policy, Response, State
 
 STEPS = 30

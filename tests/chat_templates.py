@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from prm_gym import prompts
-from prm_gym.hosts.tiny import make_tokenizer
+from prm_gym.hosts.tiny_model import make_tokenizer
 from prm_gym.types import State
 
 _KEPT = TemporaryDirectory()

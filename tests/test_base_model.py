@@ -11,9 +11,9 @@ from prm_gym import prompts
 from prm_gym.envs.engine import compile_games
 from prm_gym.envs.games import find_games
 from prm_gym.envs.households import generate
+from prm_gym.provenance.checkpoint_settings import trained_for
 from prm_gym.rollout import collect
 from prm_gym.store import read_episodes
-from prm_gym.trained import trained_for
 
 MODEL = Path(__file__).parent.parent / "models" / "alfworld-small"
 
@@ -33,7 +33,7 @@ def test_it_wins_most_of_a_few_games_that_it_has_never_seen(tmp_path: Path) -> N
     """80 of 100: of 12 fewer than 6 by chance 4 times in 1,000, and the draws are seeded."""
     for package, extra in (("alfworld", "alfworld"), ("transformers", "trl")):
         pytest.importorskip(package, reason=f"needs the extra '{extra}'")
-    from prm_gym.policies.hf import TransformersPolicy
+    from prm_gym.policies.transformers import TransformersPolicy
 
     generate(tmp_path / "games", preset="small", splits={"valid_seen": 12}, seed=77, workers=1)
     games = find_games(tmp_path / "games", "valid_seen")

@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from prm_gym import cli, recipe
+from prm_gym import cli
 from prm_gym.cli.parser import Parser
+from prm_gym.runs import recipe
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -75,9 +76,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("trl")
     from prm_gym import provenance
     from prm_gym.envs.households import generate
-    from prm_gym.hosts.tiny import make_tiny_model
+    from prm_gym.hosts.tiny_model import make_tiny_model
     from prm_gym.prompts import load
-    from prm_gym.trained import TrainedFor
+    from prm_gym.provenance.checkpoint_settings import TrainedFor
 
     folder = tmp_path_factory.mktemp("world")
     generate(folder / "games", preset="small", splits={"train": 2}, seed=11, progress=False)

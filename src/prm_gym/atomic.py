@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from prm_gym.text import well_formed
+from prm_gym.unicode import well_formed
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -6,12 +6,20 @@ The way of the data, each arrow one module:
         ^                                                                                           |
         +------------------------------ next iteration, policy pi_i -------------------------------+
 
-`provenance` says what each of these artefacts was made with, and refuses to mix settings.
-`types` knows nothing; `envs`, `prompts` and `store` know `types`; `policies` knows `prompts`; `rollout` joins
-environments, policies and the store; `labels` reads the store alone; `hosts` knows recipes alone; `players` makes the
-policies of a run play, `iterate` runs a recipe, `findings` variants of one, `report` reads what they leave; `cli`
-knows all. Everyone may use `errors` and `text` (what UTF-8 can carry); `policies` and `hosts` take the token ids of a
-conversation from `chat`.
+The packages, each of which imports only those in the lines above it (a test checks it):
+
+    envs         text environments: ALFWorld, its exact engine, generated households
+    prompts      state -> chat messages -> token ids; model text -> action
+    provenance   what an artefact was made with; refuses to mix settings
+    store        episodes on disk (Parquet)
+    inference    language models: KV cache, batching, HTTP servers
+    prm          Q(s, a), in this process or served
+    policies     who acts: transformers, a server, the expert, best-of-N
+    rollout      environments and policies into the store
+    labels       episodes to datasets (SQL); hosts: launch TRL and open-instruct; evaluation: success, quality of Q
+    runs         a recipe, iteration by iteration
+    report       one HTML page about runs
+    cli          `prm-gym`
 
 The turn-level MDP of the paper (section 2.1): the state s_t is the history of observations and actions
 o_0, a_0, ..., o_t, the action a_t is the environment action parsed out of the model's response, the reward is 1 on the
@@ -26,7 +34,7 @@ from enum import Enum
 from hashlib import blake2b
 from typing import Any, Protocol, TypedDict
 
-from prm_gym.text import well_formed
+from prm_gym.unicode import well_formed
 
 STATE_KEY_BYTES = 16
 
@@ -75,7 +83,7 @@ class State:
 class Response:
     """One sampled response of a policy at a state. Token ids are those sampled, where the policy knows them.
 
-    The texts are made well formed (`text.well_formed`). `logprob` is the log-probability of the sampled tokens, the
+    The texts are made well formed (`unicode.well_formed`). `logprob` is the log-probability of the sampled tokens, the
     end-of-turn token included, at temperature 1, and `sampling_logprob` the one under the distribution they were
     sampled from. Both are in nats, None if unknown.
     """

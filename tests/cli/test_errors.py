@@ -124,7 +124,7 @@ def test_a_full_disk_under_a_label_names_what_it_writes(refusal, tmp_path, monke
     if where == "connect":
         monkeypatch.setattr(duckdb, "connect", refuse)
     else:
-        monkeypatch.setattr("prm_gym.labels.rollouts.Rollouts._open_rows", refuse)
+        monkeypatch.setattr("prm_gym.labels.sql_views.Rollouts._open_rows", refuse)
     line = refusal("label", "sft", "--rollouts", episodes, "--out", tmp_path / "o")
     assert line.startswith(f"{tmp_path}/.o.unfinished: IO Error: Could not write file")
     assert line.endswith("No space left on device; check the path, its rights and free space")

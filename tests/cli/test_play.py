@@ -100,7 +100,7 @@ def test_q_of_every_command_is_shown(game: Path, play: Play) -> None:
     pytest.importorskip("transformers", reason="needs the extra 'trl'")
     from tiny_models import classifier
 
-    from prm_gym.policies.prm import PRMScorer
+    from prm_gym.prm.in_process import PRMScorer
     from prm_gym.prompts import load
     from prm_gym.types import State
 

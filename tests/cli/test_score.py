@@ -15,8 +15,8 @@ from tiny_models import CONTEXT, classifier, state
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from prm_gym import prompts
-from prm_gym import score as scoring
 from prm_gym.cli import main
+from prm_gym.prm import batch_scoring as scoring
 from prm_gym.store import EpisodeWriter
 from prm_gym.types import Episode, StopReason, Turn
 

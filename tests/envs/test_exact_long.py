@@ -22,7 +22,7 @@ pytest.importorskip("alfworld")
 from walks import assert_same, follow
 
 from prm_gym.envs import engine
-from prm_gym.envs.engine.plays import ExactGame
+from prm_gym.envs.engine.exact_game import ExactGame
 from prm_gym.envs.games import Game, find_games
 from prm_gym.envs.households import generate
 from prm_gym.envs.stock import StockGame

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 
-from prm_gym.envs.play import Play
+from prm_gym.envs.engine_interface import Play
 
 # How often a kind of command is chosen where it is admissible. What changes things, and looking at what changed, matter
 # most; going about must not take over only because there are many places to go to.

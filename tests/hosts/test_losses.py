@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from prm_gym.hosts import losses
-from prm_gym.hosts.open_instruct import evaluation
+from prm_gym.hosts.open_instruct import held_out_loss
 
 torch = pytest.importorskip("torch")
 
@@ -97,17 +97,17 @@ def test_auc_is_the_share_of_pairs_in_order() -> None:
         for (a, p), (b, n) in itertools.product(zip(scores, positive, strict=True), repeat=2)
         if p and not n
     ]
-    assert evaluation.auc(scores, positive) == pytest.approx(sum(won) / len(won))
+    assert held_out_loss.auc(scores, positive) == pytest.approx(sum(won) / len(won))
 
 
 def test_auc_of_one_class_is_not_a_number() -> None:
-    assert math.isnan(evaluation.auc([0.1, 0.2], [True, True]))
+    assert math.isnan(held_out_loss.auc([0.1, 0.2], [True, True]))
 
 
 def test_calibration_error_by_hand() -> None:
     # Bin 0.0-0.1: two rows, predicted 0.05 on average, target 0.5; bin 0.9-1: one row, 0.95 against 1.
     predicted, target = np.array([0.04, 0.06, 0.95]), np.array([0.0, 1.0, 1.0])
-    assert evaluation.calibration_error(predicted, target) == pytest.approx((2 * 0.45 + 1 * 0.05) / 3)
+    assert held_out_loss.calibration_error(predicted, target) == pytest.approx((2 * 0.45 + 1 * 0.05) / 3)
 
 
 @pytest.mark.parametrize("loss", ["soft_bce", "bradley_terry", "inverse"])
@@ -119,12 +119,12 @@ def test_the_loss_evaluated_is_the_loss_trained(loss: str) -> None:
         value, a, b = losses.bradley_terry(first, second)
     else:
         value, a, b = losses.inverse(first, second, torch.zeros(5), torch.tensor([1.0, 0, 1, 0, 1]), 0.95)
-    found = evaluation.metrics(loss, a.double().numpy(), b.double().numpy())
+    found = held_out_loss.metrics(loss, a.double().numpy(), b.double().numpy())
     assert found["eval/rm/loss"] == pytest.approx(value.item(), abs=1e-6)
 
 
 def test_separation_is_the_gap_of_mean_advantages() -> None:
     advantage, expert = np.array([2.0, 1.0, -1.0]), np.array([1.0, 1.0, 0.0])
-    found = evaluation.metrics("inverse", 1 / (1 + np.exp(-advantage)), expert)
+    found = held_out_loss.metrics("inverse", 1 / (1 + np.exp(-advantage)), expert)
     assert found["eval/rm/separation"] == pytest.approx(2.5)
     assert found["eval/rm/auc"] == 1.0

@@ -10,9 +10,9 @@ from label_worlds import play, rows, template, tree, write
 
 from prm_gym import provenance
 from prm_gym.errors import UserError
-from prm_gym.fingerprint import of_prompt
 from prm_gym.labels import monte_carlo, preferences, prompts, sft, shaping, value
 from prm_gym.prompts import load
+from prm_gym.provenance.fingerprints import of_prompt
 
 COLUMNS = {
     monte_carlo: ["prompt", "completion", "target", "count"],

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from prm_gym.envs.engine import load
+from prm_gym.envs.engine_interface import Play
 from prm_gym.envs.households import generate
-from prm_gym.envs.play import Play
 from prm_gym.errors import UserError
 from prm_gym.policies.expert import RANDOM_REASON, ExpertPolicy
 from prm_gym.prompts import parse

@@ -13,7 +13,7 @@ from fake_server import FakeServer, Reply, completion
 
 from prm_gym import prompts
 from prm_gym.errors import UserError
-from prm_gym.policies.endpoints import RequestFailed
+from prm_gym.inference.http_servers import RequestFailed
 from prm_gym.policies.server import ServerPolicy
 from prm_gym.types import PromptTooLong, State
 

@@ -18,10 +18,10 @@ pytest.importorskip("httpx")
 pytest.importorskip("transformers")
 
 from prm_gym import prompts
-from prm_gym.chat import prompt_ids
-from prm_gym.policies.prm import PRMScorer
-from prm_gym.policies.served_prm import ServedPRMScorer
 from prm_gym.policies.server import ServerPolicy, load_tokenizer
+from prm_gym.prm.in_process import PRMScorer
+from prm_gym.prm.served import ServedPRMScorer
+from prm_gym.prompts.chat import prompt_ids
 from prm_gym.types import PromptTooLong, Response, State
 
 pytestmark = [
@@ -43,7 +43,7 @@ def model(tmp_path_factory):
     import tokenizers
     import transformers
 
-    from prm_gym.hosts.tiny import make_tiny_model
+    from prm_gym.hosts.tiny_model import make_tiny_model
 
     folder = tmp_path_factory.mktemp("model")
     make_tiny_model(folder, TEXTS, hidden_size=64, layers=2, heads=2)

@@ -8,10 +8,10 @@ import random
 from pathlib import Path
 
 from prm_gym.atomic import write_json
-from prm_gym.evaluate import TASK_TYPES, add_result, summarise
+from prm_gym.evaluation.prm_quality import measure
+from prm_gym.evaluation.success import TASK_TYPES, add_result, summarise
 from prm_gym.labels import monte_carlo
 from prm_gym.policies.best_of_n import BestOf
-from prm_gym.prm_quality import measure
 from prm_gym.store import EpisodeWriter, read_episodes
 from prm_gym.types import Episode, StopReason, Turn
 
@@ -114,7 +114,7 @@ def make_prm(folder: Path) -> None:
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
-    from prm_gym.hosts.tiny import make_tokenizer
+    from prm_gym.hosts.tiny_model import make_tokenizer
 
     size = make_tokenizer([*COMMANDS, "You are at desk 1. REASON: I look ACTION: sing"] * 20, folder)
     torch.manual_seed(0)

@@ -11,7 +11,7 @@ from report_world import make_run, play
 
 from prm_gym.report.gather import gather
 from prm_gym.report.headline import headline, points
-from prm_gym.report.pairing import Difference
+from prm_gym.report.paired_difference import Difference
 
 
 def wins(policy: str, skill: float, games: int) -> list[int]:

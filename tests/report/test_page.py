@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from report_world import EVIL, add_evaluation, make_run, page_data
 
 from prm_gym.cli import main
-from prm_gym.evaluate import add_result, read_results
-from prm_gym.report import names, write
+from prm_gym.evaluation.success import add_result, read_results
+from prm_gym.report import display_names, write
 from prm_gym.report.page import as_json
 
 
@@ -144,7 +144,7 @@ def test_every_way_of_best_of_n_has_a_row_a_line_and_episodes_of_its_own(tmp_pat
 
 
 def test_an_unknown_mode_is_not_taken_for_the_policy_alone() -> None:
-    assert names.label({"policy": "pi_1", "prm": None, "mode": "greedy"}) == "π₁, greedy"
+    assert display_names.label({"policy": "pi_1", "prm": None, "mode": "greedy"}) == "π₁, greedy"
 
 
 def test_the_command_writes_into_the_first_run(tmp_path, capsys) -> None:

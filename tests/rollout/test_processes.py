@@ -14,7 +14,7 @@ from rollout_world import Corridor, Walker, content, make_games
 from prm_gym.cli import main
 from prm_gym.errors import UserError
 from prm_gym.rollout import in_processes, rollout, rollout_branches
-from prm_gym.rollout.progress import Summary
+from prm_gym.rollout.monitoring import Summary
 
 OPTIONS = {"make_env": Corridor, "progress": False, "seed": 3}
 

@@ -21,9 +21,9 @@ from tiny_models import classifier, language_model
 
 from prm_gym.errors import UserError
 from prm_gym.policies.best_of_n import BestOfN
-from prm_gym.policies.hf import TransformersPolicy
-from prm_gym.policies.prm import PRMScorer
 from prm_gym.policies.server import ServerPolicy
+from prm_gym.policies.transformers import TransformersPolicy
+from prm_gym.prm.in_process import PRMScorer
 from prm_gym.prompts import load
 from prm_gym.provenance import read
 from prm_gym.rollout import collect, rollout, rollout_branches

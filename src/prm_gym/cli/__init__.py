@@ -1,7 +1,7 @@
 """`prm-gym COMMAND`: a module for each command, named after it.
 
-A command's module has `add`, which declares its flags, and `run`, which reads them. `playing` holds the flags of the
-commands that play games, `parser` the argument parser of them all. The library is imported when a command runs.
+A command's module has `add`, which declares its flags, and `run`, which reads them. `policy_flags` holds the flags of
+the commands that play games, `parser` the argument parser of them all. The library is imported when a command runs.
 """
 
 from __future__ import annotations

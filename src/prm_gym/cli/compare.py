@@ -6,11 +6,11 @@ import argparse
 from typing import TYPE_CHECKING
 
 from prm_gym.cli.console import console, say, visible
+from prm_gym.cli.flag_types import path
 from prm_gym.cli.parser import Commands, add_command
-from prm_gym.cli.values import path
 
 if TYPE_CHECKING:
-    from prm_gym.report.pairing import Difference
+    from prm_gym.report.paired_difference import Difference
 
 
 def add(commands: Commands) -> None:
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> None:
         )
     console.print(table)
     if any(not each.success.enough for each in found):
-        from prm_gym.report.pairing import LEAST_DIFFERING
+        from prm_gym.report.paired_difference import LEAST_DIFFERING
 
         say(f"No interval where fewer than {LEAST_DIFFERING} games were decided differently.")
     if any(each.success.games is None for each in found):

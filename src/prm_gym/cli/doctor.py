@@ -14,6 +14,6 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from prm_gym.doctor import report
+    from prm_gym.cli.installation import report
 
     console.print(report())

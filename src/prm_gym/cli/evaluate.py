@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from prm_gym.cli.console import console
+from prm_gym.cli.flag_types import count, number, path
 from prm_gym.cli.parser import Commands, add_command, refuse_idle
-from prm_gym.cli.playing import add_playing, find, make_policy, settle
-from prm_gym.cli.values import count, number, path
+from prm_gym.cli.policy_flags import add_playing, find, make_policy, settle
 from prm_gym.errors import UserError
 from prm_gym.policies.best_of_n import AMONG, BestOf, BestOfN
 
@@ -28,7 +28,7 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from prm_gym import evaluate
+    from prm_gym.evaluation import success
 
     choice = _best_of(options)
     read_by_q = options.prm if options.policy == "random" and options.prompt is None else None
@@ -39,11 +39,11 @@ def run(options: argparse.Namespace) -> None:
     policy, mode = make_policy(options), "policy"
     name = policy.policy_id
     if choice is not None:
-        from prm_gym.policies.prm import PRMScorer
+        from prm_gym.prm.in_process import PRMScorer
 
         scorer = PRMScorer(options.prm, prompt=options.prompt)
         policy, mode = BestOfN(policy, scorer, **asdict(choice)), choice.mode
-    _, summary = evaluate.evaluate(
+    _, summary = success.evaluate(
         games,
         policy,
         options.out,
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> None:
         concurrency=options.concurrency,
     )
     console.print(f"{options.out}: {summary.line()}", highlight=False, soft_wrap=True)
-    console.print(evaluate.table(evaluate.read_results(options.out / "results.json")))
+    console.print(success.table(success.read_results(options.out / "results.json")))
 
 
 def _best_of(options: argparse.Namespace) -> BestOf | None:
@@ -80,8 +80,8 @@ def _check_prm(options: argparse.Namespace, read_by_q: Path | None) -> None:
     """Refuse, before anything is loaded, a PRM that is not there or reads another prompt. The prompt of the PRM
     `read_by_q` is taken over: the policy reads none.
     """
-    from prm_gym.policies.locate import check_model
-    from prm_gym.trained import check_prm, prompt_for
+    from prm_gym.inference.model_location import check_model
+    from prm_gym.provenance.checkpoint_settings import check_prm, prompt_for
 
     check_model(options.prm, "prm")
     if read_by_q is not None:

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from prm_gym.cli.console import console
+from prm_gym.cli.flag_types import count, path, seed
 from prm_gym.cli.parser import Commands, add_command
-from prm_gym.cli.values import count, path, seed
 from prm_gym.errors import UserError
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from prm_gym.cli.console import console
+from prm_gym.cli.flag_types import path
 from prm_gym.cli.parser import Commands, add_command
-from prm_gym.cli.values import path
 
 
 def add(commands: Commands) -> None:

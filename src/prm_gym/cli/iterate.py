@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prm_gym.cli.console import console, say
+from prm_gym.cli.flag_types import integer, path
 from prm_gym.cli.parser import Commands, add_command
-from prm_gym.cli.values import integer, path
 
 if TYPE_CHECKING:
-    from prm_gym.stage import Stage
+    from prm_gym.runs.stage import Stage
 
 
 def add(commands: Commands) -> None:
@@ -30,8 +30,9 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from prm_gym import evaluate, stage
-    from prm_gym.iterate import Run
+    from prm_gym.evaluation import success
+    from prm_gym.runs import stage
+    from prm_gym.runs.iteration import Run
 
     folder = options.run_folder or Path("runs") / options.recipe.name
     stages = Run(options.recipe, folder, options.iteration, options.host).stages()
@@ -40,14 +41,14 @@ def run(options: argparse.Namespace) -> None:
         return
     stage.run(stages, console)
     if options.iteration > 0:
-        console.print(evaluate.table(evaluate.read_results(folder / "results.json")))
+        console.print(success.table(success.read_results(folder / "results.json")))
 
 
 def _show(stages: list[Stage], folder: Path) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from prm_gym.dry_run import plan
+    from prm_gym.runs.dry_run import plan
 
     planned = plan(stages, folder)
     table = Table(box=SIMPLE_HEAD, padding=0, show_edge=False)

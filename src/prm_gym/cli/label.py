@@ -12,9 +12,9 @@ from textwrap import fill
 from typing import Any
 
 from prm_gym.cli.console import console
+from prm_gym.cli.flag_types import count, integer, name, number, path, seed, share
 from prm_gym.cli.parser import Commands, Parser, add_command
-from prm_gym.cli.playing import MAX_NEW_TOKENS, add_sampling, make_model
-from prm_gym.cli.values import count, integer, name, number, path, seed, share
+from prm_gym.cli.policy_flags import MAX_NEW_TOKENS, add_sampling, make_model
 from prm_gym.errors import UserError
 
 
@@ -103,7 +103,7 @@ def add(commands: Commands) -> None:
 
 
 def _add_flags(kind: str, command: Parser) -> None:
-    from prm_gym.recipe import label_function
+    from prm_gym.runs.recipe import label_function
 
     function = label_function(kind)
     text = "folders of episodes that `prm-gym rollout` wrote"
@@ -139,15 +139,15 @@ def _add_flags(kind: str, command: Parser) -> None:
 
 def _policy(options: argparse.Namespace) -> Any:
     """The model of --policy, sampled as it was trained unless flags say otherwise."""
-    from prm_gym import trained
-    from prm_gym.policies.locate import check_model
+    from prm_gym.inference.model_location import check_model
+    from prm_gym.provenance import checkpoint_settings
     from prm_gym.store import parts
 
     for folder in [*options.rollouts, *options.expert]:
         parts(folder)
     check_model(options.policy, "policy")
     asked = {"prompt": options.prompt, "temperature": options.temperature, "force": options.force}
-    played = trained.settle(options.policy, max_episode_steps=None, **asked)
+    played = checkpoint_settings.settle(options.policy, max_episode_steps=None, **asked)
     options.temperature = played.temperature
     options.max_new_tokens = options.max_new_tokens or MAX_NEW_TOKENS
     return make_model(options, options.policy, played.prompt)
@@ -155,7 +155,7 @@ def _policy(options: argparse.Namespace) -> Any:
 
 def _value_model(folder: Path) -> Any:
     """V of the model, whose error names the flag where a recipe has a key."""
-    from prm_gym.hosts.open_instruct.values import value_function
+    from prm_gym.hosts.open_instruct.value_model import value_function
 
     try:
         return value_function(folder)

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from prm_gym.cli.console import console, say, visible
+from prm_gym.cli.flag_types import count, path, seed
 from prm_gym.cli.parser import Commands, add_command, refuse_idle
-from prm_gym.cli.prm import add_prompt, make_prm, prompt_of
-from prm_gym.cli.values import count, path, seed
+from prm_gym.cli.prm_flag import add_prompt, make_prm, prompt_of
 
 if TYPE_CHECKING:
     from prm_gym.envs.alfworld import ALFWorldEnv

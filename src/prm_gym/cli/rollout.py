@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from prm_gym.cli.console import console
+from prm_gym.cli.flag_types import count, integer, path, temperature
 from prm_gym.cli.parser import Commands, add_command, refuse_idle
-from prm_gym.cli.playing import SCRIPTED, add_playing, find, make_policy, settle
-from prm_gym.cli.values import count, integer, path, temperature
+from prm_gym.cli.policy_flags import SCRIPTED, add_playing, find, make_policy, settle
 
 _OF_BRANCHES = ("states_per_episode", "actions_per_state", "continuations", "branch_temperature")
 

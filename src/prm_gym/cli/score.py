@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from prm_gym.cli.console import console, say
+from prm_gym.cli.flag_types import path
 from prm_gym.cli.parser import Commands, add_command, refuse_idle
-from prm_gym.cli.prm import add_prompt, make_prm, prompt_of
-from prm_gym.cli.values import path
+from prm_gym.cli.prm_flag import add_prompt, make_prm, prompt_of
 from prm_gym.errors import UserError
 
 
@@ -28,8 +28,8 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     from rich.progress import track
 
-    from prm_gym.policies.locate import check_model
-    from prm_gym.score import FORMATS, of_chats, of_episodes, score
+    from prm_gym.inference.model_location import check_model
+    from prm_gym.prm.batch_scoring import FORMATS, of_chats, of_episodes, score
 
     if options.out.suffix not in FORMATS or options.out.is_dir():
         raise UserError("out", f"'{options.out}' is no {' or '.join(FORMATS)} file", "name one")

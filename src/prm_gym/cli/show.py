@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from prm_gym.cli.console import console, say, visible
+from prm_gym.cli.flag_types import count, name, path
 from prm_gym.cli.parser import Commands, add_command
-from prm_gym.cli.values import count, name, path
 from prm_gym.errors import UserError
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import argparse
 import shlex
 
 from prm_gym.cli.console import console
+from prm_gym.cli.flag_types import path
 from prm_gym.cli.parser import Commands, add_command
-from prm_gym.cli.values import path
 from prm_gym.errors import UserError
 
 
@@ -22,7 +22,7 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from prm_gym.store_check import check, remedy, repair
+    from prm_gym.store.check import check, remedy, repair
 
     folder = options.folder
     found, done = repair(folder) if options.repair else (check(folder), [])

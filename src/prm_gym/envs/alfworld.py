@@ -1,7 +1,7 @@
 """`prm_gym/ALFWorld-v0`: households in text, as gymnasium sees them.
 
-A thin shell over an engine (`prm_gym.envs.play`). It adds the choice of the game, the reward, the step limit and the
-info dictionary, and nothing to the texts, which are those of stock alfworld byte for byte.
+A thin shell over an engine (`prm_gym.envs.engine_interface`). It adds the choice of the game, the reward, the step
+limit and the info dictionary, and nothing to the texts, which are those of stock alfworld byte for byte.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from gymnasium.wrappers import TimeLimit
 
 from prm_gym.envs import STEP_LIMIT
 from prm_gym.envs import engine as exact
+from prm_gym.envs.engine_interface import Play, PlayableGame, Snapshot
 from prm_gym.envs.games import default_games, game_id, task_type
-from prm_gym.envs.play import Play, PlayableGame, Snapshot
 from prm_gym.envs.stock import StockGame
 from prm_gym.envs.text_space import ObservationText
 from prm_gym.errors import UserError

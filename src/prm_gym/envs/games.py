@@ -19,7 +19,7 @@ from typing import Any
 from warnings import warn
 
 from prm_gym.errors import UserError
-from prm_gym.text import well_formed
+from prm_gym.unicode import well_formed
 
 ALFWORLD_DATA = "ALFWORLD_DATA"  # the environment variable that names the folder of games
 GAME_FILE = "game.tw-pddl"

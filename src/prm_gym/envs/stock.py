@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from os import PathLike, fspath
 from typing import Any
 
+from prm_gym.envs.engine_interface import Snapshot
 from prm_gym.envs.games import Source, read_game
-from prm_gym.envs.planner import exclusive
-from prm_gym.envs.play import Snapshot
+from prm_gym.envs.textworld_lock import exclusive
 from prm_gym.errors import UserError
 
 NOTHING_HAPPENS = "Nothing happens."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from prm_gym.chat import Tokenizer, turn_ids
+from prm_gym.prompts.chat import Tokenizer, turn_ids
 from prm_gym.types import Message
 
 

@@ -9,8 +9,8 @@
 | `prompts` | section 4.1 | states for Stage 3: Reset-50-50, Steered Exploration |
 | `sft` | section 2.3 | successful demonstrations, for pi_0 |
 
-`rollouts` decides which episodes and visits count, `texts` renders the chosen ones, `dataset` writes, `statistics`
-prints. A target is computed in SQL beside its equation; the texts are streamed after it.
+`sql_views` decides which episodes and visits count, `turn_texts` renders the chosen ones, `dataset` writes,
+`statistics` prints. A target is computed in SQL beside its equation; the texts are streamed after it.
 """
 
 KINDS = ("monte_carlo", "preferences", "inverse", "value", "shaping", "prompts", "sft")

@@ -24,9 +24,9 @@ import pyarrow.parquet as pq
 from prm_gym import provenance
 from prm_gym.atomic import write_text
 from prm_gym.errors import UserError
-from prm_gym.fingerprint import of_folder, of_prompt
-from prm_gym.labels.rollouts import Rollouts
+from prm_gym.labels.sql_views import Rollouts
 from prm_gym.prompts import load
+from prm_gym.provenance.fingerprints import of_folder, of_prompt
 
 SPLITS = ("train", "test")
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -108,7 +108,8 @@ class Dataset:
         self._games: dict[str, set[str]] = {split: set() for split in SPLITS}
 
     def add(self, origin: Mapping[str, Any], **values: Any) -> None:
-        """A row: the label's `values`; `origin`, a row of `texts.visits`, gives its split and where it comes from."""
+        """A row: the label's `values`; `origin`, a row of `turn_texts.visits`, gives its split and where it comes
+        from."""
         split = origin["split"]
         for name, _ in _PROVENANCE:
             values[name] = origin[name]

@@ -20,9 +20,9 @@ import pyarrow as pa
 
 from prm_gym.errors import UserError, check_range
 from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
-from prm_gym.labels.relabel import relabel
-from prm_gym.labels.rollouts import Rollouts, prompt_of
-from prm_gym.labels.texts import completion, visits
+from prm_gym.labels.next_actions import relabel
+from prm_gym.labels.sql_views import Rollouts, prompt_of
+from prm_gym.labels.turn_texts import completion, visits
 from prm_gym.prompts import load
 from prm_gym.types import Policy
 

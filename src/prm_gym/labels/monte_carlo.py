@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from prm_gym.errors import UserError, check_range
 from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
-from prm_gym.labels.rollouts import Rollouts, prompt_of
+from prm_gym.labels.sql_views import Rollouts, prompt_of
 from prm_gym.labels.statistics import of_states, of_targets
-from prm_gym.labels.texts import visits
+from prm_gym.labels.turn_texts import visits
 from prm_gym.prompts import load
 
 COLUMNS = [("prompt", MESSAGES), ("completion", MESSAGES), ("target", pa.float64()), ("count", pa.int64())]
@@ -77,7 +77,7 @@ def label(
     min_visits, valid_only
         Leave out the (s, a) with fewer visits, or whose action was not admissible. Returns do not change by it.
     task_types, weights, train_share, seed
-        See `rollouts.Rollouts`.
+        See `sql_views.Rollouts`.
 
     Raises
     ------

@@ -14,9 +14,9 @@ import pyarrow as pa
 from prm_gym.errors import check_range
 from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
 from prm_gym.labels.monte_carlo import action_values
-from prm_gym.labels.rollouts import Rollouts, prompt_of
+from prm_gym.labels.sql_views import Rollouts, prompt_of
 from prm_gym.labels.statistics import of_states, of_targets
-from prm_gym.labels.texts import completion, visits
+from prm_gym.labels.turn_texts import completion, visits
 from prm_gym.prompts import load
 
 COLUMNS = [("prompt", MESSAGES), ("chosen", MESSAGES), ("rejected", MESSAGES), ("margin", pa.float64())]

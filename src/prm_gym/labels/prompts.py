@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from prm_gym.errors import UserError, check_range
 from prm_gym.labels.dataset import MESSAGES, SPLITS, Dataset, LabelReport
-from prm_gym.labels.rollouts import Rollouts, prompt_of
-from prm_gym.labels.texts import visits
+from prm_gym.labels.sql_views import Rollouts, prompt_of
+from prm_gym.labels.turn_texts import visits
 from prm_gym.prompts import load
 
 COLUMNS = [("prompt", MESSAGES), ("exploration_prompt", MESSAGES), ("source", pa.string())]

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
-from prm_gym.labels.rollouts import Rollouts, prompt_of
-from prm_gym.labels.texts import visits
+from prm_gym.labels.sql_views import Rollouts, prompt_of
+from prm_gym.labels.turn_texts import visits
 from prm_gym.prompts import load
 
 COLUMNS = [("prompt", MESSAGES), ("completion", MESSAGES)]

@@ -23,9 +23,9 @@ from prm_gym import provenance
 from prm_gym.errors import UserError, check_range
 from prm_gym.labels.dataset import Dataset, LabelReport
 from prm_gym.labels.monte_carlo import COLUMNS, action_values
-from prm_gym.labels.rollouts import Rollouts, file_list, prompt_of
+from prm_gym.labels.sql_views import Rollouts, file_list, prompt_of
 from prm_gym.labels.statistics import of_states, of_targets
-from prm_gym.labels.texts import visits
+from prm_gym.labels.turn_texts import visits
 from prm_gym.prompts import Prompt, load
 from prm_gym.types import Message
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from prm_gym.labels.rollouts import Rollouts
+from prm_gym.labels.sql_views import Rollouts
 
 
 def of_targets(source: Rollouts, table: str) -> dict[str, Any]:

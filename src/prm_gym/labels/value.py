@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
 from prm_gym.labels.monte_carlo import returns
-from prm_gym.labels.rollouts import Rollouts, prompt_of
+from prm_gym.labels.sql_views import Rollouts, prompt_of
 from prm_gym.labels.statistics import of_targets
-from prm_gym.labels.texts import visits
+from prm_gym.labels.turn_texts import visits
 from prm_gym.prompts import load
 
 COLUMNS = [("prompt", MESSAGES), ("target", pa.float64()), ("count", pa.int64())]

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from prm_gym.errors import UserError
-from prm_gym.policies.scorer import Scorer
+from prm_gym.prm.scorer import Scorer
 from prm_gym.types import Policy, Response, State
 
 AMONG = ("all", "admissible")

@@ -13,7 +13,7 @@ from collections import Counter
 from typing import Any
 
 from prm_gym.errors import UserError, check_range
-from prm_gym.policies.reading import kind_of, read_history, read_task
+from prm_gym.policies.household_belief import kind_of, read_history, read_task
 from prm_gym.prompts import format_response
 from prm_gym.types import Response, State
 

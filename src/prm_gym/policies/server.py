@@ -2,7 +2,7 @@
 
 With a `tokenizer` the prompt is made into token ids here and sent as such to /completions, so that nothing is
 tokenised twice and the server adds no second BOS; the ids sampled come back where the server can give them (vLLM:
-`return_token_ids`), and so do the log-probabilities of the sampled tokens (see `served_logprobs` for their
+`return_token_ids`), and so do the log-probabilities of the sampled tokens (see `inference.server_logprobs` for their
 temperature). A server that reads more or fewer prompt tokens than were sent is refused.
 Without a tokenizer the messages go to /chat/completions, with nothing but standard fields: API models.
 
@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from prm_gym import prompts
-from prm_gym.chat import Tokenizer, prompt_ids, template_of
 from prm_gym.errors import HOTTEST, INT32, UserError, check_range, first_line
-from prm_gym.fingerprint import of_checkpoint, of_prompt
-from prm_gym.policies.endpoints import Endpoints, RequestFailed
-from prm_gym.policies.served_logprobs import Scale, by_temperature, find_scale, returned_logprob
+from prm_gym.inference.http_servers import Endpoints, RequestFailed
+from prm_gym.inference.server_logprobs import Scale, by_temperature, find_scale, returned_logprob
+from prm_gym.prompts.chat import Tokenizer, prompt_ids, template_of
+from prm_gym.provenance.fingerprints import of_checkpoint, of_prompt
 from prm_gym.types import Message, PromptTooLong, Response, State
 
 

@@ -12,8 +12,8 @@ from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from prm_gym.errors import UserError
-from prm_gym.text import well_formed
 from prm_gym.types import Message, State
+from prm_gym.unicode import well_formed
 
 BUILT_IN = ("compact", "full")
 _MACROS = ("system", "user", "response")

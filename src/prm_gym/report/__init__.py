@@ -1,8 +1,8 @@
 """`prm-gym report RUN... [--out FILE]`: what runs achieved, as one HTML file that needs no network and no server.
 
-    run folders -> stores, entries, training, gather, trajectories     what they hold, as plain dicts
-                -> pairing, headline, table, figures, making            what the page says
-                -> page.html, page.css, page.js, downloads.js           one file
+    run folders -> episode_summaries, result_entries, training_logs, gather, trajectories    as plain dicts
+                -> paired_difference, headline, success_table, success_figures, how_made     what the page says
+                -> page.html, page.css, page.js, downloads.js                                one file
 
 A section whose data a run does not have is left out. All that comes from a run (observations, model output, names) is
 text: escaped by jinja or the SVG builder, or put into the page as JSON that the script reads with `textContent`.
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prm_gym.errors import UserError
-from prm_gym.report import output
+from prm_gym.report import report_file
 from prm_gym.report.gather import gather
 from prm_gym.report.page import render
 from prm_gym.report.trajectories import sample
@@ -43,9 +43,9 @@ def write(runs: Sequence[Path], out: Path, *, episodes: int = 12, seed: int = 0)
     if episodes < 0:
         raise UserError("--episodes", f"{episodes} is no number of episodes", "say 0 or more")
     gathered = [gather(run, name) for run, name in zip(runs, _names(runs), strict=True)]
-    output.check(out)
+    report_file.check(out)
     chosen, notes = sample(gathered, episodes, seed)
-    output.write(out, render(gathered, chosen))
+    report_file.write(out, render(gathered, chosen))
     return notes
 
 

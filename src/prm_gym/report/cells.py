@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from prm_gym.report import names
+from prm_gym.report import display_names
 
 Cell = Any
 """A str as it is, an int with its thousands apart, a `Percent`, an `Interval`, or None for a dash."""
@@ -32,11 +32,11 @@ def shown(cell: Cell) -> str:
     """
     match cell:
         case None:
-            return names.DASH
+            return display_names.DASH
         case Percent():
-            return names.percent(cell)
+            return display_names.percent(cell)
         case Interval():
-            return names.interval(*cell)
+            return display_names.interval(*cell)
         case int():
             return f"{cell:,}"
         case _:

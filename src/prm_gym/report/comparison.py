@@ -1,4 +1,4 @@
-"""Two runs, result by result: the difference of success and of actions, with 95% intervals (`pairing`).
+"""Two runs, result by result: the difference of success and of actions, with 95% intervals (`paired_difference`).
 
 Results are compared that have the same policy name, mode and split, and the same settings where either run has several
 of them. Runs that share no such name, as two folders of `prm-gym evaluate` with one policy each, are compared if each
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prm_gym import evaluate
 from prm_gym.errors import UserError
-from prm_gym.evaluate import CONDITIONS
-from prm_gym.report import pairing
+from prm_gym.evaluation import success as evaluate
+from prm_gym.evaluation.success import CONDITIONS
+from prm_gym.report import paired_difference
 from prm_gym.report.gather import gather
-from prm_gym.report.pairing import Difference
+from prm_gym.report.paired_difference import Difference
 
 Entry = dict[str, Any]
 
@@ -71,11 +71,11 @@ def _conditions(entry: Entry) -> dict[str, Any]:
 
 
 def _comparison(one: Entry, other: Entry) -> Comparison:
-    success = pairing.success(other, one)
+    success = paired_difference.success(other, one)
     assert success is not None  # of all task types there always is one
     said = (
         f"{words.format(one[field])} against {words.format(other[field])}"
         for field, words in CONDITIONS.items()
         if None not in (one.get(field), other.get(field)) and one[field] != other[field]
     )
-    return Comparison(one, other, success, pairing.actions(other, one), ", ".join(said))
+    return Comparison(one, other, success, paired_difference.actions(other, one), ", ".join(said))

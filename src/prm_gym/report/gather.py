@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prm_gym.errors import UserError
-from prm_gym.evaluate import read_results
-from prm_gym.report import entries
-from prm_gym.report.stores import stores
-from prm_gym.report.training import read_json, stage3
-from prm_gym.stage import MANIFEST
+from prm_gym.evaluation.success import read_results
+from prm_gym.report import result_entries
+from prm_gym.report.episode_summaries import stores
+from prm_gym.report.training_logs import read_json, stage3
+from prm_gym.runs.stage import MANIFEST
 
 TARGET_BINS = 20
 _CHECKPOINT = re.compile(r"pi_(\d+)/checkpoint-(\d+)")
@@ -35,16 +35,16 @@ def gather(run: Path, name: str) -> dict[str, Any]:
     if not iterations and not results.exists():
         problem = "is no run (no results.json, no iter1)" if run.is_dir() else "no such folder"
         raise UserError(run, problem, remedy)
-    known = [entries.checked(results, entry) for entry in read_results(results)]
-    played = stores(run, entries.digests(known))
-    entries.match(known, played)
+    known = [result_entries.checked(results, entry) for entry in read_results(results)]
+    played = stores(run, result_entries.digests(known))
+    result_entries.match(known, played)
     found: dict[str, Any] = {
         "name": name,
         "path": run,
-        "results": entries.pooled([entry for entry in known if not _CHECKPOINT.fullmatch(entry["policy"])]),
+        "results": result_entries.pooled([entry for entry in known if not _CHECKPOINT.fullmatch(entry["policy"])]),
         "checkpoints": [  # of pi_n in training, evaluated under the name pi_n/checkpoint-STEP
             {**entry, "n": int(match[1]), "step": int(match[2])}
-            for entry in entries.pooled(known)
+            for entry in result_entries.pooled(known)
             if (match := _CHECKPOINT.fullmatch(entry["policy"])) and entry["mode"] == "policy"
         ],
         "stages": _stages(run),
@@ -114,7 +114,7 @@ def _quality(path: Path) -> dict[str, Any] | None:
         return None
     quality = read_json(path)
     try:
-        bins = [(entries.share(q), float(r), int(visits)) for q, r, visits in quality["bins"]]
+        bins = [(result_entries.share(q), float(r), int(visits)) for q, r, visits in quality["bins"]]
         kept = ("auc", "calibration_error", "ranking_accuracy", "ranking_ci95", "ranking_ceiling", "pairs", "visits")
         by = {**quality.get("ranking_by_validity", {}), **quality.get("ranking_by_kind", {})}
         return {
@@ -130,6 +130,6 @@ def _quality(path: Path) -> dict[str, Any] | None:
 
 def _ranking(of: dict[str, Any]) -> dict[str, Any]:
     """What the page shows of a `ranking.Ranking`."""
-    intervals = {key: [entries.share(end) for end in of[key]] for key in ("ci95", "corrected_ci95")}
-    shares = {key: entries.share(of[key]) for key in ("accuracy", "corrected")}
+    intervals = {key: [result_entries.share(end) for end in of[key]] for key in ("ci95", "corrected_ci95")}
+    shares = {key: result_entries.share(of[key]) for key in ("accuracy", "corrected")}
     return {"pairs": int(of["pairs"]), "games": int(of["games"]), **shares, **intervals}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from prm_gym.report import names, pairing
-from prm_gym.report.pairing import Difference
+from prm_gym.report import display_names, paired_difference
+from prm_gym.report.paired_difference import Difference
 
 _PRIMARY = "valid_unseen"  # the split of the headline, if there is one of that name
 _MINUS = "\N{MINUS SIGN}"
@@ -56,9 +56,9 @@ def _how(difference: Difference) -> str:
 
 
 def _order(entry: dict[str, Any]) -> tuple[int, int, bool]:
-    choice = names.best_of(entry["mode"])
-    plain = choice is not None and not names.rule(choice)
-    return names.index(entry["policy"]) or 0, choice.n if choice else 0, plain
+    choice = display_names.best_of(entry["mode"])
+    plain = choice is not None and not display_names.rule(choice)
+    return display_names.index(entry["policy"]) or 0, choice.n if choice else 0, plain
 
 
 def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -68,15 +68,15 @@ def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def _figure(entry: dict[str, Any], before: dict[str, Any] | None) -> dict[str, Any]:
-    difference = pairing.success(entry, before) if before and _alike(entry, before) else None
+    difference = paired_difference.success(entry, before) if before and _alike(entry, before) else None
     said = None
     if before and difference:
-        over = f"over {names.label(before)}; {_how(difference)}"
+        over = f"over {display_names.label(before)}; {_how(difference)}"
         said = {"points": points(difference), "over": over, "sign": difference.sign}
     return {
-        "name": names.label(entry),
-        "accent": names.accent(entry["policy"]),
-        "value": names.percent(entry["success"]),
-        "interval": names.interval(*entry["ci95"]),
+        "name": display_names.label(entry),
+        "accent": display_names.accent(entry["policy"]),
+        "value": display_names.percent(entry["success"]),
+        "interval": display_names.interval(*entry["ci95"]),
         "gain": said,
     }

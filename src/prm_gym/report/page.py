@@ -19,9 +19,19 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import prm_gym
-from prm_gym.report import cells, figures, headline, making, names, pairing, q_figures, stage3_figure, table
+from prm_gym.report import (
+    cells,
+    display_names,
+    headline,
+    how_made,
+    paired_difference,
+    q_figures,
+    stage3_figure,
+    success_figures,
+    success_table,
+)
 from prm_gym.report.figure import Figure
-from prm_gym.text import well_formed
+from prm_gym.unicode import well_formed
 
 Maker = Callable[[dict[str, Any]], Iterable[Figure]]
 _PARTS = ("page.css", "downloads.js", "page.js")
@@ -41,7 +51,11 @@ def render(runs: list[dict[str, Any]], episodes: list[dict[str, Any]]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    tables, sections, makings = table.tables(runs), _sections(runs), [(run["name"], making.making(run)) for run in runs]
+    tables, sections, makings = (
+        success_table.tables(runs),
+        _sections(runs),
+        [(run["name"], how_made.making(run)) for run in runs],
+    )
     csv = _Files(several=len(runs) > 1)
     csv.add("", *tables)
     for name, drawn, _ in (of for section in sections for of in section["runs"]):
@@ -53,10 +67,10 @@ def render(runs: list[dict[str, Any]], episodes: list[dict[str, Any]]) -> str:
         headlines=[found for run in runs if (found := headline.headline(run))],
         several=len(runs) > 1,
         tables=tables,
-        rule=pairing.RULE,
+        rule=paired_difference.RULE,
         sections=sections,
         episodes=len(episodes),
-        scored=sorted({names.pretty(e["q"]) for e in episodes if e["q"]}),
+        scored=sorted({display_names.pretty(e["q"]) for e in episodes if e["q"]}),
         reasons=any(turn.get("r") for e in episodes for turn in e["turns"]),
         makings=[(name, made) for name, made in makings if any(made.values())],
         shown=cells.shown,
@@ -70,7 +84,11 @@ def render(runs: list[dict[str, Any]], episodes: list[dict[str, Any]]) -> str:
 
 def _sections(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """{"title", "runs": [(run, figures, remarks)]} of the runs that have any."""
-    learning: list[Maker] = [figures.learning_curves, figures.best_of_n_curves, stage3_figure.stage3_figures]
+    learning: list[Maker] = [
+        success_figures.learning_curves,
+        success_figures.best_of_n_curves,
+        stage3_figure.stage3_figures,
+    ]
     of_q: list[Maker] = [
         q_figures.target_histograms,
         q_figures.calibrations,
@@ -119,11 +137,11 @@ def as_json(value: Any) -> Markup:
 def _for_page(episode: dict[str, Any]) -> dict[str, Any]:
     return {
         **{key: value for key, value in episode.items() if key != "mode"},
-        "policy": names.label({**episode, "prm": None}),
+        "policy": display_names.label({**episode, "prm": None}),
         "alone": episode["mode"] == "policy",
-        "accent": names.accent(episode["policy"]),
-        "type": names.task_type(episode["type"]),
-        "q": names.pretty(episode["q"]) if episode["q"] else None,
+        "accent": display_names.accent(episode["policy"]),
+        "type": display_names.task_type(episode["type"]),
+        "q": display_names.pretty(episode["q"]) if episode["q"] else None,
     }
 
 

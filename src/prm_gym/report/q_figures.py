@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from prm_gym.report import names
+from prm_gym.report import display_names
 from prm_gym.report.cells import Interval, Percent
 from prm_gym.report.figure import BASE, Figure, figure
 from prm_gym.report.svg import (
@@ -39,7 +39,7 @@ _NO_TARGETS = {
 def remarks(run: dict[str, Any]) -> Iterator[str]:
     """Why a Q has no histogram of targets and no calibration."""
     for kind, why in _NO_TARGETS.items():
-        qs = [names.pretty(f"Q_{i['n'] - 1}") for i in run["iterations"] if i["labels"] == kind]
+        qs = [display_names.pretty(f"Q_{i['n'] - 1}") for i in run["iterations"] if i["labels"] == kind]
         if qs:
             yield (
                 f"{_listed(qs)} {why}. So there are no targets to show, and the level of Q means nothing: calibration "
@@ -53,7 +53,7 @@ def target_histograms(run: dict[str, Any]) -> Iterator[Figure]:
         if (targets := iteration["targets"]) is None:
             continue
         n, counts = iteration["n"] - 1, targets["counts"]
-        q, shares, width = names.pretty(f"Q_{n}"), [count / sum(counts) for count in counts], 1 / len(counts)
+        q, shares, width = display_names.pretty(f"Q_{n}"), [count / sum(counts) for count in counts], 1 / len(counts)
 
         def draw(
             end: float, n: int = n, targets: Any = targets, counts: Any = counts, shares: Any = shares
@@ -63,11 +63,11 @@ def target_histograms(run: dict[str, Any]) -> Iterator[Figure]:
             marks = y_axis(y, ticks, "share of (s, a), %", end, "{:g}", 100)
             for i, share in enumerate(shares):
                 low, high = i / len(shares), (i + 1) / len(shares)
-                said = f"{low:.2f} to {high:.2f}: {counts[i]:,} ({names.percent(share)}%)"
+                said = f"{low:.2f} to {high:.2f}: {counts[i]:,} ({display_names.percent(share)}%)"
                 marks.append(
                     element(
                         "rect", element("title", said), x=x(low) + 1, y=y(share), width=x(high) - x(low) - 2,
-                        height=BASE - y(share), class_=f"mark {names.accent(f'pi_{n}')}",
+                        height=BASE - y(share), class_=f"mark {display_names.accent(f'pi_{n}')}",
                     )
                 )  # fmt: skip
             mean = x(targets["mean"])
@@ -84,7 +84,7 @@ def target_histograms(run: dict[str, Any]) -> Iterator[Figure]:
             draw,
             ["target", "pairs", "%"],
             [
-                [f"{i * width:.2f}{names.DASH}{(i + 1) * width:.2f}", counts[i], Percent(share)]
+                [f"{i * width:.2f}{display_names.DASH}{(i + 1) * width:.2f}", counts[i], Percent(share)]
                 for i, share in enumerate(shares)
             ],
         )
@@ -96,10 +96,10 @@ def calibrations(run: dict[str, Any]) -> Iterator[Figure]:
         if (quality := iteration["quality"]) is None or not quality["bins"]:
             continue
         n, bins = iteration["n"] - 1, quality["bins"]
-        q, most = names.pretty(f"Q_{n}"), max(visits for _, _, visits in bins)
+        q, most = display_names.pretty(f"Q_{n}"), max(visits for _, _, visits in bins)
 
         def draw(end: float, n: int = n, q: str = q, bins: Any = bins, most: int = most) -> list[Markup]:
-            x, y, css = Scale(0, 1, LEFT, end), Scale(0, 1, BASE, TOP), names.accent(f"pi_{n}")
+            x, y, css = Scale(0, 1, LEFT, end), Scale(0, 1, BASE, TOP), display_names.accent(f"pi_{n}")
             marks = [
                 *y_axis(y, _UNIT_TICKS, "mean return", end),
                 *x_axis(x, [(t, f"{t:g}") for t in _UNIT_TICKS], BASE, f"mean {q} of the bin", end),
@@ -141,7 +141,7 @@ def rankings(run: dict[str, Any]) -> Iterator[Figure]:
         for number, (n, quality) in enumerate(found):
             middle = LEFT + column * (number + 0.5)
             marks += _ranking(middle, min(column, 150.0) / 2 - 8, y, n, quality)
-            marks.append(text(middle, BASE + 17, names.pretty(f"Q_{n}"), "tick", "middle"))
+            marks.append(text(middle, BASE + 17, display_names.pretty(f"Q_{n}"), "tick", "middle"))
         return marks
 
     yield figure(
@@ -157,28 +157,28 @@ def rankings(run: dict[str, Any]) -> Iterator[Figure]:
 
 def _ranking(x: float, half: float, y: Scale, n: int, quality: dict[str, Any]) -> list[Markup]:
     """The marks of one Q, in `half` pixels to each side of `x`."""
-    css, q = names.accent(f"pi_{n}"), names.pretty(f"Q_{n}")
+    css, q = display_names.accent(f"pi_{n}"), display_names.pretty(f"Q_{n}")
     raw, corrected, pairs = quality["ranking_accuracy"], quality["ranking_corrected"], f"{quality['pairs']:,} pairs"
     apart = 0.0 if corrected is None else 10.0  # pixels from the middle to each of the two
-    said = f"{q}: {names.percent(raw)}% of {pairs}"
+    said = f"{q}: {display_names.percent(raw)}% of {pairs}"
     low, high = quality["ranking_ci95"]
     place, anchor = (x + 9, None) if corrected is None else (x - apart - 9, "end")
     marks = [
         whisker(x - apart, y(low), y(high), css),
         dot(x - apart, y(raw), f"{css} hollow", said),
-        text(place, y(raw) + 4, names.percent(raw), f"label {css}", anchor),
+        text(place, y(raw) + 4, display_names.percent(raw), f"label {css}", anchor),
     ]
     if corrected is not None:
         low, high = quality["ranking_corrected_ci95"]
         marks += [
             whisker(x + apart, y(low), y(high), css),
-            dot(x + apart, y(corrected), css, f"{q}, corrected: {names.percent(corrected)}% of {pairs}"),
-            text(x + apart + 9, y(corrected) + 4, names.percent(corrected), f"label {css}"),
+            dot(x + apart, y(corrected), css, f"{q}, corrected: {display_names.percent(corrected)}% of {pairs}"),
+            text(x + apart + 9, y(corrected) + 4, display_names.percent(corrected), f"label {css}"),
         ]
     if (ceiling := quality["ranking_ceiling"]) is not None:
         marks += [
             line(x - half, y(ceiling), x + half, y(ceiling), "ceiling"),
-            text(x, y(ceiling) - 6, f"ceiling {names.percent(ceiling)}", "label faint", "middle"),
+            text(x, y(ceiling) - 6, f"ceiling {display_names.percent(ceiling)}", "label faint", "middle"),
         ]
     return marks
 
@@ -186,7 +186,7 @@ def _ranking(x: float, half: float, y: Scale, n: int, quality: dict[str, Any]) -
 def _ranking_row(n: int, quality: dict[str, Any]) -> list[Any]:
     corrected, ceiling = quality["ranking_corrected"], quality["ranking_ceiling"]
     return [
-        names.pretty(f"Q_{n}"),
+        display_names.pretty(f"Q_{n}"),
         quality["pairs"],
         Percent(quality["ranking_accuracy"]),
         Interval(*quality["ranking_ci95"]),
@@ -203,10 +203,10 @@ def rankings_by(run: dict[str, Any]) -> Iterator[Figure]:
         if not (quality := iteration["quality"]) or not quality["ranking_by"]:
             continue
         n, by = iteration["n"] - 1, quality["ranking_by"]
-        q, height = names.pretty(f"Q_{n}"), TOP + _ROW * len(by) + BOTTOM
+        q, height = display_names.pretty(f"Q_{n}"), TOP + _ROW * len(by) + BOTTOM
 
         def draw(end: float, n: int = n, by: Any = by, height: float = height) -> list[Markup]:
-            x, css, base = Scale(0, 1, _LABELS, end), names.accent(f"pi_{n}"), height - BOTTOM
+            x, css, base = Scale(0, 1, _LABELS, end), display_names.accent(f"pi_{n}"), height - BOTTOM
             marks = x_axis(x, [(t, f"{100 * t:g}") for t in _UNIT_TICKS], base, "pairs in order, %", end)
             marks += [line(x(t), TOP, x(t), base, "grid") for t in _UNIT_TICKS]
             marks.append(line(x(0.5), TOP, x(0.5), base, "rule"))
@@ -216,8 +216,18 @@ def rankings_by(run: dict[str, Any]) -> Iterator[Figure]:
                 marks += [
                     text(_LABELS - 10, y + 4, label, "tick", "end"),
                     line(x(low), y, x(high), y, f"whisker {css}"),
-                    dot(x(of["accuracy"]), y, f"{css} hollow", f"{label}: {names.percent(of['accuracy'])}% {pairs}"),
-                    dot(x(of["corrected"]), y, css, f"{label}, corrected: {names.percent(of['corrected'])}% {pairs}"),
+                    dot(
+                        x(of["accuracy"]),
+                        y,
+                        f"{css} hollow",
+                        f"{label}: {display_names.percent(of['accuracy'])}% {pairs}",
+                    ),
+                    dot(
+                        x(of["corrected"]),
+                        y,
+                        css,
+                        f"{label}, corrected: {display_names.percent(of['corrected'])}% {pairs}",
+                    ),
                 ]
             return marks
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from prm_gym.report import names
+from prm_gym.report import display_names
 from prm_gym.report.cells import Percent
 from prm_gym.report.figure import Figure, figure
-from prm_gym.report.figures import by_split, success_axis, success_mark
+from prm_gym.report.success_figures import by_split, success_axis, success_mark
 from prm_gym.report.svg import BOTTOM, LEFT, TOP, Scale, line_hint, nice_ticks, path, x_axis, y_axis
 
 Entry = dict[str, Any]
@@ -68,7 +68,7 @@ def _stage3(n: int, split: str | None, training: dict[str, Any], success: list[t
         steps = [(t, f"{t:g}") for t in nice_ticks(0, last, 4) if t <= last]
         return [*marks, *x_axis(x, steps, height - BOTTOM, f"training {unit}", end)]
 
-    policy, q = names.pretty(f"pi_{n}"), names.pretty(f"Q_{n - 1}")
+    policy, q = display_names.pretty(f"pi_{n}"), display_names.pretty(f"Q_{n - 1}")
     by_step: dict[int, list[Any]] = {}
     for column, points in ((1, reward), (2, kl)):
         for t, value in points:

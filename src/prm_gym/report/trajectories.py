@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 from prm_gym import prompts
 from prm_gym.errors import UserError
 from prm_gym.policies.best_of_n import BestOf
-from prm_gym.policies.scorer import Scorer
-from prm_gym.report.stores import Store, who
+from prm_gym.prm.scorer import Scorer
+from prm_gym.report.episode_summaries import Store, who
 from prm_gym.store import read_episodes
-from prm_gym.text import well_formed
 from prm_gym.types import Episode, PromptTooLong, Response
+from prm_gym.unicode import well_formed
 
 if TYPE_CHECKING:
     from prm_gym.prompts import Prompt
@@ -134,7 +134,7 @@ def _scores(iteration: Path, episodes: list[Episode]) -> list[list[list[float] |
         raise UserError(checkpoint, "holds no PRM", "run the iteration's stage prm")
     prompt = prompts.load(_prompt_name(iteration))
     try:
-        from prm_gym.policies.prm import PRMScorer
+        from prm_gym.prm.in_process import PRMScorer
     except ImportError as error:
         raise UserError("Q", f"{error.name} is not installed", "pip install 'prm-gym[trl]'") from None
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from prm_gym.rollout.branch import branch, rollout_branches
 from prm_gym.rollout.collect import collect, draw_games, rollout, settings_of
+from prm_gym.rollout.monitoring import Summary
 from prm_gym.rollout.processes import in_processes
-from prm_gym.rollout.progress import Summary
 
 __all__ = ["Summary", "branch", "collect", "draw_games", "in_processes", "rollout", "rollout_branches", "settings_of"]

@@ -31,18 +31,10 @@ from typing import Any, Literal
 from prm_gym import provenance
 from prm_gym.envs.games import Game
 from prm_gym.errors import UserError
-from prm_gym.fingerprint import of_games
-from prm_gym.rollout.play import Environment, Failed, Plan, hash_id, hash_seed
-from prm_gym.rollout.progress import Monitor, Summary
-from prm_gym.rollout.run import (
-    Failures,
-    alfworld,
-    check,
-    claim_folder,
-    execute,
-    in_parallel,
-    run_and_close,
-)
+from prm_gym.provenance.fingerprints import of_games
+from prm_gym.rollout.concurrency import Failures, alfworld, check, claim_folder, execute, in_parallel, run_and_close
+from prm_gym.rollout.episode import Environment, Failed, Plan, hash_id, hash_seed
+from prm_gym.rollout.monitoring import Monitor, Summary
 from prm_gym.store import EpisodeWriter, read_episodes, won_ids
 from prm_gym.types import Episode, Policy, PromptTooLong, Response, StopReason
 
@@ -251,7 +243,7 @@ class _Chooser:
             return None
         except UserError:
             raise
-        except Exception as error:  # as in `play`: one failure must not end the others
+        except Exception as error:  # as in `episode`: one failure must not end the others
             raise Failed(StopReason.POLICY_ERROR, turn, error) from error
         monitor.sampled(responses)
         drawn = Counter(response.action for response in responses)

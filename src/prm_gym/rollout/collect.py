@@ -17,11 +17,11 @@ from typing import Any
 
 from prm_gym.envs.games import Game
 from prm_gym.errors import UserError
-from prm_gym.fingerprint import of_games
 from prm_gym.provenance import Settings
-from prm_gym.rollout.play import Environment, Plan, hash_id, hash_seed
-from prm_gym.rollout.progress import Monitor, Summary
-from prm_gym.rollout.run import alfworld, check, claim_folder, execute, run_and_close
+from prm_gym.provenance.fingerprints import of_games
+from prm_gym.rollout.concurrency import alfworld, check, claim_folder, execute, run_and_close
+from prm_gym.rollout.episode import Environment, Plan, hash_id, hash_seed
+from prm_gym.rollout.monitoring import Monitor, Summary
 from prm_gym.store import EpisodeWriter, won_ids
 from prm_gym.types import Policy
 

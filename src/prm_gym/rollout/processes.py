@@ -17,9 +17,10 @@ from threading import Thread
 
 from prm_gym import provenance
 from prm_gym.errors import check_range
-from prm_gym.pool import MOST_PROCESSES, spawned
-from prm_gym.rollout.progress import Summary
-from prm_gym.store import DAMAGED, EpisodeWriter, read_episodes
+from prm_gym.rollout.monitoring import Summary
+from prm_gym.store import EpisodeWriter, read_episodes
+from prm_gym.store.episodes import DAMAGED
+from prm_gym.worker_pool import MOST_PROCESSES, spawned
 
 Share = tuple[int, int]  # (i, n): the i-th of n shares
 Work = Callable[[Path, Share], Summary]

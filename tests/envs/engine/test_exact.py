@@ -16,9 +16,9 @@ from kitchen import GOAL, write_kitchen
 from walks import INVALID, assert_same, follow
 
 from prm_gym.envs import engine
-from prm_gym.envs.engine.plays import ExactGame
+from prm_gym.envs.engine.exact_game import ExactGame
+from prm_gym.envs.engine_interface import Play
 from prm_gym.envs.games import Game
-from prm_gym.envs.play import Play
 from prm_gym.envs.stock import StockGame
 
 

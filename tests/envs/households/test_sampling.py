@@ -8,7 +8,7 @@ import pytest
 
 from prm_gym.envs.households import writer
 from prm_gym.envs.households.catalog import APPLIANCES, TASK_TYPES, catalog
-from prm_gym.envs.households.game import Game
+from prm_gym.envs.households.household import Game
 from prm_gym.envs.households.splits import SPLITS
 from prm_gym.envs.households.writer import games
 from prm_gym.errors import UserError

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from prm_gym.envs.households.catalog import TASK_TYPES, catalog
-from prm_gym.envs.households.game import Game
-from prm_gym.envs.households.proof import _Room
+from prm_gym.envs.households.household import Game
+from prm_gym.envs.households.plans import _Room
 from prm_gym.envs.households.writer import games
 
 Load = Callable[[Path], Any]

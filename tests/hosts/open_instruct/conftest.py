@@ -40,7 +40,7 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random policy of two layers with the tokenizer of the embedded recipes."""
-    from prm_gym.hosts.tiny import make_tiny_model
+    from prm_gym.hosts.tiny_model import make_tiny_model
 
     folder: Path = tmp_path_factory.mktemp("model") / "untrained"
     world = World()

@@ -24,8 +24,8 @@ transformers = pytest.importorskip("transformers")
 from trl.data_utils import apply_chat_template  # noqa: E402
 
 from prm_gym import prompts  # noqa: E402
-from prm_gym.hosts.open_instruct import checks, transforms  # noqa: E402
-from prm_gym.policies.prm import PRMScorer  # noqa: E402
+from prm_gym.hosts.open_instruct import preflight, tokenized_rows  # noqa: E402
+from prm_gym.prm.in_process import PRMScorer  # noqa: E402
 from prm_gym.types import Response, State  # noqa: E402
 
 Labels = Callable[..., Path]
@@ -54,7 +54,7 @@ def test_q_reads_the_same_ids_on_both_hosts_and_in_best_of_n(prm: Path, monkeypa
     """In training and Stage 3 of either host. (That open-instruct's Stage 3 scores sampled ids unchanged is tested on
     its own run; here they are the ids of the response's text.)
     """
-    tokenizer = checks.load_tokenizer(str(prm), None, "model_name_or_path")
+    tokenizer = preflight.load_tokenizer(str(prm), None, "model_name_or_path")
     template = prompts.load("compact")
     read: list[list[int]] = []
     logits = PRMScorer._logits_of
@@ -69,9 +69,9 @@ def test_q_reads_the_same_ids_on_both_hosts_and_in_best_of_n(prm: Path, monkeypa
         for text in RESPONSES:
             prompt, completion = template.messages(state), [{"role": "assistant", "content": text}]
             row = {"prompt": prompt, "completion": completion}
-            training = transforms.soft_bce_row(row, tokenizer)[transforms.FIRST]
+            training = tokenized_rows.soft_bce_row(row, tokenizer)[tokenized_rows.FIRST]
             sampled = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
-            stage_3 = [*transforms.prompt_ids(tokenizer, prompt), *sampled]
+            stage_3 = [*tokenized_rows.prompt_ids(tokenizer, prompt), *sampled]
             trl_training = tokenizer.apply_chat_template([prompt + completion], tokenize=True, return_dict=True)
             texts = apply_chat_template(row, tokenizer)  # how OnlineDPOTrainer makes what Q scores
             trl_stage_3 = tokenizer(texts["prompt"] + texts["completion"], add_special_tokens=False)["input_ids"]

@@ -14,7 +14,7 @@ from oi_world import HOST_PYTHON, ROOT
 
 from prm_gym.errors import UserError
 from prm_gym.hosts.open_instruct.arguments import OWN_FIELDS, as_type, parse_command_line
-from prm_gym.hosts.open_instruct.transforms import ROWS
+from prm_gym.hosts.open_instruct.tokenized_rows import ROWS
 
 STAGE = {
     "sft.yaml": "sft",
@@ -178,7 +178,7 @@ def test_the_embedded_experiment_is_the_same_on_both_hosts() -> None:
 def test_shaping_without_its_value_model_says_so_before_stage_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from prm_gym.iterate import Run
+    from prm_gym.runs.iteration import Run
 
     monkeypatch.setattr("prm_gym.hosts.check", lambda host: None)
     monkeypatch.chdir(tmp_path)
@@ -196,10 +196,10 @@ def test_shaping_without_its_value_model_says_so_before_stage_1(
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_the_stages_of_each_recipe(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from prm_gym.iterate import Run
+    from prm_gym.runs.iteration import Run
 
     monkeypatch.setattr("prm_gym.hosts.check", lambda host: None)
-    monkeypatch.setattr("prm_gym.iterate.check_value_model", lambda folder: None)
+    monkeypatch.setattr("prm_gym.runs.iteration.check_value_model", lambda folder: None)
     names = [stage.name for stage in Run(folder, tmp_path, 1).stages()]
     order = ["evaluation of pi_0", "rollouts of pi_0", "labels for Q_0", "Q_0", "prompts for online DPO"]
     order += ["pi_1 by online DPO", "evaluation of pi_1"]
@@ -211,7 +211,7 @@ def test_the_stages_of_each_recipe(folder: Path, tmp_path: Path, monkeypatch: py
 
 
 def test_a_host_that_is_not_there_is_missed_before_stage_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from prm_gym.iterate import Run
+    from prm_gym.runs.iteration import Run
 
     run = Run(ROOT / "recipes" / "alfworld-llama3.2-3b", tmp_path, 1)
     monkeypatch.delenv("OPEN_INSTRUCT", raising=False)

@@ -12,9 +12,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from prm_gym.errors import UserError
 from prm_gym.hosts import command, launch
-from prm_gym.hosts.tiny import make_tiny_model
+from prm_gym.hosts.tiny_model import make_tiny_model
 from prm_gym.hosts.trl.__main__ import main
-from prm_gym.hosts.trl.data import check_same_vocabulary, load_split, load_tokenizer
+from prm_gym.hosts.trl.inputs import check_same_vocabulary, load_split, load_tokenizer
 from prm_gym.labels import monte_carlo
 from prm_gym.store import EpisodeWriter
 from prm_gym.types import Episode, Turn

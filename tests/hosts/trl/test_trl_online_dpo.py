@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from trl.experimental.online_dpo import OnlineDPOTrainer
 
 from prm_gym.errors import UserError
-from prm_gym.hosts.tiny import make_tiny_model
+from prm_gym.hosts.tiny_model import make_tiny_model
 from prm_gym.hosts.trl import online_dpo
-from prm_gym.hosts.trl.chat import scored_as_trained
+from prm_gym.hosts.trl.tokenization import scored_as_trained
 
 PLAIN, STEERED = "On the shelf 1, you see a mug 1.", "Explore. On the shelf 1, you see a mug 1."
 

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from prm_gym.errors import UserError
-from prm_gym.hosts.tiny import make_tiny_model
+from prm_gym.hosts.tiny_model import make_tiny_model
 from prm_gym.hosts.trl import prm
 
 GAMMA = 0.9

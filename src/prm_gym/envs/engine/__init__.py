@@ -8,35 +8,35 @@
     twin = play.fork()
 
 A game goes through these modules: `translate` grounds its planning problem and `grammar` reads its texts, both with
-stock's own parsers; `reading` and `invariants` show that the fast path is exact for it; `compiler` makes plain data of
-it, with `sketches` of all that its texts can say, which `storage` and `cache` keep in a file; `graph` plays that data,
-with `texts` and `axioms`; `plays` gives it the form of `prm_gym.envs.play`. A game that is not shown exact is played by
-stock alfworld, with a warning.
+stock's own parsers; `text_dependencies` and `invariants` show that the fast path is exact for it; `compiler` makes
+plain data of it, with `text_templates` for all that its texts can say, which `file_format` and `disk_cache` keep in a
+file; `state_graph` plays that data, with `text_rendering` and `axioms`; `exact_game` gives it the form of
+`prm_gym.envs.engine_interface`. A game that is not shown exact is played by stock alfworld, with a warning.
 """
 
 from __future__ import annotations
 
 from os import PathLike
 
-from prm_gym.envs.engine.batch import Compilation, compile_games
-from prm_gym.envs.engine.resident import Residents
-from prm_gym.envs.play import PlayableGame
+from prm_gym.envs.engine.memory_cache import LoadedGames
+from prm_gym.envs.engine.precompile import Compilation, compile_games
+from prm_gym.envs.engine_interface import PlayableGame
 
 __all__ = ["Compilation", "compile_games", "load", "set_limits"]
 
-_residents = Residents(games=4096, states=20_000)
+_loaded = LoadedGames(games=4096, states=20_000)
 
 
 def load(path: str | PathLike[str], *, cache: str | PathLike[str] | None = None) -> PlayableGame:
     """The game at `path`, ready to be played: held by this process already, or read from the cache, or compiled now.
 
-    `cache` is the folder of compiled games, see `prm_gym.envs.engine.cache`. Raises `UserError` when the game file is
-    missing or damaged, or has to be compiled where alfworld is not installed.
+    `cache` is the folder of compiled games, see `prm_gym.envs.engine.disk_cache`. Raises `UserError` when the game file
+    is missing or damaged, or has to be compiled where alfworld is not installed.
     """
-    return _residents.load(path, cache)
+    return _loaded.load(path, cache)
 
 
 def set_limits(*, games: int = 4096, states: int = 20_000) -> None:
     """Bound what this process holds: `games` at a time, and `states` remembered of each. Forgets what it holds now."""
-    global _residents
-    _residents = Residents(games, states)
+    global _loaded
+    _loaded = LoadedGames(games, states)

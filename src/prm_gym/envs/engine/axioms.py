@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from prm_gym.envs.engine.bits import mask, numbers
+from prm_gym.envs.engine.bitsets import mask, numbers
 from prm_gym.envs.engine.sas import Task
 from prm_gym.envs.engine.unsupported import Unsupported
 

@@ -2,7 +2,7 @@
 
 The result is plain data: numbers, texts and lists. Variables, operators and entities are ordered by name, so that the
 same game gives the same bytes whatever order the translator worked in. What this engine cannot prove exact raises
-`Unsupported`. `compiled` describes the result.
+`Unsupported`. `compiled_game` describes the result.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from collections.abc import Iterable
 
 from prm_gym.envs.engine import grammar as grammars
 from prm_gym.envs.engine.axioms import Axioms
-from prm_gym.envs.engine.bits import mask
-from prm_gym.envs.engine.compiled import Compiled, Row
-from prm_gym.envs.engine.facts import NEGATION, Entity, FactIndex, Known
+from prm_gym.envs.engine.bitsets import mask
+from prm_gym.envs.engine.compiled_game import Compiled, Row
+from prm_gym.envs.engine.fact_index import NEGATION, Entity, FactIndex, Known
 from prm_gym.envs.engine.invariants import check_commands, exclusive_group
-from prm_gym.envs.engine.reading import Placeholder, read
 from prm_gym.envs.engine.sas import Literal, Operator
-from prm_gym.envs.engine.sketches import Sketcher
+from prm_gym.envs.engine.text_dependencies import Placeholder, read
+from prm_gym.envs.engine.text_templates import TemplateBuilder
 from prm_gym.envs.engine.translate import Translation, translate
 from prm_gym.envs.engine.unsupported import Unsupported
 from prm_gym.envs.games import Source
 
-# As a row, see `compiled`, with literals as numbers, those of effects that have a condition last.
+# As a row, see `compiled_game`, with literals as numbers, those of effects that have a condition last.
 Operation = tuple[str, int, list[int], list[int], list[tuple[list[int], list[int]]]]
 INTRO = [["rule", "intro"]]
 
@@ -57,7 +57,7 @@ class _Compiler:
         self.number = {entity.id: number for number, entity in enumerate(self.entities)}
         # The intro and the commands are written from these, as if they never changed.
         at_start = [(name, self.numbers_of(arguments), None) for name, arguments in sorted(self.facts)]
-        self.beginnings = Sketcher(self.rules, FactIndex(self.entities, at_start))
+        self.beginnings = TemplateBuilder(self.rules, FactIndex(self.entities, at_start))
 
     def compile(self) -> Compiled:
         self.check_shape()
@@ -161,7 +161,7 @@ class _Compiler:
                     kept |= {v for v, _ in axiom.conditions}
         return kept
 
-    def texts(self, history: set[int], renumber: dict[int, int]) -> Sketcher:
+    def texts(self, history: set[int], renumber: dict[int, int]) -> TemplateBuilder:
         """What feedback is made of, the intro as text number 0."""
         read(self.rules, INTRO, ())
         facts: list[Known] = [(name, self.numbers_of(arguments), None) for name, arguments in sorted(self.always)]
@@ -170,11 +170,11 @@ class _Compiler:
             facts.append((name, self.numbers_of(arguments), number))
             if variable in history:
                 facts.append((NEGATION + name, self.numbers_of(arguments), len(renumber) + number))
-        texts = Sketcher(self.rules, FactIndex(self.entities, facts))
+        texts = TemplateBuilder(self.rules, FactIndex(self.entities, facts))
         texts.text([self.beginnings.constant(INTRO, {})], {})
         return texts
 
-    def operation(self, operator: Operator, texts: Sketcher, renumber: dict[int, int]) -> Operation:
+    def operation(self, operator: Operator, texts: TemplateBuilder, renumber: dict[int, int]) -> Operation:
         """The operator in the numbering that is kept."""
         always: dict[int, bool] = {}
         sometimes: list[tuple[list[int], list[int]]] = []

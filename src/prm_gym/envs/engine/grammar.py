@@ -1,7 +1,7 @@
 """A game's grammar as plain data, from the text in the game file. Needed to compile, not to play.
 
 TextWorld's own parsers read the text, so that every quirk of them is kept; what they give is turned into lists that
-JSON can hold and `texts` can compile:
+JSON can hold and `text_templates` can compile:
 
     symbols  [symbol, ...]                              their texts, one after the other
     symbol   "some text"
@@ -25,7 +25,7 @@ from functools import lru_cache
 from typing import Any
 
 from prm_gym.envs.engine.unsupported import Unsafe, Unsupported
-from prm_gym.envs.planner import exclusive
+from prm_gym.envs.textworld_lock import exclusive
 
 Symbol = Any  # the lists described above
 Query = list[Any]
@@ -70,7 +70,7 @@ def check_safe(text: str) -> None:
 
 
 def parse(text: str, types: tuple[tuple[str, tuple[str, ...]], ...]) -> Grammar:
-    """Read a grammar over the given type hierarchy. Raises `Unsupported` for what `texts` cannot compile."""
+    """Read a grammar over the given type hierarchy. Raises `Unsupported` for what `text_templates` cannot compile."""
     text, task = _without_task(text)
     actions, rules = _parsed(text)
     reader = _Reader(types, task)

@@ -8,7 +8,7 @@ from typing import Any
 from prm_gym.envs.engine import sas
 from prm_gym.envs.engine.unsupported import Unsupported
 from prm_gym.envs.games import Source
-from prm_gym.envs.planner import exclusive
+from prm_gym.envs.textworld_lock import exclusive
 from prm_gym.errors import UserError
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from prm_gym.envs.households.catalog import Catalog
 from prm_gym.envs.households.floorplans import Location
-from prm_gym.envs.households.game import Game, mangle
+from prm_gym.envs.households.household import Game, mangle
 
 _ABILITIES = {"cleanable": "Cleanable", "heatable": "Heatable", "coolable": "Coolable", "sliceable": "Sliceable"}
 

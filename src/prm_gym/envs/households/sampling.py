@@ -13,7 +13,7 @@ from functools import cache
 
 from prm_gym.envs.households.catalog import APPLIANCES, LAMP, Catalog, catalog
 from prm_gym.envs.households.floorplans import FloorPlan, Receptacle, floor_plan, spot_id
-from prm_gym.envs.households.game import Game, Task, Thing
+from prm_gym.envs.households.household import Game, Task, Thing
 
 _LAMP_STANDS = frozenset({"Desk", "SideTable", "Dresser", "DiningTable", "CoffeeTable"})
 _CLOSED_WEIGHT = 0.5  # how likely a type that is closed is to hold an object, against one that stands open

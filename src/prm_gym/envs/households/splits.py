@@ -12,7 +12,7 @@ from functools import cache
 from hashlib import blake2b
 
 from prm_gym.envs.households.catalog import catalog
-from prm_gym.envs.households.game import Task
+from prm_gym.envs.households.household import Task
 from prm_gym.envs.households.sampling import tasks
 
 SPLITS = ("train", "valid_seen", "valid_unseen")

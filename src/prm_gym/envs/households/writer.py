@@ -22,13 +22,13 @@ from rich.console import Console
 from rich.progress import track
 
 from prm_gym.envs.households.catalog import TASK_TYPES, catalog
-from prm_gym.envs.households.game import Game
+from prm_gym.envs.households.household import Game
 from prm_gym.envs.households.pddl import problem, trajectory
-from prm_gym.envs.households.proof import check, walkthrough
+from prm_gym.envs.households.plans import check, walkthrough
 from prm_gym.envs.households.sampling import PRESETS, draw_game
 from prm_gym.envs.households.splits import SPLITS, draw_task
 from prm_gym.errors import UserError
-from prm_gym.pool import spawned
+from prm_gym.worker_pool import spawned
 
 MANIFEST = "households.json"
 _FORMAT = 1  # raised whenever the same parameters would give other bytes

@@ -14,12 +14,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from prm_gym.chat import adapted, prompt_ids
 from prm_gym.errors import UserError
-from prm_gym.hosts.open_instruct import arguments, checkpoints, checks, data, generators, output, vllm_server
-from prm_gym.hosts.open_instruct.exchange import Exchange
-from prm_gym.hosts.open_instruct.pairs import PairCounter
+from prm_gym.hosts.open_instruct import (
+    arguments,
+    checkpoint_format,
+    generators,
+    jsonl_data,
+    output_folders,
+    preflight,
+    vllm_server,
+)
+from prm_gym.hosts.open_instruct.pair_selection import PairCounter
+from prm_gym.hosts.open_instruct.sampling_exchange import Exchange
 from prm_gym.hosts.open_instruct.steering import Steering
+from prm_gym.prompts.chat import adapted, prompt_ids
 
 
 def parse(recipe: Path, overrides: dict[str, Any]) -> list[Any]:
@@ -62,10 +70,10 @@ def run(recipe: Path, overrides: dict[str, Any]) -> None:
         checkpoint=make_checkpoint(resume, args.checkpoint_every),
     )
     choose_pairs = PairCounter()
-    writers: list[output.MetricsWriter] = []
+    writers: list[output_folders.MetricsWriter] = []
 
-    def make_writer(_: str) -> output.MetricsWriter:
-        writers.append(output.MetricsWriter(output_dir, {}, lambda: {"objective/pairs": choose_pairs.share}))
+    def make_writer(_: str) -> output_folders.MetricsWriter:
+        writers.append(output_folders.MetricsWriter(output_dir, {}, lambda: {"objective/pairs": choose_pairs.share}))
         return writers[0]
 
     host.vllm_generate = exchange.serve
@@ -80,7 +88,7 @@ def run(recipe: Path, overrides: dict[str, Any]) -> None:
     if PartialState().is_main_process:
         for writer in writers:
             writer.flush()
-        output.publish(output_dir / "final", output_dir)
+        output_folders.publish(output_dir / "final", output_dir)
 
 
 def prepare(
@@ -91,19 +99,19 @@ def prepare(
     Returns the policy's tokenizer, and a function that gives the rows of prompts.
     """
     cache = output_dir / "data"
-    path, revision = checkpoints.for_host(model_config.model_name_or_path, cache), model_config.model_revision
+    path, revision = checkpoint_format.for_host(model_config.model_name_or_path, cache), model_config.model_revision
     if path is None:
         raise UserError(recipe, "missing", "name pi_{i-1}", field="model_name_or_path")
     model_config.model_name_or_path = path
-    args.reward_model_path = checkpoints.for_host(args.reward_model_path, cache)
-    tokenizer = checks.load_tokenizer(path, revision, "model_name_or_path")
-    config = checks.load_config(path, revision, "model_name_or_path")
-    prm = checks.load_tokenizer(args.reward_model_path, args.reward_model_revision, "reward_model_path")
-    prm_config = checks.load_config(args.reward_model_path, args.reward_model_revision, "reward_model_path")
-    checks.check_same_vocabulary(tokenizer, prm, config, prm_config, args.reward_model_path)
-    checks.check_host_pad(tokenizer, path)
+    args.reward_model_path = checkpoint_format.for_host(args.reward_model_path, cache)
+    tokenizer = preflight.load_tokenizer(path, revision, "model_name_or_path")
+    config = preflight.load_config(path, revision, "model_name_or_path")
+    prm = preflight.load_tokenizer(args.reward_model_path, args.reward_model_revision, "reward_model_path")
+    prm_config = preflight.load_config(args.reward_model_path, args.reward_model_revision, "reward_model_path")
+    preflight.check_same_vocabulary(tokenizer, prm, config, prm_config, args.reward_model_path)
+    preflight.check_host_pad(tokenizer, path)
     check_settings(args, dataset_config, model_config, recipe)
-    checks.check_context(
+    preflight.check_context(
         dataset_config.max_prompt_token_length + args.response_length, config, recipe, "max_prompt_token_length"
     )
 
@@ -117,12 +125,12 @@ def prepare(
         args.dataset_eval_mixer_dict, args.dataset_eval_splits, ("prompt",), output_dir, recipe, tokenizer
     )
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.num_mini_batches
-    prompts = batch * checks.world_size() // args.num_generation_per_prompt
-    checks.check_batches(rows, prompts, recipe)
+    prompts = batch * preflight.world_size() // args.num_generation_per_prompt
+    preflight.check_batches(rows, prompts, recipe)
 
-    lengths = (len(prompt_ids(tokenizer, row["prompt"])) for row in data.read_local(paths, columns))
-    checks.check_lengths(lengths, dataset_config.max_prompt_token_length, recipe, "max_prompt_token_length")
-    return tokenizer, lambda: data.read_local(paths, columns)
+    lengths = (len(prompt_ids(tokenizer, row["prompt"])) for row in jsonl_data.read_local(paths, columns))
+    preflight.check_lengths(lengths, dataset_config.max_prompt_token_length, recipe, "max_prompt_token_length")
+    return tokenizer, lambda: jsonl_data.read_local(paths, columns)
 
 
 def check_settings(args: Any, dataset_config: Any, model_config: Any, recipe: Path) -> None:
@@ -149,17 +157,17 @@ def check_settings(args: Any, dataset_config: Any, model_config: Any, recipe: Pa
         refuse("exploration_probability", f"{args.exploration_probability} is no probability", "use 0 to 1")
     if args.temperature <= 0:
         refuse("temperature", "two samples at temperature 0 are the same", "use e.g. 0.7")
-    checks.check_precision(model_config.torch_dtype, recipe)
+    preflight.check_precision(model_config.torch_dtype, recipe)
     vllm_server.check(args.vllm_command, args.vllm_server)
-    if args.checkpoint_every and checks.zero_stage() == 3:
+    if args.checkpoint_every and preflight.zero_stage() == 3:
         refuse("checkpoint_every", "cannot be used under ZeRO-3", "set it to 0, or use recipes/deepspeed/zero2.yaml")
 
 
 def check_row(tokenizer: Any, row: dict[str, Any], source: str) -> list[dict[str, Any]]:
     """The row with the `messages` the host reads. It drops the last message of a list: one is added for that."""
-    checks.check_messages(row["prompt"], source, "prompt", "user")
+    preflight.check_messages(row["prompt"], source, "prompt", "user")
     if row.get("exploration_prompt"):
-        checks.check_messages(row["exploration_prompt"], source, "exploration_prompt", "user")
+        preflight.check_messages(row["exploration_prompt"], source, "exploration_prompt", "user")
     return [{**row, "messages": [*adapted(tokenizer, row["prompt"]), {"role": "assistant", "content": ""}]}]
 
 
@@ -219,7 +227,7 @@ def _localise(
     mixer: dict[str, Any], splits: list[str], columns: tuple[str, ...], output_dir: Path, recipe: Path, tokenizer: Any
 ) -> tuple[dict[str, Any], list[str], int]:
     check, sources = partial(check_row, tokenizer), list(mixer.items())
-    local, splits, rows = data.localise(
+    local, splits, rows = jsonl_data.localise(
         sources, splits, columns, output_dir / "data", check, str(recipe), "dataset_mixer"
     )
     return dict(local), splits, rows

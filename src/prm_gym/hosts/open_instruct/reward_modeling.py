@@ -15,7 +15,15 @@ from typing import Any
 
 from prm_gym.errors import UserError
 from prm_gym.hosts import losses
-from prm_gym.hosts.open_instruct import arguments, checkpoints, checks, data, evaluation, output, transforms
+from prm_gym.hosts.open_instruct import (
+    arguments,
+    checkpoint_format,
+    held_out_loss,
+    jsonl_data,
+    output_folders,
+    preflight,
+    tokenized_rows,
+)
 
 
 def parse(recipe: Path, overrides: dict[str, Any]) -> list[Any]:
@@ -41,11 +49,11 @@ def run(recipe: Path, overrides: dict[str, Any]) -> None:
         held["accelerator"] = Accelerator(**options)
         return held["accelerator"]
 
-    names = evaluation.log_names(args.loss)
+    names = held_out_loss.log_names(args.loss)
     print_metrics = reward_modeling.print_rich_single_line_metrics
 
-    def make_writer(_: str) -> output.MetricsWriter:
-        held["writer"] = writer = output.MetricsWriter(output_dir, names)
+    def make_writer(_: str) -> output_folders.MetricsWriter:
+        held["writer"] = writer = output_folders.MetricsWriter(output_dir, names)
         return writer
 
     def checkpoint(model: Any) -> None:
@@ -57,11 +65,11 @@ def run(recipe: Path, overrides: dict[str, Any]) -> None:
             os.replace(partial, place)
 
     compute_loss = losses.make_compute_loss(args.loss, args.gamma)
-    transforms.register(dataset_transformation.TRANSFORM_FNS)
+    tokenized_rows.register(dataset_transformation.TRANSFORM_FNS)
     dataset_transformation.GET_TOKENIZER_FN["prm_gym"] = lambda _: tokenizer
     reward_modeling.compute_loss = compute_loss
-    reward_modeling.evaluate = evaluation.make_evaluate(args.loss, compute_loss, checkpoint)
-    reward_modeling.SimplePreferenceCollator = transforms.Collator
+    reward_modeling.evaluate = held_out_loss.make_evaluate(args.loss, compute_loss, checkpoint)
+    reward_modeling.SimplePreferenceCollator = tokenized_rows.Collator
     reward_modeling.layer_init = keep_trained_head(reward_modeling.layer_init, model_config)
     reward_modeling.Accelerator = make_accelerator
     reward_modeling.SummaryWriter = make_writer
@@ -73,7 +81,7 @@ def run(recipe: Path, overrides: dict[str, Any]) -> None:
     PartialState().wait_for_everyone()
     if PartialState().is_main_process:
         held["writer"].flush()
-        output.publish(Path(args.output_dir), output_dir)
+        output_folders.publish(Path(args.output_dir), output_dir)
         # The checkpoint before the last, and what other processes or a run that crashed named after another time.
         for path in (output_dir / "checkpoint", *output_dir.glob(f"{args.exp_name}__*")):
             shutil.rmtree(path, ignore_errors=True)
@@ -82,28 +90,28 @@ def run(recipe: Path, overrides: dict[str, Any]) -> None:
 def prepare(args: Any, tc: Any, model_config: Any, output_dir: Path, recipe: Path) -> Any:
     """Check the recipe against its model and data, point `args` at data the host can read; returns the tokenizer."""
     revision = model_config.model_revision
-    path = checkpoints.for_host(model_config.model_name_or_path, output_dir / "data")
+    path = checkpoint_format.for_host(model_config.model_name_or_path, output_dir / "data")
     if path is None:
         raise UserError(recipe, "missing", "name the checkpoint that Q starts from", field="model_name_or_path")
-    tokenizer = checks.load_tokenizer(path, revision, "model_name_or_path")
-    config = checks.load_config(path, revision, "model_name_or_path")
-    checks.check_embedding(tokenizer, config, path)
-    checks.check_context(args.max_token_length, config, recipe, "max_token_length")
+    tokenizer = preflight.load_tokenizer(path, revision, "model_name_or_path")
+    config = preflight.load_config(path, revision, "model_name_or_path")
+    preflight.check_embedding(tokenizer, config, path)
+    preflight.check_context(args.max_token_length, config, recipe, "max_token_length")
     model_config.model_name_or_path = tc.tokenizer_name_or_path = path
     tc.get_tokenizer_fn = "prm_gym"
 
     args.dataset_transform_fn = [f"prm_{args.loss}", "prm_length"]
-    args.dataset_target_columns = list(transforms.TRAIN_COLUMNS[args.loss])
+    args.dataset_target_columns = list(tokenized_rows.TRAIN_COLUMNS[args.loss])
     args.dataset_local_cache_dir = str(output_dir / "data")
     columns, check = losses.SOURCE_COLUMNS[args.loss], check_row(args.loss)
-    rows = data.localise_list(args, "dataset_mixer_list", columns, check, recipe, default="train")
-    checks.check_batches(rows, args.per_device_train_batch_size * checks.world_size(), recipe)
-    sample = data.read_local(args.dataset_mixer_list[::2], columns)
-    to_ids = transforms.ROWS[args.loss]
-    lengths = (max(len(to_ids(row, tokenizer).get(name, ())) for name in transforms.SEQUENCES) for row in sample)
-    checks.check_lengths(lengths, args.max_token_length, recipe, "max_token_length")
+    rows = jsonl_data.localise_list(args, "dataset_mixer_list", columns, check, recipe, default="train")
+    preflight.check_batches(rows, args.per_device_train_batch_size * preflight.world_size(), recipe)
+    sample = jsonl_data.read_local(args.dataset_mixer_list[::2], columns)
+    to_ids = tokenized_rows.ROWS[args.loss]
+    lengths = (max(len(to_ids(row, tokenizer).get(name, ())) for name in tokenized_rows.SEQUENCES) for row in sample)
+    preflight.check_lengths(lengths, args.max_token_length, recipe, "max_token_length")
     if args.dataset_mixer_eval_list:
-        data.localise_list(args, "dataset_mixer_eval_list", columns, check, recipe, default="test")
+        jsonl_data.localise_list(args, "dataset_mixer_eval_list", columns, check, recipe, default="test")
     return tokenizer
 
 
@@ -111,14 +119,14 @@ def check_row(loss: str) -> Callable[[dict[str, Any], str], list[dict[str, Any]]
     """A function that returns [a row of a label folder], fit for `loss`, or raises `UserError` naming its column."""
 
     def check(row: dict[str, Any], source: str) -> list[dict[str, Any]]:
-        checks.check_messages(row["prompt"], source, "prompt", "user")
+        preflight.check_messages(row["prompt"], source, "prompt", "user")
         for name in ("completion", "chosen", "rejected"):
             if name in row:
-                checks.check_messages(row[name], source, name, "assistant")
+                preflight.check_messages(row[name], source, name, "assistant")
         if loss == "inverse":
             if not row["terminated"]:
-                checks.check_messages(row["next_prompt"], source, "next_prompt", "user")
-                checks.check_messages(row["next_completion"], source, "next_completion", "assistant")
+                preflight.check_messages(row["next_prompt"], source, "next_prompt", "user")
+                preflight.check_messages(row["next_completion"], source, "next_completion", "assistant")
             row = {**row, "terminated": float(row["terminated"]), "expert": float(row["expert"])}
         if "target" in row and not (row["target"] is not None and 0.0 <= row["target"] <= 1.0):
             raise UserError(source, f"{row['target']} is not in [0, 1]", "label it again", field="target")
@@ -129,7 +137,7 @@ def check_row(loss: str) -> Callable[[dict[str, Any], str], list[dict[str, Any]]
 
 def keep_trained_head(layer_init: Callable[..., Any], model_config: Any) -> Callable[..., Any]:
     """The host draws the score head anew whatever it loaded; a checkpoint that is a reward model keeps its own."""
-    config = checks.load_config(model_config.model_name_or_path, model_config.model_revision, "model_name_or_path")
+    config = preflight.load_config(model_config.model_name_or_path, model_config.model_revision, "model_name_or_path")
     trained = any("SequenceClassification" in name for name in config.architectures or ())
 
     def initialise(layer: Any, std: float) -> Any:

@@ -14,7 +14,14 @@ from typing import Any
 
 from prm_gym.errors import UserError
 from prm_gym.hosts.demonstrations import demonstrations
-from prm_gym.hosts.open_instruct import arguments, checkpoints, checks, data, output, transforms
+from prm_gym.hosts.open_instruct import (
+    arguments,
+    checkpoint_format,
+    jsonl_data,
+    output_folders,
+    preflight,
+    tokenized_rows,
+)
 
 
 def parse(recipe: Path, overrides: dict[str, Any]) -> list[Any]:
@@ -41,7 +48,7 @@ def run(recipe: Path, overrides: dict[str, Any]) -> None:
         # The host loads bfloat16 weights, which without DeepSpeed's 32-bit copy is too coarse for small updates.
         return AutoModelForCausalLM.from_pretrained(path, **{**options, "torch_dtype": args.torch_dtype})
 
-    transforms.register(dataset_transformation.TRANSFORM_FNS)
+    tokenized_rows.register(dataset_transformation.TRANSFORM_FNS)
     dataset_transformation.GET_TOKENIZER_FN["prm_gym"] = lambda _: tokenizer
     host.AutoModelForCausalLM = SimpleNamespace(
         from_pretrained=from_pretrained, from_config=AutoModelForCausalLM.from_config
@@ -49,39 +56,41 @@ def run(recipe: Path, overrides: dict[str, Any]) -> None:
     host.main(args, tc)  # ends with a wait for all processes, and with tracking leaves the process group
 
     if PartialState().is_main_process:
-        output.publish(output_dir / "final", output_dir)
+        output_folders.publish(output_dir / "final", output_dir)
 
 
 def prepare(args: Any, tc: Any, output_dir: Path, recipe: Path) -> Any:
     """Check the recipe against its model and data, point `args` at data the host can read; returns the tokenizer."""
-    path = checkpoints.for_host(args.model_name_or_path, output_dir / "data")
+    path = checkpoint_format.for_host(args.model_name_or_path, output_dir / "data")
     if path is None:
         raise UserError(recipe, "missing", "name the model to start from", field="model_name_or_path")
-    checks.check_precision(args.torch_dtype, recipe)
-    tokenizer = checks.load_tokenizer(path, args.model_revision, "model_name_or_path")
-    config = checks.load_config(path, args.model_revision, "model_name_or_path")
-    checks.check_embedding(tokenizer, config, path)
+    preflight.check_precision(args.torch_dtype, recipe)
+    tokenizer = preflight.load_tokenizer(path, args.model_revision, "model_name_or_path")
+    config = preflight.load_config(path, args.model_revision, "model_name_or_path")
+    preflight.check_embedding(tokenizer, config, path)
     if args.max_seq_length is None:
         raise UserError(recipe, "missing", "set it, longer rows are left out", field="max_seq_length")
-    checks.check_context(args.max_seq_length, config, recipe, "max_seq_length")
+    preflight.check_context(args.max_seq_length, config, recipe, "max_seq_length")
     args.model_name_or_path = tc.tokenizer_name_or_path = path
     tc.get_tokenizer_fn = "prm_gym"
     args.dataset_transform_fn = ["prm_sft" if args.completion_only_loss else "prm_sft_whole", "sft_tulu_filter_v1"]
     args.dataset_target_columns = ["input_ids", "labels", "attention_mask"]
     args.dataset_local_cache_dir = str(output_dir / "data")
     check = partial(check_row, tokenizer)
-    rows = data.localise_list(args, "dataset_mixer_list", transforms.SFT_COLUMNS, check, recipe, default="train")
-    checks.check_batches(rows, args.per_device_train_batch_size * checks.world_size(), recipe)
-    sample = data.read_local(args.dataset_mixer_list[::2], transforms.SFT_COLUMNS)
-    lengths = (len(transforms.sft_whole_row(row, tokenizer, args.max_seq_length)["input_ids"]) for row in sample)
-    checks.check_lengths(lengths, args.max_seq_length, recipe, "max_seq_length")
+    rows = jsonl_data.localise_list(
+        args, "dataset_mixer_list", tokenized_rows.SFT_COLUMNS, check, recipe, default="train"
+    )
+    preflight.check_batches(rows, args.per_device_train_batch_size * preflight.world_size(), recipe)
+    sample = jsonl_data.read_local(args.dataset_mixer_list[::2], tokenized_rows.SFT_COLUMNS)
+    lengths = (len(tokenized_rows.sft_whole_row(row, tokenizer, args.max_seq_length)["input_ids"]) for row in sample)
+    preflight.check_lengths(lengths, args.max_seq_length, recipe, "max_seq_length")
     return tokenizer
 
 
 def check_row(tokenizer: Any, row: dict[str, Any], source: str) -> list[dict[str, Any]]:
     """The row; one for each of its turns if the chat template shows earlier turns otherwise than they were written."""
-    checks.check_messages(row["prompt"], source, "prompt", "user")
-    checks.check_messages(row["completion"], source, "completion", "assistant")
+    preflight.check_messages(row["prompt"], source, "prompt", "user")
+    preflight.check_messages(row["completion"], source, "completion", "assistant")
     if len(demonstrations(tokenizer, row["prompt"], row["completion"])) == 1:
         return [row]
     return [

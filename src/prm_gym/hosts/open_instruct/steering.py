@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from prm_gym.chat import prompt_ids
 from prm_gym.errors import UserError
+from prm_gym.prompts.chat import prompt_ids
 
 
 class Steering:

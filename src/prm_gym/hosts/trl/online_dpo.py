@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from prm_gym.chat import template_of
 from prm_gym.errors import UserError
-from prm_gym.hosts.trl.chat import adapt, check_vllm, scored_as_trained
-from prm_gym.hosts.trl.data import check_same_vocabulary, load_model, load_split, load_tokenizer
-from prm_gym.trained import carry
+from prm_gym.hosts.trl.inputs import check_same_vocabulary, load_model, load_split, load_tokenizer
+from prm_gym.hosts.trl.tokenization import adapt, check_vllm, scored_as_trained
+from prm_gym.prompts.chat import template_of
+from prm_gym.provenance.checkpoint_settings import carry
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> None:
     from trl import TrlParser
     from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
 
-    from prm_gym.hosts.trl.steering import steered
+    from prm_gym.hosts.trl.exploration_prompts import steered
 
     parser = TrlParser((PolicyArguments, OnlineDPOConfig))
     script, training = parser.parse_args_and_config(arguments, fail_with_unknown_args=True)[:2]

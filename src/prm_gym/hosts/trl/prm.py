@@ -2,8 +2,8 @@
 
 `loss` chooses one of the four of `prm_gym.hosts.losses`, each with the labels it reads: `soft_bce` (Eq. 2, labels
 `monte_carlo` or `shaping`), `bradley_terry` (`preferences`), `inverse` (Algorithm 2, `inverse`), `value` (`value`: V of
-states alone). A sequence is the prompt and the response to the end of its turn (`prm_gym.chat`), its score read at the
-last token; V is read where the prompt is open for the assistant's turn.
+states alone). A sequence is the prompt and the response to the end of its turn (`prm_gym.prompts.chat`), its score read
+at the last token; V is read where the prompt is open for the assistant's turn.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from prm_gym.chat import prompt_ids, sequence_ids
 from prm_gym.errors import UserError
 from prm_gym.hosts.losses import FIRST, NUMBERS, SECOND, SOURCE_COLUMNS
-from prm_gym.hosts.trl.data import load_model, load_split, load_tokenizer
-from prm_gym.trained import carry
+from prm_gym.hosts.trl.inputs import load_model, load_split, load_tokenizer
+from prm_gym.prompts.chat import prompt_ids, sequence_ids
+from prm_gym.provenance.checkpoint_settings import carry
 
 # The sequences of each loss as (prompt, response) columns.
 _SEQUENCES: dict[str, dict[str, tuple[str, str | None]]] = {

@@ -1,5 +1,5 @@
 """pi_0 by `trl sft`: TRL's own script and arguments, and `muon_learning_rate` beside them; the ids of a
-conversation are those of `prm_gym.chat`.
+conversation are those of `prm_gym.prompts.chat`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ def main(arguments: list[str]) -> None:
     import trl
     from trl.scripts import sft
 
-    from prm_gym.hosts.trl.chat import on_demonstrations
     from prm_gym.hosts.trl.muon import MuonArguments, with_muon
-    from prm_gym.trained import carry
+    from prm_gym.hosts.trl.tokenization import on_demonstrations
+    from prm_gym.provenance.checkpoint_settings import carry
 
     parser = trl.TrlParser(
         (trl.ScriptArguments, trl.SFTConfig, trl.ModelConfig, trl.DatasetMixtureConfig, MuonArguments)

@@ -1,0 +1,164 @@
+"""Variants of a recipe, run as any recipe is; what a variant has in common with another run is linked, not made again.
+
+<root>/seed-<s>            the recipe itself, with other random numbers for s > 0
+<root>/seed-<s>-<variant>  the same with some settings changed; `recipe/` in each is what it was run with
+
+Stages come in the order in which they depend on each other, so two runs share every stage before the first whose
+settings differ.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from prm_gym.atomic import write_text
+from prm_gym.config import read_yaml
+from prm_gym.evaluation.intervals import Outcome, outcome
+from prm_gym.runs import stage
+from prm_gym.runs.iteration import Run
+from prm_gym.runs.recipe import load
+from prm_gym.runs.stage import Stage
+
+Changes = Mapping[str, Mapping[str, Any]]
+"""{file of the recipe: {key: new value}}; mappings are merged."""
+
+
+class Variants:
+    """The runs of one seed of `recipe` under `root`; those of seed 0 lend their games to the others."""
+
+    def __init__(self, recipe: Path, root: Path, seed: int) -> None:
+        self.recipe, self._root, self.seed = recipe, root, seed
+
+    def run(self, variant: str = "", changes: Changes | None = None, iterations: int = 1, like: str = "") -> list[Run]:
+        """Iterations 1 .. `iterations` of a variant, complete; of the recipe itself without a name. A variant is
+        evaluated without best-of-N, and shares stages with the variant `like`, which is there, or with the recipe.
+        """
+        runs = [self._prepared(variant, changes, like)]
+        complete(runs[0].stages(), runs[0].root)
+        for n in range(2, iterations + 1):
+            runs.append(Run(runs[0].folder, runs[0].root, n))
+            complete(runs[-1].stages(), runs[-1].root)
+        return runs
+
+    def start(self, variant: str, changes: Changes) -> Run:
+        """A variant as far as its pi_0; nothing after it."""
+        run = self._prepared(variant, changes)
+        return _before(run.evaluation(0).out, run)
+
+    def q(self, variant: str, changes: Changes) -> Run:
+        """The first iteration of a variant as far as its Q_0, measured; nothing after it."""
+        run = self._prepared(variant, changes)
+        return _before(run.iter / "dataset" / "prompts", run)
+
+    def _prepared(self, variant: str = "", changes: Changes | None = None, like: str = "") -> Run:
+        """The recipe of a variant written, and what it shares with others linked."""
+        folder = self.folder(variant)
+        if variant:
+            self.run()
+            changes = merged({"recipe.yaml": {"evaluation": {"best_of": 1}}}, changes or {})
+            write_variant(self.folder() / "recipe", folder / "recipe", changes)
+            lender = self.folder(like)
+        else:
+            write_variant(self.recipe, folder / "recipe", seed_changes(self.recipe, self.seed) if self.seed else {})
+            lender = self._root / "seed-0"
+        run = Run(folder / "recipe", folder, 1)
+        if lender != folder:
+            share(run.stages(), folder, Run(lender / "recipe", lender, 1).stages(), lender)
+        return run
+
+    def folder(self, variant: str = "") -> Path:
+        return self._root / "-".join(filter(None, [f"seed-{self.seed}", variant]))
+
+    def evaluated(self, run: Run, n: int, **options: Any) -> Outcome:
+        """Who won in `Run.evaluation(n, ...)`, which is played if it is not there."""
+        wanted = run.evaluation(n, **options)
+        complete([wanted], run.root)
+        return outcome(wanted.out / "episodes")
+
+    def held_out(self, run: Run, games: int) -> Path:
+        """What `Run.held_out(games)` makes, which is made if it is not there."""
+        wanted = run.held_out(games)
+        complete([wanted], run.root)
+        return wanted.out
+
+
+def _before(out: Path, run: Run) -> Run:
+    """`run` with the stages before the one that makes `out` complete."""
+    complete(list(takewhile(lambda each: each.out != out, run.stages())), run.root)
+    return run
+
+
+def complete(stages: list[Stage], root: Path) -> None:
+    """Make what is not there. Another process that is at work in the run `root` is waited for."""
+    if all(stage.is_complete(each) for each in stages):
+        return
+    root.mkdir(parents=True, exist_ok=True)
+    with locked(root):
+        if todo := [each for each in stages if not stage.is_complete(each)]:
+            console = Console()
+            console.rule(root.name)
+            stage.run(todo, console)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Nobody else is in here with the same folder: another process that is at work there is waited for."""
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def write_variant(source: Path, out: Path, changes: Changes) -> None:
+    """A recipe folder like `source` but for `changes`. Files without a change are copied byte for byte. Another process
+    may be reading what is there already.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for file in sorted(source.glob("*.yaml")):
+        text = file.read_text("utf-8")
+        if file.name in changes:
+            text = yaml.safe_dump(merged(read_yaml(file), changes[file.name]), sort_keys=False)
+        write_text(out / file.name, text)
+
+
+def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with `changes` put in, mapping by mapping."""
+    out = deepcopy(dict(values))
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
+        out[key] = merged(out[key], value) if both else value
+    return out
+
+
+def seed_changes(recipe: Path, seed: int) -> dict[str, dict[str, Any]]:
+    """Other demonstrations, rollouts and training for `seed`. The held-out games stay, so that they can be paired, and
+    the pretrained model, as all of the paper's runs have one.
+    """
+    start = load(recipe).start
+    changed: dict[str, Any] = {"rollouts": {"seed": 1000 * seed}}
+    if start.demonstrations:
+        changed["start"] = {"demonstrations": {"seed": seed}}
+    shared = {"recipe.yaml", start.pretraining.sft if start.pretraining else ""}
+    trained = {file.name: {"seed": seed} for file in recipe.glob("*.yaml") if file.name not in shared}
+    return {"recipe.yaml": changed, **trained}
+
+
+def share(stages: list[Stage], root: Path, others: list[Stage], other: Path) -> None:
+    """Link the complete stages of the run `other` that stand before the first difference into the run `root`."""
+    for mine, theirs in zip(stages, others, strict=False):
+        place = mine.out.relative_to(root)
+        alike = place == theirs.out.relative_to(other) and mine.settings == theirs.settings
+        if not alike or not stage.is_complete(theirs):
+            return
+        if not mine.out.exists():
+            mine.out.parent.mkdir(parents=True, exist_ok=True)
+            mine.out.symlink_to(os.path.relpath(theirs.out, mine.out.parent.resolve()))

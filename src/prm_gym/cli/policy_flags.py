@@ -1,0 +1,142 @@
+"""The flags of the commands that play games with a policy, and the games and the policy that they name."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prm_gym.cli.flag_types import count, name, path, seed, share, temperature
+from prm_gym.cli.parser import Parser, refuse_idle
+from prm_gym.errors import UserError
+
+if TYPE_CHECKING:
+    from prm_gym.prompts import Prompt
+    from prm_gym.types import Policy
+
+
+MAX_NEW_TOKENS = 256
+SCRIPTED = ("expert", "random")
+_OF_MODELS = ("prompt", "temperature", "max_new_tokens", "force", "server", "served_model", "api_key_env")
+_OF_SERVERS = ("served_model", "api_key_env")
+
+
+def add_playing(command: Parser) -> None:
+    """The flags of commands that play. None stands for a flag that was left out, so that idle ones can be refused."""
+    add = command.add_argument
+    data = os.environ.get("ALFWORLD_DATA") or None
+    add("--games", type=path, default=data, metavar="DIR", help="folder of games; default: $ALFWORLD_DATA")
+    add("--split", type=name, default="train", help="train, valid_seen or valid_unseen")
+    add("--max-games", type=count, metavar="N", help="play N of the games, drawn by --seed; default: all")
+    add("--policy", type=name, required=True, help="expert, random, a model's folder, or its name on the Hub")
+    add("--policy-id", type=name, metavar="NAME", help="name of the policy in the output; default: as --policy")
+    add("--random-actions", type=share, metavar="SHARE", help="share of the expert's turns that are random; default: 0")
+    text = "ask these OpenAI-compatible servers for the model; default: load it here"
+    add("--server", type=name, nargs="+", metavar="URL", help=text)
+    command.flags["base_urls"] = "--server"
+    add("--served-model", type=name, metavar="NAME", help="the model's name at the servers; default: --policy")
+    text = "environment variable with the key of the servers; default: no key"
+    add("--api-key-env", type=name, metavar="VARIABLE", help=text)
+    text = "full, compact, or a jinja file; default: as the model was trained, else full"
+    add("--prompt", type=name, help=text)
+    add_sampling(command)
+    text = "actions of an episode; default: as the model was trained, else 30"
+    add("--max-episode-steps", type=count, metavar="N", help=text)
+    add("--concurrency", type=count, default=128, metavar="N", help="episodes played at once")
+    add("--seed", type=seed, default=0, help="of the games drawn and of all sampling")
+
+
+def add_sampling(command: Parser) -> None:
+    """The flags of commands that sample a model, whose defaults it may carry with it (`checkpoint_settings`)."""
+    text = "sampling temperature, 0 is greedy; default: as the model was trained, else 0.3"
+    command.add_argument("--temperature", type=temperature, metavar="T", help=text)
+    text = f"longest response; default: {MAX_NEW_TOKENS}"
+    command.add_argument("--max-new-tokens", type=count, metavar="N", help=text)
+    text = "play a model with another prompt, step limit or temperature than it was trained with"
+    command.add_argument("--force", action="store_true", help=text)
+
+
+def settle(options: argparse.Namespace) -> None:
+    """Refuse flags without effect, and fill in those left out: as the model was trained, else the usual values."""
+    from prm_gym.inference.model_location import check_model
+    from prm_gym.provenance import checkpoint_settings
+
+    if options.out.exists() and not options.out.is_dir():
+        raise UserError("out", f"{options.out} is a file", "name a folder")
+    if options.policy in SCRIPTED:
+        read_by_q = ("prompt", "force") if getattr(options, "prm", None) else ()
+        idle = [flag for flag in _OF_MODELS if flag not in read_by_q]
+        refuse_idle(options, idle, f"with --policy {options.policy}")
+    if options.policy != "expert":
+        refuse_idle(options, ("random_actions",), "without --policy expert")
+    if not options.server:
+        refuse_idle(options, _OF_SERVERS, "without --server")
+    is_model = options.policy not in SCRIPTED and Path(options.policy).is_dir()
+    if options.policy not in SCRIPTED and (is_model or not options.server):
+        check_model(options.policy, "policy")
+    played = checkpoint_settings.settle(
+        options.policy if is_model else None,
+        prompt=options.prompt,
+        max_episode_steps=options.max_episode_steps,
+        temperature=options.temperature,
+        force=options.force,
+    )
+    options.prompt, options.temperature = played.prompt, played.temperature
+    options.max_episode_steps = played.max_episode_steps
+    options.max_new_tokens = options.max_new_tokens or MAX_NEW_TOKENS
+
+
+def find(options: argparse.Namespace) -> list[Any]:
+    """The games that --games and --split name, of which there are at least --max-games."""
+    from prm_gym.envs.games import find_games
+    from prm_gym.rollout import draw_games
+
+    if options.games is None:
+        raise UserError("games", "no folder of games", "name one, or set ALFWORLD_DATA")
+    games = find_games(options.games, options.split)
+    draw_games(games, options.seed, options.max_games)
+    return games
+
+
+def make_policy(options: argparse.Namespace) -> Policy:
+    """The policy that the flags of `add_playing` name, after `settle`."""
+    if options.policy == "expert":
+        from prm_gym.policies.expert import ExpertPolicy
+
+        return ExpertPolicy(random_actions=options.random_actions or 0.0, policy_id=options.policy_id)
+    if options.policy == "random":
+        from prm_gym.policies.random import RandomPolicy
+
+        return RandomPolicy(options.policy_id or "random")
+    if options.server:
+        from prm_gym.policies.server import ServerPolicy
+
+        local = Path(options.policy).is_dir()
+        return ServerPolicy(
+            options.server,
+            options.served_model or options.policy,
+            prompt=options.prompt,
+            tokenizer=options.policy if local else None,
+            temperature=options.temperature,
+            max_tokens=options.max_new_tokens,
+            policy_id=options.policy_id,
+            concurrency=options.concurrency,
+            api_key_env=options.api_key_env,
+        )
+    return make_model(options, Path(options.policy), options.prompt, options.policy_id)
+
+
+def make_model(options: argparse.Namespace, folder: Path, prompt: Prompt | str, policy_id: str | None = None) -> Policy:
+    """The model in `folder`, in this process."""
+    try:
+        from prm_gym.policies.transformers import TransformersPolicy
+    except ImportError as error:
+        raise UserError("policy", f"{error.name} is not installed", "pip install 'prm-gym[trl]'") from None
+    return TransformersPolicy(
+        folder,
+        prompt=prompt,
+        temperature=options.temperature,
+        max_new_tokens=options.max_new_tokens,
+        policy_id=policy_id,
+    )

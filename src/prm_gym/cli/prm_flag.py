@@ -1,0 +1,43 @@
+"""The PRM that --prm names, with the prompt that it reads."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from prm_gym.cli.flag_types import name
+from prm_gym.cli.parser import Parser
+from prm_gym.errors import UserError
+
+if TYPE_CHECKING:
+    from prm_gym.prm.in_process import PRMScorer
+    from prm_gym.prompts import Prompt
+
+
+def add_prompt(command: Parser) -> None:
+    text = "full, compact, or a jinja file; default: as the PRM was trained, else full"
+    command.add_argument("--prompt", type=name, help=text)
+    command.add_argument("--force", action="store_true", help="take another prompt than the PRM was trained on")
+
+
+def prompt_of(options: argparse.Namespace) -> Prompt:
+    """The prompt of --prompt, else that of --prm. Raises `UserError` if there is no such PRM or it reads another."""
+    from prm_gym.inference.model_location import check_model
+    from prm_gym.prompts import load
+    from prm_gym.provenance.checkpoint_settings import check_prm, prompt_for
+
+    check_model(options.prm, "prm")
+    if options.prompt is None:
+        return prompt_for(options.prm, None)
+    prompt = load(options.prompt)
+    check_prm(options.prm, prompt, force=options.force)
+    return prompt
+
+
+def make_prm(options: argparse.Namespace, prompt: Prompt | None) -> PRMScorer:
+    """The PRM in this process; it takes half a minute to load on a slow machine, so check all else before."""
+    try:
+        from prm_gym.prm.in_process import PRMScorer
+    except ImportError as error:
+        raise UserError("prm", f"{error.name} is not installed", "pip install 'prm-gym[trl]'") from None
+    return PRMScorer(options.prm, prompt=prompt)

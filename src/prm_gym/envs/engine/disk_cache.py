@@ -1,0 +1,95 @@
+"""Where compiled games lie, and how they get there safely.
+
+With a cache folder (the argument, or the environment variable PRM_GYM_CACHE) every compiled game is a file of it,
+named by the digest of its game. Without one it lies beside its game, and where that folder cannot be written to, in
+`$XDG_CACHE_HOME/prm_gym` (`~/.cache/prm_gym`). Files are written under another name and renamed, so that a reader sees
+a whole file or none, and of several processes that compile the same game the last one wins with the same content.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from warnings import warn
+
+from prm_gym.envs.engine.compiled_game import Compiled
+from prm_gym.envs.engine.compiler import compile_game
+from prm_gym.envs.engine.file_format import Stored, decode, encode
+from prm_gym.envs.engine.unsupported import Unsupported
+from prm_gym.envs.games import digest, parse_game
+from prm_gym.errors import UserError
+
+VARIABLE = "PRM_GYM_CACHE"
+BESIDE = "game.compiled"
+
+
+def stored_game(path: str | os.PathLike[str], cache: str | os.PathLike[str] | None = None) -> Stored:
+    """The compiled game, from the cache if a good file lies there, else compiled now and put there.
+
+    Raises as `cached_or_compiled`.
+    """
+    return cached_or_compiled(path, cache)[0]
+
+
+def cached_or_compiled(
+    path: str | os.PathLike[str], cache: str | os.PathLike[str] | None = None
+) -> tuple[Stored, bool]:
+    """The compiled game, and whether it was in the cache already.
+
+    Raises `UserError` when the game file is missing or damaged, or has to be compiled where alfworld is not installed.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(path, f"cannot read the game file ({error.strerror})", "check the path") from error
+    key = digest(content)
+    places = _places(path, key, cache)
+    for place in places:
+        try:
+            return decode(place.read_bytes(), key), True
+        # Whatever is wrong with a file of the cache, the game is compiled anew and the file replaced.
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    source = parse_game(path, content)
+    compiled: Compiled | Unsupported
+    try:
+        compiled = compile_game(source)
+    except Unsupported as reason:
+        compiled = reason
+    made = encode(key, compiled)
+    _write(places, made)
+    return decode(made, key), False
+
+
+def _places(path: Path, key: str, cache: str | os.PathLike[str] | None) -> list[Path]:
+    """Where the compiled game may lie, the place to write to first."""
+    folder = cache or os.environ.get(VARIABLE)
+    if folder:
+        return [Path(folder, f"{key}.compiled")]
+    own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return [path.with_name(BESIDE), own / "prm_gym" / f"{key}.compiled"]
+
+
+def _write(places: list[Path], content: bytes) -> None:
+    for place in places:
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _write_whole(place, content)
+            return
+        except OSError as error:
+            problem = error
+    warn(f"compiled game not kept, {problem}: it will be compiled again (set {VARIABLE} to a folder)", stacklevel=4)
+
+
+def _write_whole(place: Path, content: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=place.parent, prefix=place.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, place)
+    except BaseException:
+        os.unlink(temporary)
+        raise

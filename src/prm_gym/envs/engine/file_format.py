@@ -1,0 +1,85 @@
+"""The file that holds a compiled game: no pickle, checked by digest.
+
+One line of JSON (the header), then the game's tables as compressed JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from prm_gym.envs.engine.compiled_game import Compiled
+from prm_gym.envs.engine.unsupported import Unsafe, Unsupported
+
+FORMAT = 3
+TRANSLATORS = ("alfworld", "textworld", "fast-downward-textworld")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A compiled game as it lies on disk. `unsupported` says why the exact engine refuses the game, if it does.
+
+    `unsafe` that stock must not play it either, see `unsupported.Unsafe`.
+    """
+
+    digest: str
+    unsupported: str
+    unsafe: bool
+    packed: bytes
+
+    def tables(self) -> Compiled:
+        """The tables, see `compiled_game`."""
+        tables: Compiled = json.loads(zlib.decompress(self.packed))
+        return tables
+
+
+def encode(digest: str, compiled: Compiled | Unsupported) -> bytes:
+    """The file for a compiled game, or for one that is unsupported."""
+    body = b"" if isinstance(compiled, Unsupported) else zlib.compress(_json(compiled), 6)
+    header = {
+        "prm_gym": FORMAT,
+        "game": digest,
+        "translators": versions(),
+        "unsupported": str(compiled) if isinstance(compiled, Unsupported) else "",
+        "unsafe": isinstance(compiled, Unsafe),
+        "body": blake2b(body, digest_size=16).hexdigest(),
+    }
+    return _json(header) + b"\n" + body
+
+
+def decode(content: bytes, digest: str) -> Stored:
+    """Read a file. Raises ValueError when it is damaged, of another game, or made by other versions than those here.
+
+    Versions of packages that are not installed here do not matter: a compiled game needs none of them.
+    """
+    head, _, body = content.partition(b"\n")
+    header = json.loads(head)
+    if not isinstance(header, dict) or header.get("prm_gym") != FORMAT or header.get("game") != digest:
+        raise ValueError("another format or game")
+    made_by = header["translators"]
+    if any(name in made_by and made_by[name] != here for name, here in versions().items()):
+        raise ValueError("made by other versions")
+    if blake2b(body, digest_size=16).hexdigest() != header["body"]:
+        raise ValueError("damaged")
+    return Stored(digest, header["unsupported"], header["unsafe"], body)
+
+
+@lru_cache(maxsize=1)
+def versions() -> dict[str, str]:
+    """The installed versions of what takes part in compiling; those not installed are left out."""
+    found = {}
+    for name in TRANSLATORS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _json(data: Any) -> bytes:
+    return json.dumps(data, separators=(",", ":"), ensure_ascii=True).encode()

@@ -1,0 +1,99 @@
+"""Compiling many games at once, before they are played."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+
+from rich.console import Console
+from rich.progress import track
+
+from prm_gym.envs.engine.disk_cache import cached_or_compiled
+from prm_gym.envs.games import first_few
+from prm_gym.errors import UserError
+from prm_gym.worker_pool import spawned
+
+READY, UNSUPPORTED, DAMAGED = "ready", "unsupported", "damaged"
+
+
+@dataclass
+class Compilation:
+    """What became of the games: how many are ready, of which some were `cached`, and by path why the others are not.
+
+    Those `unsupported` are played by stock alfworld, except the ones that would have it evaluate their text as Python;
+    those `damaged` are not played at all, and their reason names the file and the remedy. The entries are in the order
+    of the paths given.
+    """
+
+    ready: int = 0
+    cached: int = 0
+    unsupported: dict[str, str] = field(default_factory=dict)
+    damaged: dict[str, str] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """The totals first, then what was there already and is new, then the first few games that are not ready."""
+        total = self.ready + len(self.unsupported) + len(self.damaged)
+        first = f"{self.ready:,} of {total:,} games compiled"
+        if self.cached == total:
+            first += " already; nothing to do"
+        elif self.cached:
+            first += f"; {self.cached:,} were there already, {self.ready - self.cached:,} are new"
+        stock = [f"{path}: played by stock alfworld ({why})" for path, why in self.unsupported.items()]
+        return [
+            first,
+            *first_few(stock, "games played by stock alfworld"),
+            *first_few(list(self.damaged.values()), "damaged game files"),
+        ]
+
+
+def compile_games(
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    workers: int = 1,
+    cache: str | os.PathLike[str] | None = None,
+    strict: bool = False,
+    progress: bool = True,
+) -> Compilation:
+    """Compile every game that the cache does not hold yet, `workers` at a time, each in a process of its own.
+
+    The result and the files do not depend on `workers`. With several, the calling program must be importable (behind
+    `if __name__ == "__main__":`), as Python's own process pools ask for.
+
+    Raises `UserError` when `workers` is less than 1; when `strict` and a game is damaged, after the others are done.
+    """
+    if workers < 1:
+        raise UserError("workers", f"{workers} processes", "use at least 1")
+    names = [os.fspath(path) for path in paths]
+    done = _outcomes(names, workers, None if cache is None else os.fspath(cache))
+    console = Console(stderr=True, quiet=not progress)
+    compilation = Compilation()
+    for name, (outcome, reason, cached) in zip(
+        names, track(done, "Compiling games", total=len(names), console=console), strict=True
+    ):
+        if outcome == READY:
+            compilation.ready += 1
+            compilation.cached += cached
+        else:
+            (compilation.unsupported if outcome == UNSUPPORTED else compilation.damaged)[name] = reason
+    if strict and compilation.damaged:
+        where, first = f"{len(compilation.damaged)} of {len(names)} games", next(iter(compilation.damaged.values()))
+        raise UserError(where, "damaged", f"the first is {first}")
+    return compilation
+
+
+def _outcomes(names: list[str], workers: int, cache: str | None) -> Iterator[tuple[str, str, bool]]:
+    if workers == 1:
+        yield from map(_outcome, names, repeat(cache))
+        return
+    with spawned(workers, jobs=len(names)) as pool:
+        yield from pool.map(_outcome, names, repeat(cache), chunksize=4)
+
+
+def _outcome(name: str, cache: str | None) -> tuple[str, str, bool]:
+    try:
+        stored, cached = cached_or_compiled(name, cache)
+    except UserError as error:
+        return DAMAGED, str(error), False
+    return (UNSUPPORTED, stored.unsupported, cached) if stored.unsupported else (READY, "", cached)

@@ -1,0 +1,57 @@
+"""Texts from their templates and the facts that hold. `text_templates` makes the templates while a game is compiled.
+
+A template is plain data:
+
+    "some text"
+    number                                  another template, by its number in the game's table
+    ["join", [template, ...]]                 one after the other
+    ["first", [template, ...], [guards, ...], otherwise]
+                                            the first of which some guard holds
+    ["list", [template, ...], guards, empty, separator, last separator]
+                                            an enumeration of those whose guards hold
+
+A guard says which facts must hold, as bits (see `fact_index`) joined by "&"; an empty one always holds. Guards are
+written in one string, parted by blanks, as there are many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import compress
+from typing import Any
+
+
+class Text:
+    """A text that depends on facts, those in the set `reads`. `written` has what it was, by those that held."""
+
+    __slots__ = ("reads", "template", "written")
+
+    def __init__(self, reads: str, template: Any) -> None:
+        self.reads = int(reads, 16)
+        self.template = template
+        self.written: dict[int, str] = {}
+
+
+def write(template: Any, table: Sequence[str | Text], facts: set[str]) -> str:
+    """What a template says when `facts` hold: their bits, and the empty string. `table` has the texts by number."""
+    if isinstance(template, str):
+        return template
+    if isinstance(template, int):
+        text = table[template]
+        return text if isinstance(text, str) else write(text.template, table, facts)
+    kind, parts, *rest = template
+    if kind == "join":
+        return "".join([write(part, table, facts) for part in parts])
+    if kind == "first":
+        conditions, otherwise = rest
+        chosen = (part for part, guards in zip(parts, conditions, strict=True) if any(_hold(guards, facts)))
+        return write(next(chosen, otherwise), table, facts)
+    guards, empty, separator, last_separator = rest
+    texts = [write(part, table, facts) for part in compress(parts, _hold(guards, facts))]
+    if len(texts) < 2:
+        return texts[0] if texts else write(empty, table, facts)
+    return write(separator, table, facts).join(texts[:-1]) + write(last_separator, table, facts) + texts[-1]
+
+
+def _hold(guards: str, facts: set[str]) -> list[bool]:
+    return [guard in facts or ("&" in guard and facts.issuperset(guard.split("&"))) for guard in guards.split(" ")]

@@ -1,0 +1,207 @@
+"""How good a PRM is on held-out games: AUC, calibration, and whether it ranks two actions at one state as rollouts do.
+
+Stage 3 and best-of-N use nothing but that ranking. A Q that only tells good states from bad ones passes the first two.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prm_gym.errors import UserError
+from prm_gym.evaluation.ranking import KINDS, VALIDITY, Fork, Ranking, pairs_of, rank
+from prm_gym.prm.scorer import Scorer
+from prm_gym.types import Episode, Response, State
+
+Floats = npt.NDArray[np.float64]
+Pair = tuple[bytes, str]  # (state_key, action)
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What was measured, on how much.
+
+    auc: probability that Q of a visit that ended in a win exceeds Q of one that did not; 0.5 is chance.
+    calibration_error: mean |Q - observed mean return| over ten bins of Q, weighted by visits.
+    correlation: of Q with the discounted return, over visits.
+    pairs, ranking_accuracy, ranking_ci95, ranking_corrected, ranking_corrected_ci95, gap_weighted_accuracy,
+        gap_weighted_corrected: of all pairs of actions at one state, as in `ranking.Ranking`.
+    ranking_ceiling: how often one half of the rollouts orders a pair as the other half does; a Q as good as half of
+        the rollouts reaches it.
+    ranking_by_validity: the `Ranking` of the pairs with both, one or neither action admissible, by `ranking.VALIDITY`;
+        empty if the environment does not say what is admissible.
+    ranking_by_kind: the `Ranking` of the pairs that hold an action of a kind, by `ranking.KINDS` and "other". A pair of
+        two kinds counts for both.
+    bins: (mean Q, mean return, visits) for each bin that has any.
+
+    A figure that the episodes do not determine (no win among them, no pair) is None. Of a Q whose level means nothing,
+    as of one trained on pairs alone, auc, calibration_error and correlation are None, and there are no bins.
+    """
+
+    visits: int
+    auc: float | None
+    calibration_error: float | None
+    correlation: float | None
+    pairs: int
+    ranking_accuracy: float | None
+    ranking_ci95: tuple[float, float]
+    ranking_corrected: float | None
+    ranking_corrected_ci95: tuple[float, float]
+    ranking_ceiling: float | None
+    gap_weighted_accuracy: float | None
+    gap_weighted_corrected: float | None
+    ranking_by_validity: dict[str, Ranking]
+    ranking_by_kind: dict[str, Ranking]
+    bins: list[tuple[float, float, int]]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def summary(self) -> str:
+        """Two lines for the terminal."""
+        split = {**self.ranking_by_validity, **self.ranking_by_kind}
+        of = [f"{name} {_show(found.corrected)} of {found.pairs}" for name, found in split.items()]
+        return (
+            f"Q on {self.visits} visits of held-out games: AUC {_show(self.auc)}, calibration error "
+            f"{_show(self.calibration_error)}; of {self.pairs} pairs of actions at one state in the order of their "
+            f"rollouts {_share(self.ranking_accuracy, self.ranking_ci95)}, half of them against half "
+            f"{_show(self.ranking_ceiling)}\n"
+            f"Pairs in their true order, noise of the rollouts taken out: "
+            f"{_share(self.ranking_corrected, self.ranking_corrected_ci95)}, weighted by the gap "
+            f"{_show(self.gap_weighted_corrected)}{'; ' if of else ''}{', '.join(of)}"
+        )
+
+
+def auc(scores: Floats, positive: npt.NDArray[np.bool_]) -> float | None:
+    """Area under the ROC curve: the Mann-Whitney statistic, ties counting one half; None if one class is empty."""
+    order = np.argsort(scores, kind="stable")
+    _, inverse, counts = np.unique(scores[order], return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    ranks = np.empty(len(scores))
+    ranks[order] = (last - (counts - 1) / 2)[inverse]  # 1-based, tied scores share the mean rank
+    wins = int(positive.sum())
+    losses = len(scores) - wins
+    if not wins or not losses:
+        return None
+    return float((ranks[positive].sum() - wins * (wins + 1) / 2) / (wins * losses))
+
+
+async def measure(
+    episodes: Iterable[Episode], scorer: Scorer, *, gamma: float = 0.95, seed: int = 0, levels: bool = True
+) -> Quality:
+    """Compare Q with what happened in `episodes`: independent ones and branches of the policy that Q stands for.
+
+    AUC and calibration are over the executed turns of the independent episodes, which visit states as the policy does.
+    The ranking is over the branches: the returns that followed each action at a state (see `ranking`). Without
+    `levels` it is all that is measured: Q only ranks actions at one state. Raises `UserError` if there is no
+    independent episode.
+    """
+    states: dict[Pair, tuple[State, Response]] = {}
+    visits: list[tuple[Pair, float, bool]] = []
+    returns_of: dict[Pair, list[float]] = defaultdict(list)
+    admissible: dict[Pair, bool | None] = {}
+    for episode in episodes:
+        executed = episode.actions
+        branched = episode.parent_id is not None
+        for t in [episode.branch_turn] if branched else range(executed):
+            turn = episode.turns[t]
+            pair = (turn.state_key, turn.action)
+            # Eq. 1 with a reward of 1 on the winning step T-1: gamma^(T-1-t), and 0 without a win
+            value = gamma ** (executed - 1 - t) if episode.won else 0.0
+            if branched:
+                returns_of[pair].append(value)
+                admissible[pair] = turn.action_valid
+            else:
+                visits.append((pair, value, episode.won))
+            if pair not in states:
+                states[pair] = (episode.state_at(t), Response(turn.response, turn.reason, turn.action))
+    if not visits:
+        raise UserError("episodes", "there is none to measure the PRM on", "collect rollouts on held-out games")
+    keys = list(states)
+    q = dict(zip(keys, await scorer.score([states[key] for key in keys]), strict=True))
+    scores = np.array([q[pair] for pair, _, _ in visits])
+    returns = np.array([value for _, value, _ in visits])
+    bins = _bins(scores, returns) if levels else []
+    by_state: dict[bytes, list[Pair]] = defaultdict(list)
+    for pair in returns_of:
+        by_state[pair[0]].append(pair)
+    forks = [
+        Fork(
+            states[of[0]][0].game_id,
+            [action for _, action in of],
+            [admissible[pair] for pair in of],
+            [q[pair] for pair in of],
+            [returns_of[pair] for pair in of],
+        )
+        for of in by_state.values()
+    ]
+    pairs = pairs_of(forks)
+    ranking = rank(pairs, seed=seed)
+
+    def split(labels: Iterable[str]) -> dict[str, Ranking]:
+        return {label: found for label in labels if (found := rank(pairs.having(label), seed=seed)).pairs}
+
+    return Quality(
+        visits=len(visits),
+        auc=auc(scores, np.array([won for _, _, won in visits])) if levels else None,
+        calibration_error=sum(abs(s - r) * n for s, r, n in bins) / len(visits) if levels else None,
+        correlation=_correlation(scores, returns) if levels else None,
+        pairs=ranking.pairs,
+        ranking_accuracy=ranking.accuracy,
+        ranking_ci95=ranking.ci95,
+        ranking_corrected=ranking.corrected,
+        ranking_corrected_ci95=ranking.corrected_ci95,
+        ranking_ceiling=_ceiling(forks, random.Random(seed)),
+        gap_weighted_accuracy=ranking.gap_weighted,
+        gap_weighted_corrected=ranking.gap_weighted_corrected,
+        ranking_by_validity=split(VALIDITY.values()),
+        ranking_by_kind=split((*KINDS, "other")),
+        bins=bins,
+    )
+
+
+def _show(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _share(value: float | None, ci95: tuple[float, float]) -> str:
+    return f"{_show(value)} ({ci95[0]:.3f}-{ci95[1]:.3f})"
+
+
+def _correlation(scores: Floats, returns: Floats) -> float | None:
+    return float(np.corrcoef(scores, returns)[0, 1]) if scores.std() > 0 and returns.std() > 0 else None
+
+
+def _bins(scores: Floats, returns: Floats) -> list[tuple[float, float, int]]:
+    index = np.minimum((scores * 10).astype(int), 9)
+    chosen = [index == b for b in range(10)]
+    return [(float(scores[m].mean()), float(returns[m].mean()), int(m.sum())) for m in chosen if m.any()]
+
+
+def _ceiling(forks: Sequence[Fork], rng: random.Random) -> float | None:
+    """How often a random half of the rollouts orders two actions as the rest does, which must tell them apart."""
+    halves: list[float] = []
+    for fork in forks:
+        for first, second in combinations(fork.returns, 2):
+            if len(first) >= 2 and len(second) >= 2:
+                (a1, a2), (b1, b2) = _split(first, rng), _split(second, rng)
+                rest = float(np.mean(a2) - np.mean(b2))
+                if rest != 0:
+                    halves.append(_agreement(float(np.mean(a1) - np.mean(b1)), rest))
+    return float(np.mean(halves)) if halves else None
+
+
+def _agreement(one: float, other: float) -> float:
+    return 0.5 if one == 0 else float((one > 0) == (other > 0))
+
+
+def _split(values: Sequence[float], rng: random.Random) -> tuple[list[float], list[float]]:
+    shuffled = rng.sample(list(values), len(values))
+    return shuffled[: len(values) // 2], shuffled[len(values) // 2 :]

@@ -1,0 +1,119 @@
+"""How good Q is on held-out games: the loss, and what each label kind says beyond it.
+
+| loss | metrics (all under `eval/rm/`) |
+|---|---|
+| soft_bce, value | AUC of targets above against below their mean, calibration error, mean prediction and target |
+| bradley_terry | share of pairs ordered right, mean margin |
+| inverse | AUC of expert against learner transitions, separation of their mean advantages |
+
+Rows are gathered from all processes and counted once each, whatever a sampler added to fill the last batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prm_gym.hosts.losses import FIRST
+from prm_gym.hosts.open_instruct.tokenized_rows import ROW
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Floats = NDArray[np.float64]
+
+# The host's names of its four training averages, and what they hold under each loss.
+_HOST_NAMES = ("chosen_rewards", "rejected_rewards", "reward_margin", "accuracy")
+_VALUES = ("predicted", "target", "bias", "above_target")
+LOGGED = {
+    "soft_bce": _VALUES,
+    "value": _VALUES,
+    "bradley_terry": ("chosen", "rejected", "margin", "pair_accuracy"),
+    "inverse": ("predicted_expert", "expert", "bias", "above_label"),
+}
+
+
+def log_names(loss: str) -> dict[str, str]:
+    """{the host's metric name: ours} for the training log of `loss`."""
+    pairs = zip(_HOST_NAMES, LOGGED[loss], strict=True)
+    return {f"train/rm/{theirs}": f"train/rm/{ours}" for theirs, ours in pairs}
+
+
+def auc(scores: Sequence[float] | Floats, positive: Sequence[bool] | NDArray[np.bool_]) -> float:
+    """Probability that a positive outscores a negative, ties counting half; nan if either is missing."""
+    values, labels = np.asarray(scores, dtype=np.float64), np.asarray(positive, dtype=bool)
+    n_positive, n_negative = int(labels.sum()), int((~labels).sum())
+    if not n_positive or not n_negative:
+        return float("nan")
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]  # mean rank of each tied group, from 1
+    return float((ranks[labels].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
+
+
+def calibration_error(predicted: Floats, target: Floats, bins: int = 10) -> float:
+    """Mean of |mean prediction - mean target| over equal bins of the prediction in [0, 1], weighted by their size."""
+    which = np.minimum((predicted * bins).astype(int), bins - 1)
+    gaps = [abs(predicted[which == b].sum() - target[which == b].sum()) for b in range(bins)]
+    return float(sum(gaps) / len(predicted))
+
+
+def metrics(loss: str, first: Floats, second: Floats) -> dict[str, float]:
+    """The table's metrics from the two columns that the loss of that name logs (see `LOGGED`), each [rows]."""
+    if loss == "bradley_terry":
+        margin = first - second
+        # log(1 + exp(-m)) is -log sigmoid(m)
+        found = {"loss": np.logaddexp(0, -margin).mean(), "pair_accuracy": (margin > 0).mean(), "margin": margin.mean()}
+        return {f"eval/rm/{name}": float(value) for name, value in found.items()}
+    safe = np.clip(first, 1e-7, 1 - 1e-7)
+    found = {"loss": -(second * np.log(safe) + (1 - second) * np.log(1 - safe)).mean()}
+    if loss == "inverse":
+        expert = second > 0.5
+        advantage = np.log(safe) - np.log(1 - safe)
+        separation = advantage[expert].mean() - advantage[~expert].mean() if 0 < expert.sum() < len(expert) else np.nan
+        found |= {"auc": auc(first, expert), "separation": separation}
+    else:
+        found |= {
+            "auc": auc(first, second > second.mean()),
+            "calibration_error": calibration_error(first, second),
+            "predicted": first.mean(),
+            "target": second.mean(),
+        }
+    return {f"eval/rm/{name}": float(value) for name, value in found.items()}
+
+
+def make_evaluate(
+    loss: str,
+    compute_loss: Callable[..., tuple[Tensor, Tensor, Tensor]],
+    after: Callable[[Any], None],
+) -> Callable[..., tuple[dict[str, float], dict[str, list[Any]]]]:
+    """The function that takes the place of the host's `evaluate`; `after(model)` follows it."""
+
+    def evaluate(
+        model: Any, dataloader: Any, tokenizer: Any, max_sampled_texts: int = 0
+    ) -> tuple[dict[str, float], dict[str, list[Any]]]:
+        import torch
+        from accelerate.utils import gather_object
+
+        model.eval()
+        rows: list[tuple[float, float, float]] = []
+        table: dict[str, list[Any]] = {"text": [], "first": [], "second": []}
+        with torch.no_grad():
+            for data in dataloader:
+                _, first, second = compute_loss(model, data, tokenizer.pad_token_id)
+                columns = [column.tolist() for column in (data[ROW], first, second)]
+                rows += zip(*columns, strict=True)
+                for ids, q, other in zip(data[FIRST], *columns[1:], strict=True):
+                    if len(table["text"]) < max_sampled_texts:
+                        kept = ids[ids != tokenizer.pad_token_id]
+                        table["text"].append(tokenizer.decode(kept)[-300:])
+                        table["first"].append(round(q, 4))
+                        table["second"].append(round(other, 4))
+        model.train()
+        gathered = np.array(sorted({row[0]: row for row in gather_object(rows)}.values()))
+        after(model)
+        return metrics(loss, gathered[:, 1], gathered[:, 2]), table
+
+    return evaluate

@@ -1,0 +1,136 @@
+"""What would fail late, or train on the wrong thing in silence, found before any weights are loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from prm_gym.errors import UserError, first_line
+from prm_gym.prompts.chat import template_of
+
+# Pieces that Llama 3 and others reserve and never use, fit for padding.
+_SPARE_TOKENS = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<|pad|>", "<pad>", "[PAD]")
+_HOST_PAD = "[PAD]"  # online_dpo_vllm_thread.py adds this piece as a mark for padding, outside the vocabulary
+_MESSAGE = ("role", "content")
+_SAMPLE = 256
+
+
+def load_tokenizer(path: str, revision: str | None, field: str) -> Any:
+    """The tokenizer as it was saved, its template untouched, with a pad token of its own from its own vocabulary.
+
+    A new pad token would make the PRM's vocabulary larger than the policy's, which Stage 3 refuses.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+    except Exception as error:  # tokenizers has no errors of its own for a damaged file
+        raise UserError(path, f"no tokenizer to load ({first_line(error)})", "name a checkpoint", field=field) from None
+    if tokenizer.eos_token_id is None:
+        raise UserError(path, "the tokenizer has no end-of-turn token", "set its eos_token", field=field)
+    end = template_of(tokenizer, path, field).end
+    if end != tokenizer.eos_token:
+        problem = f"the chat template ends a turn with {end}, the host with eos_token {tokenizer.eos_token}"
+        raise UserError(path, problem, f"save the tokenizer with eos_token {end}", field=field)
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        spare = next((name for name in _SPARE_TOKENS if name in tokenizer.get_vocab()), None)
+        if spare is None:
+            remedy = "save it with a pad_token of its own that the model's embedding has a row for"
+            raise UserError(path, "the tokenizer has no pad token apart from its end token", remedy, field=field)
+        tokenizer.pad_token = spare
+    return tokenizer
+
+
+def load_config(path: str, revision: str | None, field: str) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(path, revision=revision)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(path, f"no model to load ({reason})", "name a checkpoint", field=field) from None
+
+
+def check_embedding(tokenizer: Any, config: Any, where: str) -> None:
+    """Every token has a row in the embedding, so that the host does not grow it."""
+    if len(tokenizer) > config.vocab_size:
+        problem = f"its tokenizer has {len(tokenizer)} tokens, its embedding {config.vocab_size} rows"
+        raise UserError(where, problem, "resize the policy's embedding once, before pi_0 is trained")
+
+
+def check_same_vocabulary(policy: Any, prm: Any, policy_config: Any, prm_config: Any, where: str) -> None:
+    """Q reads the ids that the policy samples: same pieces, same ids, same number of embedding rows."""
+    remedy = "train the PRM from a checkpoint of this policy"
+    if policy_config.vocab_size != prm_config.vocab_size:
+        problem = f"the PRM's embedding has {prm_config.vocab_size} rows, the policy's {policy_config.vocab_size}"
+        raise UserError(where, problem, remedy, field="reward_model_path")
+    if policy.get_vocab() != prm.get_vocab():
+        raise UserError(where, "the PRM's tokenizer is not the policy's", remedy, field="reward_model_path")
+    if policy.eos_token_id != prm.eos_token_id:
+        problem = f"the PRM ends a turn with id {prm.eos_token_id}, the policy with {policy.eos_token_id}"
+        raise UserError(where, problem, remedy, field="reward_model_path")
+    if policy.chat_template != prm.chat_template:
+        raise UserError(where, "the PRM's chat template is not the policy's", remedy, field="reward_model_path")
+
+
+def check_host_pad(tokenizer: Any, where: str) -> None:
+    if _HOST_PAD in tokenizer.get_vocab():
+        problem = f"its vocabulary holds {_HOST_PAD}, which the host marks padding with"
+        raise UserError(where, problem, "rename that token in the tokenizer")
+
+
+def check_messages(messages: Any, source: str, column: str, last_role: str | None = None) -> None:
+    """A non-empty list of {role, content}, the last one from `last_role`. A policy that ends its turn at once has
+    said something as well: its content is empty.
+    """
+    ok = isinstance(messages, list) and len(messages) > 0
+    ok = ok and all(isinstance(m, dict) and all(isinstance(m.get(k), str) for k in _MESSAGE) for m in messages)
+    ok = ok and all(m["content"] for m in messages if m["role"] != "assistant")
+    if not ok:
+        raise UserError(source, f"{messages!r:.80} is not a list of messages", "label it again", field=column)
+    if last_role is not None and messages[-1]["role"] != last_role:
+        problem = f"ends with a message of '{messages[-1]['role']}'"
+        raise UserError(source, problem, f"it must end with the {last_role}'s turn", field=column)
+
+
+def check_context(length: int, config: Any, where: Any, field: str) -> None:
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit is not None and length > limit:
+        raise UserError(where, f"{length} tokens do not fit the model's {limit} positions", "lower it", field=field)
+
+
+def check_lengths(lengths: Iterable[int], limit: int, where: Any, field: str) -> None:
+    """Say how many of a sample of sequences are over `limit` and will be left out; raise if all are."""
+    sample = [length for length, _ in zip(lengths, range(_SAMPLE), strict=False)]
+    over = sum(length > limit for length in sample)
+    if sample and over == len(sample):
+        problem = f"all of {len(sample)} sequences looked at are longer than {limit} tokens (up to {max(sample)})"
+        raise UserError(where, problem, f"raise it to {max(sample)} or shorten the prompts", field=field)
+    if over:
+        print(f"{where}: {field}: {over} of {len(sample)} sequences looked at exceed {limit} tokens and are left out")
+
+
+def check_precision(dtype: str | None, where: Any) -> None:
+    """Updates at the learning rates of these stages are smaller than the spacing of 16-bit weights."""
+    if not uses_deepspeed() and dtype in (None, "bfloat16", "float16"):
+        problem = "16-bit weights without DeepSpeed's 32-bit copy: small updates round to nothing"
+        raise UserError(where, problem, "set it to float32, or launch with recipes/deepspeed", field="torch_dtype")
+
+
+def check_batches(rows: int, batch: int, where: Any) -> None:
+    """`rows` of data, if counted (local ones are), fill at least one batch over all processes."""
+    if 0 < rows < batch:
+        raise UserError(where, f"{rows} rows do not fill one batch of {batch}", "use a smaller batch or more data")
+
+
+def world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def uses_deepspeed() -> bool:
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+
+
+def zero_stage() -> int:
+    return int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "0")) if uses_deepspeed() else 0

@@ -1,0 +1,114 @@
+"""Label rows to the token ids that Q reads, and batches of them.
+
+The ids are those of `prm_gym.prompts.chat`: what the policy is prompted with and samples, so that Stage 3, which scores
+sampled ids, shows Q what it was trained on.
+
+The host asks for the column `chosen_input_ids` in every data set; where a loss compares two sequences, the other is
+`rejected_input_ids`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from prm_gym.hosts.demonstrations import demonstrations
+from prm_gym.hosts.losses import FIRST, NUMBERS, SECOND
+from prm_gym.prompts.chat import prompt_ids, sequence_ids
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SEQUENCES = (FIRST, SECOND)
+ROW = "row"  # which row of the recipe's data sets, so that an evaluation counts each once
+Row = dict[str, Any]
+
+SFT_COLUMNS = ("prompt", "completion")
+# The columns that each loss trains on.
+TRAIN_COLUMNS = {
+    "soft_bce": (FIRST, ROW, "target"),
+    "value": (FIRST, ROW, "target"),
+    "bradley_terry": (FIRST, SECOND, ROW),
+    "inverse": (FIRST, SECOND, ROW, "terminated", "expert"),
+}
+
+
+def soft_bce_row(row: Row, tokenizer: Any) -> Row:
+    return {FIRST: sequence_ids(tokenizer, row["prompt"], row["completion"][0]["content"])}
+
+
+def value_row(row: Row, tokenizer: Any) -> Row:
+    """V is read at the last token of the open prompt, where the policy is about to act."""
+    return {FIRST: prompt_ids(tokenizer, row["prompt"])}
+
+
+def bradley_terry_row(row: Row, tokenizer: Any) -> Row:
+    return {
+        FIRST: sequence_ids(tokenizer, row["prompt"], row["chosen"][0]["content"]),
+        SECOND: sequence_ids(tokenizer, row["prompt"], row["rejected"][0]["content"]),
+    }
+
+
+def inverse_row(row: Row, tokenizer: Any) -> Row:
+    """A terminal transition has no (s', a'); the end token alone stands there, and the loss gives it weight zero."""
+    following = [tokenizer.eos_token_id]
+    if not row["terminated"]:
+        following = sequence_ids(tokenizer, row["next_prompt"], row["next_completion"][0]["content"])
+    return {FIRST: sequence_ids(tokenizer, row["prompt"], row["completion"][0]["content"]), SECOND: following}
+
+
+def sft_row(row: Row, tokenizer: Any, max_seq_length: int, counted: str = "responses") -> Row:
+    """For the host's SFT: loss on the responses alone; a row too long has no loss at all, which the host filters out.
+
+    A completion of several turns (a whole episode) is responses with what was seen between them; the launcher has
+    divided those that do not make one sequence.
+    """
+    [made] = demonstrations(tokenizer, row["prompt"], row["completion"])
+    labels = made.labels(counted) if len(made.ids) <= max_seq_length else [-100] * len(made.ids)
+    return {"input_ids": made.ids, "labels": labels, "attention_mask": [1] * len(made.ids)}
+
+
+def sft_whole_row(row: Row, tokenizer: Any, max_seq_length: int) -> Row:
+    """The same with loss on everything."""
+    return sft_row(row, tokenizer, max_seq_length, counted="all")
+
+
+ROWS: dict[str, Callable[[Row, Any], Row]] = {
+    "soft_bce": soft_bce_row,
+    "value": value_row,
+    "bradley_terry": bradley_terry_row,
+    "inverse": inverse_row,
+}
+
+
+def within_length(row: Row, tokenizer: Any, max_token_length: int, max_prompt_token_length: int | None = None) -> bool:
+    """Whether each whole sequence fits; `max_prompt_token_length`, which the host also passes, adds nothing to that."""
+    return all(len(row[name]) <= max_token_length for name in SEQUENCES if name in row)
+
+
+def register(transform_fns: dict[str, tuple[Callable[..., Any], str]]) -> None:
+    """Add `prm_<loss>` and `prm_length` to the host's table of data set transforms."""
+    for loss, function in ROWS.items():
+        transform_fns[f"prm_{loss}"] = (function, "map")
+    transform_fns["prm_sft"], transform_fns["prm_sft_whole"] = (sft_row, "map"), (sft_whole_row, "map")
+    transform_fns["prm_length"] = (within_length, "filter")
+
+
+class Collator:
+    """Rows to a batch: ids padded on the right to int64 [batch, longest of both], numbers [batch], nothing else."""
+
+    def __init__(self, pad_token_id: int) -> None:
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, rows: list[Row]) -> dict[str, Tensor]:
+        import torch
+
+        sequences = [name for name in SEQUENCES if name in rows[0]]
+        longest = max(len(row[name]) for row in rows for name in sequences)
+        batch = {ROW: torch.tensor([row[ROW] for row in rows])}
+        for name in sequences:
+            batch[name] = torch.tensor([row[name] + [self.pad_token_id] * (longest - len(row[name])) for row in rows])
+        for name in NUMBERS:
+            if name in rows[0]:
+                batch[name] = torch.tensor([float(row[name]) for row in rows])
+        return batch

@@ -1,0 +1,83 @@
+"""TRL's trainers on the ids of `prm_gym.prompts.chat`, where they would apply the chat template in their own way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prm_gym.errors import UserError
+from prm_gym.hosts.demonstrations import demonstrations
+from prm_gym.prompts.chat import adapted, sequence_ids, template_of
+
+
+def on_demonstrations(trainer: type[Any]) -> type[Any]:
+    """`trainer`, a class of TRL's `SFTTrainer`, on `demonstrations` where the rows are messages in `prompt` and
+    `completion`. `assistant_only_loss` then needs no generation marks in the template. Other data is left to TRL.
+    """
+
+    class DemonstrationTrainer(trainer):  # type: ignore[misc]
+        def __init__(self, *, args: Any, train_dataset: Any, **options: Any) -> None:
+            self._responses_only = bool(args.assistant_only_loss) and _conversational(train_dataset)
+            args.assistant_only_loss &= not self._responses_only  # TRL would ask for the marks
+            super().__init__(args=args, train_dataset=train_dataset, **options)
+
+        def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, *options: Any) -> Any:
+            if _conversational(dataset):
+                template_of(processing_class)  # one that cannot show them is an error here, not in a row
+                counted = "responses" if self._responses_only else "completion" if self.completion_only_loss else "all"
+                settings = {"tokenizer": processing_class, "counted": counted}
+                names = list(next(iter(dataset)))
+                with args.main_process_first():  # the others read what it has cached
+                    dataset = dataset.map(to_ids, batched=True, remove_columns=names, fn_kwargs=settings)
+            return super()._prepare_dataset(dataset, processing_class, args, *options)
+
+    return DemonstrationTrainer
+
+
+def to_ids(rows: dict[str, list[Any]], tokenizer: Any, counted: str) -> dict[str, list[Any]]:
+    """Label rows (columns to lists) to `input_ids` and `labels`."""
+    found = [
+        each
+        for prompt, completion in zip(rows["prompt"], rows["completion"], strict=True)
+        for each in demonstrations(tokenizer, prompt, completion)
+    ]
+    return {"input_ids": [each.ids for each in found], "labels": [each.labels(counted) for each in found]}
+
+
+def _conversational(dataset: Any) -> bool:
+    row = next(iter(dataset))
+    chats = [row.get("prompt"), row.get("completion")]
+    return not row.keys() & {"tools", "chat_template_kwargs"} and all(
+        isinstance(chat, list) and chat and isinstance(chat[0], dict) for chat in chats
+    )
+
+
+def adapt(rows: dict[str, list[Any]], tokenizer: Any) -> dict[str, list[Any]]:
+    """Rows of prompts with the roles that the chat template has, so that TRL can apply it."""
+    return {name: [adapted(tokenizer, chat) for chat in chats] for name, chats in rows.items()}
+
+
+def scored_as_trained(trainer: type[Any]) -> type[Any]:
+    """`trainer`, a class of TRL's `OnlineDPOTrainer`, whose reward models read what they were trained on."""
+    import torch
+
+    class ScoredTrainer(trainer):  # type: ignore[misc]
+        def _calculate_rewards_from_functions(self, prompts: Any, completions: Any, *_: Any, **__: Any) -> Any:
+            rewards = []
+            for model, tokenizer in zip(self.reward_funcs, self.reward_processing_classes, strict=True):
+                ids = [
+                    sequence_ids(tokenizer, prompt, answer["content"])
+                    for prompt, [answer] in zip(prompts, completions, strict=True)
+                ]
+                inputs = tokenizer.pad({"input_ids": ids}, padding_side="right", return_tensors="pt")
+                with torch.inference_mode():
+                    rewards.append(model(**inputs.to(self.accelerator.device)).logits[:, 0].float())
+            return self.reward_weights.to(self.accelerator.device) @ torch.stack(rewards)
+
+    return ScoredTrainer
+
+
+def check_vllm(tokenizer: Any, where: str) -> None:
+    """TRL sends vLLM the rendered text, to which the tokenizer must add nothing."""
+    if tokenizer.encode("") != []:
+        problem = "TRL sends the rendered chat as text, to which the tokenizer adds special tokens once more"
+        raise UserError(where, problem, "set it to false, or use open-instruct's host", field="use_vllm")

@@ -1,0 +1,1 @@
+"""Scoring actions with a process reward model Q(s, a): in this process, or served."""

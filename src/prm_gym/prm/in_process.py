@@ -1,0 +1,135 @@
+"""Q(s, a) of a process reward model in this process: a sequence classifier with one output, which is logit Q.
+
+The model reads the ids it was trained on (`chat`): the prompt and the response, to the end of its turn. The logit is
+read at the last token, which is where transformers' `...ForSequenceClassification` finds it (the last that is not
+padding) since the pad token is none of the chat's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from itertools import groupby, pairwise
+from pathlib import Path
+from threading import Lock
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from prm_gym import prompts
+from prm_gym.errors import UserError
+from prm_gym.inference.batching import Batcher
+from prm_gym.inference.causal_model import CausalModel
+from prm_gym.inference.checkpoint import load_checkpoint
+from prm_gym.inference.kv_cache import Tokens
+from prm_gym.prm.scorer import Scorer, sigmoid
+from prm_gym.prompts.chat import turn_ids
+from prm_gym.provenance.checkpoint_settings import prompt_for
+from prm_gym.provenance.fingerprints import of_checkpoint, of_prompt
+from prm_gym.types import Message, PromptTooLong, Response, State
+
+Item = TypeVar("Item")
+
+
+class PRMScorer(Scorer):
+    """Scores responses with the one-logit classifier in the folder `model`.
+
+    `prompt` must be the template of the policy's data; by default it is the one that the model was trained on.
+    `max_batch` sequences are scored together; what they share with each other or with earlier ones is computed once.
+    `device`, `dtype` and `cache_bytes` are as for `TransformersPolicy`. Raises `UserError` for a model of another kind,
+    or without a pad token of its own.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        prompt: str | prompts.Prompt | None = None,
+        max_batch: int = 256,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        cache_bytes: int | None = None,
+    ) -> None:
+        self._prompt = prompt_for(model, prompt)
+        self._settings = {"kind": "transformers", "model": of_checkpoint(model), "prompt": of_prompt(self._prompt)}
+        classifier, self._tokenizer = load_checkpoint(AutoModelForSequenceClassification, model, device, dtype)
+        config = classifier.config.get_text_config()
+        if classifier.config.num_labels != 1 or not hasattr(classifier, "score"):
+            problem = f"is not a one-logit classifier of a causal model ({classifier.config.num_labels} labels)"
+            raise UserError(model, problem, "train it with num_labels=1", field="num_labels")
+        if config.pad_token_id != self._tokenizer.pad_token_id:
+            problem = f"is {config.pad_token_id}, the tokenizer's is {self._tokenizer.pad_token_id}"
+            raise UserError(model, problem, "set both to the same id", field="pad_token_id")
+        self._max_length = config.max_position_embeddings
+        self._max_batch = max_batch
+        self._model = CausalModel(
+            classifier,
+            lambda **inputs: classifier.score(classifier.base_model(**inputs).last_hidden_state[:, -1]),
+            max_rows=max_batch,
+            max_length=self._max_length,
+            memory_bytes=cache_bytes,
+        )
+        self._turn = Lock()  # the model serves `logits`' thread and `score_messages`' caller
+        self._batcher: Batcher[Tokens, float] = Batcher(self._logits_of, max_batch=max_batch, name="prm")
+
+    async def settings(self) -> dict[str, Any]:
+        return self._settings
+
+    async def logits(self, pairs: Sequence[tuple[State, Response]]) -> list[float]:
+        """logit Q(s, a) of each pair, the model's output. Calls under way at once are batched. Raises `PromptTooLong`
+        if a pair is over the model's context."""
+        texts: list[Tokens] = []
+        for state, group in groupby(pairs, key=lambda pair: pair[0]):
+            texts += self._encode(self._prompt.messages(state), [response.text for _, response in group])
+        return list(await asyncio.gather(*map(self._batcher.submit, texts)))
+
+    def score_messages(self, chats: Sequence[Sequence[Message]]) -> list[float]:
+        """Q in [0, 1] of each chat that ends with the assistant's message, in order. Raises `PromptTooLong`."""
+        return [sigmoid(logit) for logit in self.message_logits(chats)]
+
+    def message_logits(self, chats: Sequence[Sequence[Message]]) -> list[float]:
+        """As `score_messages`, logit Q."""
+        texts = [text for *prompt, answer in chats for text in self._encode(prompt, [answer["content"]])]
+        return self._logits_of(texts)
+
+    async def close(self) -> None:
+        """Wait for what is under way and end the worker thread."""
+        await self._batcher.close()
+
+    def _encode(self, messages: Sequence[Message], responses: Sequence[str]) -> list[Tokens]:
+        prompt, answers = turn_ids(self._tokenizer, messages, responses)
+        longest = len(prompt) + max(map(len, answers))
+        if longest > self._max_length:
+            raise PromptTooLong(f"{longest} tokens of prompt and response, context {self._max_length}")
+        return [np.array(prompt + answer, np.int32) for answer in answers]
+
+    def _logits_of(self, texts: Sequence[Tokens]) -> list[float]:
+        """Texts with a common beginning are neighbours in lexical order: what neighbours share is computed first."""
+        found = np.zeros(len(texts))
+        lexical = sorted(range(len(texts)), key=lambda i: texts[i].astype(">i4").tobytes())
+        with self._turn:
+            for block in _chunks(lexical, self._max_batch):
+                if stems := _stems([texts[i] for i in block]):
+                    self._model.outputs(stems)
+                rows = sorted(block, key=lambda i: len(texts[i]))
+                logits = self._model.outputs([texts[i] for i in rows])
+                found[rows] = logits.float().squeeze(1).cpu().numpy()
+        return [float(logit) for logit in found]
+
+
+def _stems(texts: Sequence[Tokens]) -> list[Tokens]:
+    """The distinct beginnings, shortest first, that neighbours share if they are over half of the second."""
+    stems: dict[bytes, Tokens] = {}
+    for one, other in pairwise(texts):
+        length = min(len(one), len(other))
+        differing = np.flatnonzero(one[:length] != other[:length])
+        shared = other[: differing[0] if len(differing) else length]
+        if len(other) < 2 * len(shared) and len(shared) < len(other):
+            stems[shared.tobytes()] = shared
+    return sorted(stems.values(), key=len)
+
+
+def _chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    return (items[first : first + size] for first in range(0, len(items), size))

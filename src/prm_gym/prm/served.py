@@ -1,0 +1,99 @@
+"""Q(s, a) of a process reward model that is served as a one-logit classifier (vLLM's /classify).
+
+The text is made into ids here, as `in_process` does: the prompt and the response, to the end of its turn.
+The logit is asked for, because what servers do by default with one logit differs, and a softmax over one class is 1 for
+every input: a server that insists on that is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any
+
+from prm_gym import prompts
+from prm_gym.errors import UserError
+from prm_gym.inference.http_servers import Endpoints, RequestFailed
+from prm_gym.policies.server import load_tokenizer, served_model
+from prm_gym.prm.scorer import Scorer
+from prm_gym.prompts.chat import Tokenizer, sequence_ids, template_of
+from prm_gym.provenance.fingerprints import of_prompt
+from prm_gym.types import Response, State
+
+
+class ServedPRMScorer(Scorer):
+    """Scores responses with the classifier `model` at the servers `base_urls` (with or without a final /v1).
+
+    `tokenizer` is the model's own, or its folder; `prompt` the template of its training data; the other options are
+    those of `Endpoints`.
+    """
+
+    def __init__(
+        self,
+        base_urls: str | Sequence[str],
+        model: str,
+        *,
+        prompt: str | prompts.Prompt,
+        tokenizer: Tokenizer | str | PathLike[str],
+        concurrency: int = 64,
+        timeout: float = 300.0,
+        retries: int = 6,
+        backoff: float = 0.5,
+        api_key_env: str | None = None,
+    ) -> None:
+        urls = [base_urls] if isinstance(base_urls, str) else base_urls
+        self._endpoints = Endpoints(
+            [url.rstrip("/").removesuffix("/v1") for url in urls],
+            concurrency=concurrency,
+            timeout=timeout,
+            retries=retries,
+            backoff=backoff,
+            api_key_env=api_key_env,
+        )
+        self._model = model
+        self._prompt = prompts.load(prompt) if isinstance(prompt, str) else prompt
+        self._tokenizer = load_tokenizer(tokenizer) if isinstance(tokenizer, str | PathLike) else tokenizer
+        template_of(self._tokenizer)
+        self._trusted = False
+        self._folder = tokenizer if isinstance(tokenizer, str | PathLike) else model
+
+    async def settings(self) -> dict[str, Any]:
+        """What the servers tell of the model, and the prompt. Raises `UserError` as `Endpoints.served`."""
+        told = await self._endpoints.served(self._model, "/v1/models")
+        return {"kind": "server", **served_model(self._model, self._folder, told), "prompt": of_prompt(self._prompt)}
+
+    async def logits(self, pairs: Sequence[tuple[State, Response]]) -> list[float]:
+        """logit Q(s, a) of each pair. Raises as `Endpoints.post`."""
+        texts = [
+            sequence_ids(self._tokenizer, self._prompt.messages(state), response.text) for state, response in pairs
+        ]
+        if not self._trusted:
+            await self._refuse_softmax(texts[0])
+        return await self._classified(texts, activate=False)
+
+    async def close(self) -> None:
+        await self._endpoints.close()
+
+    async def _refuse_softmax(self, text: list[int]) -> None:
+        """Ask with and without the activation: a server that says 1 both times applies a softmax whatever is asked."""
+        both = await asyncio.gather(*(self._classified([text], activate=activate) for activate in (False, True)))
+        if both == [[1.0], [1.0]]:
+            raise UserError(
+                self._model,
+                "is served with a softmax over its one class, which is 1 for every input",
+                "serve it with a pooler that gives logits (vLLM: --pooler-config '{\"use_activation\": false}')",
+            )
+        self._trusted = True
+
+    async def _classified(self, texts: list[list[int]], *, activate: bool) -> list[float]:
+        body = {"model": self._model, "input": texts, "use_activation": activate}
+        answer = await self._endpoints.post("/classify", body)
+        try:
+            rows = sorted(answer["data"], key=lambda row: int(row["index"]))
+            logits = [float(logit) for row in rows for logit in row["probs"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise RequestFailed(f"/classify answered without scores ({type(error).__name__}: {error})") from error
+        if len(logits) != len(texts):
+            raise UserError(self._model, f"gave {len(logits)} scores for {len(texts)} texts", "serve a one-logit model")
+        return logits

@@ -1,0 +1,138 @@
+"""What a checkpoint was trained for: the prompt it reads, and the step limit and temperature of its episodes.
+
+`prm-gym iter`, or a host's stage that is run by itself, writes it into the checkpoint's provenance.json as
+"trained_for": {"prompt": {"name", "fingerprint", "source"}, "max_episode_steps", "temperature"}. Commands that play a
+checkpoint take all three from there. A model that reads another prompt than it was trained on writes nonsense, so other
+values are an error unless they are forced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from prm_gym import provenance
+from prm_gym.errors import UserError
+from prm_gym.prompts import Prompt, load
+from prm_gym.provenance.fingerprints import of_prompt
+
+
+@dataclass(frozen=True)
+class TrainedFor:
+    """`temperature` is that of the episodes that Q stands for; Stage 3 may sample hotter. None is unknown."""
+
+    prompt: Prompt
+    max_episode_steps: int | None
+    temperature: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        prompt = {**of_prompt(self.prompt), "source": self.prompt.source}
+        return {"prompt": prompt, "max_episode_steps": self.max_episode_steps, "temperature": self.temperature}
+
+
+def trained_for(folder: str | PathLike[str]) -> TrainedFor | None:
+    """What the checkpoint in `folder` says, or the training it is a `checkpoint-STEP` of; None if it says nothing.
+
+    Raises `UserError` if its provenance.json cannot be read.
+    """
+    folder = Path(folder)
+    places = [folder, *([folder.absolute().parent] if folder.name.startswith("checkpoint-") else [])]
+    record = next(filter(None, map(provenance.read, places)), None)
+    if record is None or "trained_for" not in record["settings"]:
+        return None
+    said = record["settings"]["trained_for"]
+    try:
+        prompt = Prompt(said["prompt"]["name"], said["prompt"]["source"])
+        return TrainedFor(prompt, said["max_episode_steps"], said["temperature"])
+    except (KeyError, TypeError, ValueError) as error:
+        remedy = "remove it, and say --prompt, --max-episode-steps and --temperature"
+        raise UserError(folder / provenance.FILE, f"cannot be read ({error!r})", remedy, field="trained_for") from None
+
+
+def settle(
+    folder: str | PathLike[str] | None,
+    *,
+    prompt: str | None,
+    max_episode_steps: int | None,
+    temperature: float | None,
+    force: bool = False,
+) -> TrainedFor:
+    """How to play the checkpoint in `folder` (None: a policy that is no checkpoint). Where an argument is None it is as
+    in training; of a model that says nothing, the prompt `full`, 30 steps and temperature 0.3.
+
+    Raises `UserError` for an argument that differs from the training unless `force`.
+    """
+    trained = None if folder is None else trained_for(folder)
+    asked = None if prompt is None else load(prompt)
+    if trained is not None and not force:
+        if asked is not None and asked.source != trained.prompt.source:
+            raise _other(folder, "prompt", trained.prompt.name, asked.name)
+        given = {"max_episode_steps": max_episode_steps, "temperature": temperature}
+        for field, value in given.items():
+            before = getattr(trained, field)
+            if value is not None and before is not None and value != before:
+                raise _other(folder, field, before, value)
+    usual = trained or TrainedFor(load("full"), None, None)
+
+    def first(*values: Any) -> Any:
+        return next(value for value in values if value is not None)
+
+    return TrainedFor(
+        asked or usual.prompt,
+        first(max_episode_steps, usual.max_episode_steps, 30),
+        first(temperature, usual.temperature, 0.3),
+    )
+
+
+def prompt_for(folder: str | PathLike[str], prompt: Prompt | str | None) -> Prompt:
+    """`prompt`, by name, path or as it is; where it is None the one that the model was trained on, else `full`."""
+    if isinstance(prompt, Prompt):
+        return prompt
+    trained = trained_for(folder) if prompt is None else None
+    return load(prompt or "full") if trained is None else trained.prompt
+
+
+def carry(config: Any, out: str | PathLike[str]) -> None:
+    """Write into the checkpoint folder `out` what the labels were made with whose folder is named anywhere in `config`,
+    a host's file or a list of datasets. `prm-gym iter` has written it already.
+    """
+    out = Path(out)
+    record = next((record for folder in _folders(config) if (record := provenance.read(folder))), None)
+    before = provenance.read(out)
+    if record is None or "prompt" not in record["settings"] or (before and "stage" in before["settings"]):
+        return
+    episodes = [each["settings"] for each in record["settings"].get("rollouts", ()) if each["settings"]]
+    played = episodes[0] if episodes else {}
+    policy = provenance.policy_of(played) if "policy" in played else {}
+    reads = {"max_episode_steps": played.get("max_episode_steps"), "temperature": policy.get("temperature")}
+    trained = {"prompt": record["settings"]["prompt"], **reads}
+    provenance.write(out, {"kind": "training", "config": config, "trained_for": trained})
+
+
+def _folders(config: Any) -> Iterator[Path]:
+    if isinstance(config, str) and Path(config).is_dir():
+        yield Path(config)
+    elif isinstance(config, Mapping):
+        for key, value in config.items():
+            yield from (*_folders(key), *_folders(value))
+    elif isinstance(config, list | tuple):
+        for value in config:
+            yield from _folders(value)
+
+
+def check_prm(folder: str | PathLike[str], prompt: Prompt, *, force: bool = False) -> None:
+    """Raise `UserError` if the PRM in `folder` was trained on another prompt than the policy reads, unless `force`."""
+    trained = trained_for(folder)
+    if trained is not None and not force and trained.prompt.source != prompt.source:
+        problem = f"{folder} was trained on the prompt {trained.prompt.name}, and the policy reads {prompt.name}"
+        remedy = f"name a PRM of this policy, say --prompt {trained.prompt.name} if both read it, or add --force"
+        raise UserError("--prm", problem, remedy)
+
+
+def _other(folder: Any, field: str, trained: object, given: object) -> UserError:
+    flag = "--" + field.replace("_", "-")
+    problem = f"{folder} was trained for {trained}, not {given}"
+    return UserError(flag, problem, f"leave {flag} out, or add --force to play it otherwise")

@@ -1,0 +1,139 @@
+"""Content fingerprints of checkpoints, prompts, games, datasets and episodes, wherever they lie.
+
+A fingerprint is 16 hex digits of a BLAKE2b hash. The functions return {"name": ..., "fingerprint": ...}: two things are
+the same if their fingerprints are (`provenance` compares them so); the name is for people.
+
+Large files are not read whole. Up to 16 MiB all bytes count; above that the size, the header of a safetensors file, and
+4 KiB at the beginning, middle and end of every tensor (of a file in another format: 256 evenly spaced blocks). So a
+checkpoint of gigabytes takes milliseconds. A change that misses every sampled block goes unnoticed; a training step
+changes all tensors, and an edit of the config, the tokenizer or the chat template is always seen.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from prm_gym.errors import UserError
+from prm_gym.unicode import well_formed
+
+if TYPE_CHECKING:
+    from prm_gym.envs.games import Game
+    from prm_gym.prompts import Prompt
+
+Identity = dict[str, Any]
+"""{"name": for people, "fingerprint": what is compared}, and further facts for people."""
+
+_WHOLE = 1 << 24  # bytes; a file up to this size is read to its end
+_BLOCK = 4096
+_BLOCKS = 256  # of a large file whose format is not known
+# All that a model's answers depend on. The rest that training leaves there (optimizer, logs, arguments) does not count.
+_MODEL_FILES = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "pytorch_model*.bin",
+    "adapter_model.bin",
+    "adapter_config.json",
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    "additional_chat_templates/*",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+)
+
+
+def of_text(text: str) -> str:
+    """The fingerprint of a text."""
+    return blake2b(well_formed(text).encode(), digest_size=8).hexdigest()
+
+
+def of_prompt(prompt: Prompt) -> Identity:
+    """A prompt template, by its source."""
+    return {"name": prompt.name, "fingerprint": of_text(prompt.source)}
+
+
+def of_checkpoint(folder: str | PathLike[str]) -> Identity:
+    """A model folder, by its weights, config, tokenizer and chat template. A name that is no folder here (a model that
+    only its server knows) stands for itself.
+
+    Raises `UserError` if a safetensors file is cut off or has no header.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        return {"name": str(folder), "fingerprint": of_text(str(folder))}
+    found = {file for pattern in _MODEL_FILES for file in folder.glob(pattern) if file.is_file()}
+    return {"name": str(folder), "fingerprint": _of_files(folder, found)}
+
+
+def of_games(games: Iterable[Game]) -> Identity:
+    """Games, by their ids and the content of their files, in any order. `find_games` has read each file already and
+    kept its digest, so nothing is read here; the file of a game that was made otherwise is read now.
+    """
+    lines = sorted(f"{game.game_id} {game.digest or _digest(game.path)}\n" for game in games)
+    splits = sorted({game.split for game in games})
+    return {"name": ", ".join(splits), "count": len(lines), "fingerprint": of_text("".join(lines))}
+
+
+def of_folder(folder: str | PathLike[str]) -> Identity:
+    """A checkpoint if there is a config.json, else a dataset or episodes, by the Parquet files."""
+    folder = Path(folder)
+    if (folder / "config.json").is_file():
+        return of_checkpoint(folder)
+    return {"name": str(folder), "fingerprint": _of_files(folder, folder.rglob("*.parquet"))}
+
+
+def _digest(game_file: Path) -> str:
+    from prm_gym.envs.games import digest
+
+    return digest(game_file.read_bytes()) if game_file.is_file() else ""
+
+
+def _of_files(folder: Path, files: Iterable[Path]) -> str:
+    """By the files' places below `folder`, sizes and (sampled) bytes."""
+    state = blake2b(digest_size=8)
+    for file in sorted(files):
+        size = file.stat().st_size
+        state.update(well_formed(f"{file.relative_to(folder).as_posix()} {size}\n").encode())
+        with file.open("rb") as opened:
+            if size <= _WHOLE:
+                state.update(opened.read())
+                continue
+            blocks = _tensor_blocks(file, opened, size) if file.suffix == ".safetensors" else _even_blocks(size)
+            for start, length in blocks:
+                opened.seek(start)
+                state.update(opened.read(length))
+    return state.hexdigest()
+
+
+def _tensor_blocks(path: Path, file: BinaryIO, size: int) -> Iterator[tuple[int, int]]:
+    """(start, length) of the header and of the blocks to read of each tensor. The format: 8 bytes with the length of
+    the header, the header in JSON with each tensor's offsets behind it (github.com/huggingface/safetensors, "Format").
+    """
+    try:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header: dict[str, Any] = json.loads(file.read(length) if length <= size else b"")
+        spans = [entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"]
+        complete = 8 + length + max((end for _, end in spans), default=0) == size
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error):
+        complete = False
+    if not complete:
+        raise UserError(path, "is cut off or no safetensors file", "copy or train the checkpoint again")
+    yield 0, 8 + length
+    for first, end in spans:
+        for start in {first, max(first, (first + end - _BLOCK) // 2), max(first, end - _BLOCK)}:
+            yield 8 + length + start, min(_BLOCK, end - start)
+
+
+def _even_blocks(size: int) -> Iterator[tuple[int, int]]:
+    for block in range(_BLOCKS):
+        yield (size - _BLOCK) * block // (_BLOCKS - 1), _BLOCK

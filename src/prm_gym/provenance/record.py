@@ -1,0 +1,229 @@
+"""What an artefact was made with: `provenance.json` in every folder of episodes, labels or weights.
+
+    {"settings": {...},   all that the content depends on, and nothing else
+     "runs": [{"command", "started" (UTC, ISO 8601), "prm_gym", "commit" (null outside a checkout), "python",
+               "packages": {name: version}, "machine"}, ...]}    the processes that wrote here, first to last
+
+Settings are nested JSON. A thing with content of its own (a checkpoint, a prompt, a set of games) is an object
+{"name", "fingerprint", ...}: two are the same if their fingerprints are, its other keys are for people. The settings
+of each kind of artefact:
+
+    episodes     {"kind": "collect" or "branch", "policy": Policy.settings, "policy_id", "games", "iteration", "seed",
+                 "max_episode_steps"}; of branches also "parents", "proposals" and how states and actions are chosen
+    policy       {"kind": "expert" | "random" | "transformers" | "server" | "best_of_n", ...} with, as they apply,
+                 "model", "prompt", "temperature", "max_new_tokens"; of best-of-N "n", "weight", "among", "policy",
+                 "scorer"
+    labels       {"kind": "labels", "label", the label's arguments by name}, folders among them as {"name",
+                 "fingerprint", "settings" of the folder or null}; of `inverse` also "policy"
+    weights      {"kind": "training", "stage", "host", "config", "inputs", "trained_for"}
+    results.json each entry has the "settings" of its episodes
+
+The rules. Other settings are refused by `claim`, which names the first field that differs with both values. A setting
+that a file does not have, because an older version wrote it, is unknown: the artefact may be read but not added to. How
+fast something is made (concurrency, batch sizes, processes, servers, the device and its number format) is no setting.
+Nor is how much of it is made (games drawn, rollouts a game): more of the same may be added. The manifest of a stage
+(`stage`) has "settings" and one such "run" too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from functools import lru_cache
+from hashlib import blake2b
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import prm_gym
+from prm_gym.atomic import write_json
+from prm_gym.errors import UserError
+from prm_gym.provenance.fingerprints import Identity
+
+FILE = "provenance.json"
+_OLD_FILE = "rollout.json"  # of episodes, up to version 0.1.0: a few of the settings
+_PACKAGES = ("torch", "transformers", "trl", "vllm", "alfworld", "duckdb", "pyarrow", "datasets")
+_MISSING = object()
+
+Settings = dict[str, Any]
+
+
+def claim(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Begin the folder with `settings`, or check that it was begun with the same, before anything is added to it.
+
+    Raises `UserError` for other settings, for settings unknown here, and for an unreadable file.
+    """
+    file = folder / FILE
+    if not file.exists():
+        if (folder / _OLD_FILE).exists():
+            problem = "was begun by an older version, which did not say all that the content depends on"
+            raise UserError(folder, problem, "it can still be read; name another output folder, or remove this one")
+        write(folder, settings)
+        return
+    record = read(folder)
+    assert record is not None
+    remedy = "use the same settings to go on, or another output folder"
+    refuse_others(file, record["settings"], settings, remedy)
+    run, last = this_run(), record["runs"][-1] if record["runs"] else {}
+    if {**run, "started": None} != {**last, "started": None}:
+        write_json(file, {**record, "runs": [*record["runs"], run]})
+
+
+def refuse_others(file: Path, before: Mapping[str, Any], now: Mapping[str, Any], remedy: str) -> None:
+    """Raise `UserError` for the first setting in `file` that differs from that of the command, with both values."""
+    for field, made, wanted in differences(before, json.loads(json.dumps(now))):
+        raise UserError(file, f"begun with {show(made)}, this command says {show(wanted)}", remedy, field=field)
+
+
+def write(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write the file of an artefact that this process makes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / FILE, {"settings": settings, "runs": [this_run()]})
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """{"settings", "runs"} of an artefact; None if it has no such file. Raises `UserError` if it cannot be read."""
+    file = folder / FILE
+    if not file.exists():
+        return None
+    try:
+        record = json.loads(file.read_text("utf-8"))
+        return {"settings": dict(record["settings"]), "runs": list(record["runs"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(file, f"cannot be read ({error!r})", "name another folder, or make this one again") from None
+
+
+def identity(folder: Path) -> Identity:
+    """An artefact that another one is made from, by its settings: more of the same may be added to it meanwhile. One
+    without a provenance.json is of unknown settings.
+    """
+    record = read(folder)
+    known = None if record is None else digest(record["settings"])
+    return {"name": str(folder), "fingerprint": known or "unknown"}
+
+
+def policy_of(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings of the policy of some episodes; of best-of-N, those of the policy that it chooses from."""
+    policy: Mapping[str, Any] = settings["policy"]
+    return policy_of(policy) if policy.get("kind") == "best_of_n" else policy
+
+
+def prompt_of(settings: Mapping[str, Any]) -> Identity | None:
+    """The prompt that the policy of some episodes reads, or else the scorer that chooses; None if there is none."""
+    if "policy" not in settings:
+        return None
+    reads = [policy_of(settings), settings["policy"].get("scorer", {})]
+    return next((each["prompt"] for each in reads if "prompt" in each), None)
+
+
+def differences(one: Any, other: Any, field: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Where two settings differ, as (dotted field, value in `one`, value in `other`); things with a fingerprint are
+    compared by that. A field that one side lacks comes with a mark that `show` gives as "unknown".
+    """
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        if "fingerprint" in one and "fingerprint" in other:
+            if one["fingerprint"] != other["fingerprint"]:
+                yield field, one, other
+            return
+        for name in [*other, *(name for name in one if name not in other)]:
+            place = f"{field}.{name}" if field else str(name)
+            yield from differences(one.get(name, _MISSING), other.get(name, _MISSING), place)
+    elif isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
+        for number, (mine, theirs) in enumerate(zip(one, other, strict=True)):
+            yield from differences(mine, theirs, f"{field}[{number}]")
+    elif one != other:
+        yield field, one, other
+
+
+def show(value: Any) -> str:
+    """A setting in an error or a table: a thing with a fingerprint by its name and the first digits of that."""
+    if value is _MISSING:
+        return "unknown"
+    if isinstance(value, Mapping) and "fingerprint" in value:
+        return f"{value.get('name')!r} ({str(value['fingerprint'])[:8]})"
+    if isinstance(value, Mapping):
+        return "(" + ", ".join(f"{name} {show(of)}" for name, of in value.items()) + ")"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(show, value)) or "none"
+    return "none" if value is None else repr(value)
+
+
+def digest(settings: Mapping[str, Any]) -> str:
+    """8 hex digits that stand for the settings, for the names of folders; equal where `differences` finds none."""
+
+    def compared(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            if "fingerprint" in value:
+                return value["fingerprint"]
+            return {name: compared(of) for name, of in value.items()}
+        return [compared(of) for of in value] if isinstance(value, list | tuple) else value
+
+    text = json.dumps(compared(settings), sort_keys=True)
+    return blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+def this_run() -> dict[str, Any]:
+    """One entry of "runs": the process that asks."""
+    return {
+        "command": _command(),
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "prm_gym": prm_gym.__version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "packages": _versions(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs{_gpu()}",
+    }
+
+
+def _command() -> str:
+    """`prm-gym ...` as it was typed, or `python -m MODULE ...`."""
+    program, *arguments = sys.argv
+    package = Path(prm_gym.__file__).parent
+    if not Path(program).is_relative_to(package):
+        return shlex.join([Path(program).name, *arguments])
+    module = Path(program).relative_to(package.parent).with_suffix("")
+    names = module.parent.parts if module.name == "__main__" else module.parts
+    return shlex.join(["python", "-m", ".".join(names), *arguments])
+
+
+@lru_cache(maxsize=1)
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@lru_cache(maxsize=1)
+def _commit() -> str | None:
+    """The commit of the checkout that prm_gym is imported from, with `-dirty` if files were changed."""
+    root = Path(prm_gym.__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        said = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return said.stdout.strip() or None
+
+
+def _gpu() -> str:
+    """The GPU, where a library that uses it has been loaded already."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return ""
+    return f", {torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"

@@ -1,0 +1,71 @@
+"""How policies, modes and task types are called on the page, and which of the accent colours a policy has."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from prm_gym.evaluation.success import TASK_TYPES
+from prm_gym.policies.best_of_n import BestOf
+
+DASH = "\N{EN DASH}"
+ACCENTS = 6  # classes p0..p5 in page.css; pi_6 has the colour of pi_1 again, pi_0 its own alone
+_INDEXED = re.compile(r"(pi|Q)_(\d+)")
+_SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+
+
+def pretty(name: str) -> str:
+    """`π₁` for `pi_1`, `Q₀` for `Q_0`; of a path its last part; any other name as it is."""
+    if match := _INDEXED.fullmatch(name):
+        return ("π" if match[1] == "pi" else "Q") + match[2].translate(_SUBSCRIPTS)
+    return name.rstrip("/").rpartition("/")[2] or name
+
+
+def index(policy: str) -> int | None:
+    """n of pi_n; None for a policy that is no iteration's."""
+    match = _INDEXED.fullmatch(policy)
+    return int(match[2]) if match and match[1] == "pi" else None
+
+
+def accent(policy: str) -> str:
+    """The CSS class of a policy's colour; a checkpoint `pi_1/checkpoint-20` has that of its policy."""
+    n = index(policy.partition("/checkpoint-")[0])
+    return "other" if n is None else "p0" if n == 0 else f"p{(n - 1) % (ACCENTS - 1) + 1}"
+
+
+def best_of(mode: str) -> BestOf | None:
+    """What a mode of best-of-N says; None for the policy alone."""
+    return BestOf.of_mode(mode)
+
+
+def rule(choice: BestOf) -> str:
+    """How best-of-N chooses where it is not by Q alone among all: `, weight 1, admissible`."""
+    weight = f", weight {choice.weight:g}" if choice.weight else ""
+    return weight + (", admissible" if choice.among == "admissible" else "")
+
+
+def label(entry: dict[str, Any]) -> str:
+    """A row's name: `π₁`, or `π₁, best of 4 by Q₀`, with the weight and `admissible` where they are of its mode, and
+    what else tells it from others: `π₁, T 1`.
+    """
+    choice, apart = best_of(entry["mode"]), entry.get("apart")
+    said = [pretty(entry["policy"])]
+    if choice is not None:
+        by = f" by {pretty(entry['prm'])}" if entry.get("prm") else ""
+        said.append(f"best of {choice.n}{by}{rule(choice)}")
+    elif entry["mode"] != "policy":
+        said.append(entry["mode"])
+    return ", ".join([*said, *([apart] if apart else [])])
+
+
+def task_type(kind: str) -> str:
+    """The paper's short name of a task type, or its own."""
+    return TASK_TYPES.get(kind, kind.replace("_", " "))
+
+
+def percent(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f}"
+
+
+def interval(low: float, high: float) -> str:
+    return f"{100 * low:.0f}{DASH}{100 * high:.0f}"

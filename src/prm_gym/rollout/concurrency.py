@@ -1,0 +1,171 @@
+"""Many episodes at once, into one store folder, with nothing lost.
+
+`workers` tasks each take the next plan, play it in an environment of their own and add the whole episode to the store.
+No task waits for another: while one awaits its policy, the event loop steps the others. Beside the store's parts the
+folder holds
+
+    provenance.json  the settings; a second run with others is refused, with the same ones it goes on
+    failures.jsonl   what failed in the last run, with stop reason and text; the next run tries it again
+    metrics.jsonl    see `monitoring`
+
+A failed episode is not in the store: it is not whole, and its return is unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from prm_gym import provenance
+from prm_gym.envs.alfworld import ALFWorldEnv
+from prm_gym.envs.games import Game
+from prm_gym.errors import INT32, INT64, UserError, check_range
+from prm_gym.rollout.episode import Environment, Failed, Plan, play
+from prm_gym.rollout.monitoring import Monitor
+from prm_gym.store import EpisodeWriter
+from prm_gym.types import Policy
+
+FAILURES = "failures.jsonl"
+FEWEST_TO_JUDGE = 20  # a share of failures says nothing before that many episodes
+
+T = TypeVar("T")
+
+
+class Failures:
+    """Writes what failed to failures.jsonl, and ends the run once it is more than `max_share` of what was tried."""
+
+    def __init__(self, out: Path, monitor: Monitor, max_share: float) -> None:
+        self._file, self._monitor, self._max_share = out / FAILURES, monitor, max_share
+        self._failed = self._tried = 0
+
+    def well(self) -> None:
+        self._tried += 1
+
+    def record(self, failure: Failed, game_id: str, episode_id: str) -> None:
+        """Raises `UserError` when the limit is passed, judged from 20 tries on."""
+        self._tried += 1
+        self._failed += 1
+        self._monitor.failed()
+        self._last = " ".join(str(failure).split())
+        line = {
+            "episode_id": episode_id,
+            "game_id": game_id,
+            "turn": failure.turn,
+            "stop_reason": failure.stop_reason.value,
+            "reason": str(failure),
+        }
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if self._tried >= FEWEST_TO_JUDGE:
+            self.check()
+
+    def check(self) -> None:
+        """Raises `UserError` when the limit is passed."""
+        if self._failed > self._max_share * self._tried:
+            raise UserError(
+                self._file,
+                f"{self._failed} of {self._tried} failed, above the share of {self._max_share:g}; "
+                f"the last: {self._last}",
+                "remove the cause and give the same command again (finished episodes are kept)",
+            )
+
+
+async def execute(
+    plans: Iterable[Plan],
+    policy: Policy,
+    writer: EpisodeWriter,
+    make_env: Callable[[], Environment],
+    monitor: Monitor,
+    *,
+    workers: int,
+    max_failed_share: float,
+) -> None:
+    """Play every plan and add every finished episode to the store; on an error, those finished so far stay in it.
+
+    Raises `UserError` when too many episodes fail, or what the policy says concerns all of them.
+    """
+    failures = Failures(writer.folder, monitor, max_failed_share)
+    idle: list[Environment] = []
+    with ThreadPoolExecutor(1, "prm_gym-blocking") as thread:
+
+        async def one(plan: Plan) -> None:
+            env = idle.pop() if idle else make_env()
+            try:
+                episode = await play(plan, env, policy, thread=thread, on_response=monitor.responded)
+            except Failed as failure:
+                env.close()  # in whatever state the failure left it
+                failures.record(failure, plan.game.game_id, plan.episode_id)
+            else:
+                idle.append(env)
+                await asyncio.get_running_loop().run_in_executor(thread, writer.add, episode)
+                monitor.finished(episode)
+                failures.well()
+
+        try:
+            await in_parallel(plans, one, workers)
+        finally:
+            for env in idle:
+                env.close()
+    failures.check()
+
+
+async def in_parallel(items: Iterable[T], work: Callable[[T], Awaitable[None]], workers: int) -> None:
+    """`work` on every item, in order, on `workers` at once. The first error ends the rest and is raised."""
+    rest = iter(items)
+    first = list(islice(rest, workers))  # a worker for each, so never more workers than items
+    queue = chain(first, rest)
+
+    async def worker() -> None:
+        for item in queue:
+            await work(item)
+
+    tasks = [asyncio.create_task(worker()) for _ in first]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def run_and_close(work: Coroutine[Any, Any, T], *policies: Policy) -> T:
+    """Run `work` in an event loop of its own and close the policies before the loop ends."""
+
+    async def main() -> T:
+        try:
+            return await work
+        finally:
+            for policy in policies:
+                await policy.close()
+
+    return asyncio.run(main())
+
+
+def alfworld(games: Sequence[Game], max_episode_steps: int) -> Callable[[], Environment]:
+    """Makes environments that play `games` on the exact engine."""
+
+    def make_env() -> Environment:
+        return cast(Environment, ALFWorldEnv(games, max_episode_steps=max_episode_steps))
+
+    return make_env
+
+
+def check(counts: Mapping[str, int | None], *, seed: int, iteration: int, max_failed_share: float) -> None:
+    """Raises `UserError` for a count below 1, a negative seed or iteration, or a share outside [0, 1]."""
+    for name, count in counts.items():
+        if count is not None:
+            check_range(name, count, least=1, most=INT32)
+    check_range("seed", seed, least=0, most=INT64)
+    check_range("iteration", iteration, least=0, most=INT32)
+    check_range("max_failed_share", max_failed_share, least=0, most=1)
+
+
+def claim_folder(out: Path, settings: Mapping[str, Any]) -> None:
+    """Begin the folder with `settings`, or check that it was begun with the same. Raises `UserError`."""
+    provenance.claim(out, settings)
+    (out / FAILURES).unlink(missing_ok=True)

@@ -1,0 +1,163 @@
+"""Who plays in an iteration of a run: pi_n and BoN(pi_n, Q_{n-1}), in process or on the recipe's servers, on its games.
+
+A policy is made in the process that plays it, so what goes there is a function that makes one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prm_gym.errors import UserError
+from prm_gym.prompts import load
+from prm_gym.provenance.fingerprints import of_folder, of_games, of_prompt
+from prm_gym.runs import recipe
+from prm_gym.runs.recipe import Branches, Recipe
+
+if TYPE_CHECKING:
+    from prm_gym.envs.games import Game
+    from prm_gym.policies.best_of_n import BestOf
+    from prm_gym.prm.in_process import PRMScorer
+    from prm_gym.rollout import Summary
+    from prm_gym.types import Policy
+
+
+class Actors:
+    """The games, policies and Qs of iteration n of the recipe `folder` in the folder `run`; 0 has pi_0 alone."""
+
+    def __init__(self, folder: Path, run: Path, iteration: int, host: str | None = None) -> None:
+        if iteration < 0:
+            raise UserError("ITER", f"{iteration} is no iteration", "iterations count from 1; ITER=0 makes pi_0 alone")
+        self.folder, self.root, self.n = folder, run, iteration
+        self.recipe: Recipe = recipe.load(folder)
+        if host:
+            self.recipe = replace(self.recipe, host=host)
+        self.iter = run / f"iter{iteration}"
+
+    def policy(self, n: int, step: int | None = None) -> Path:
+        """The checkpoint of pi_n, or that of a training step on the way to it; step 0 is where that training began."""
+        if step is None:
+            return self.root / f"pi_{n}"
+        return self.root / f"iter{n}" / "policy" / f"checkpoint-{step}" if step else self.policy(n - 1)
+
+    def games(self, split: str, count: int | None = None) -> list[Game]:
+        """The games of `split`, of which there must be `count`, else `UserError`."""
+        from prm_gym.envs.games import find_games
+
+        path = self.recipe.games.path
+        games = find_games(os.path.expandvars(path) if path else self.root / "games", split)
+        if count is not None and count > len(games):
+            problem = f"{count} games of {split} wanted, {len(games)} there"
+            raise UserError(self.folder / "recipe.yaml", problem, "generate more or ask for fewer", field="games")
+        return games
+
+    def made_from(self, *folders: Path, games: str | None = None) -> Callable[[], dict[str, Any]]:
+        """The inputs of a stage: the prompt, the folders that are there, and the games of the split `games` if they are
+        not the run's own, whose stage has settings of its own.
+        """
+
+        def inputs() -> dict[str, Any]:
+            found = {"prompt": of_prompt(load(self.recipe.prompt))}
+            found |= {os.path.relpath(folder, self.root): of_folder(folder) for folder in folders if folder.is_dir()}
+            if games is not None and self.recipe.games.path is not None:
+                found["games"] = of_games(self.games(games))
+            return found
+
+        return inputs
+
+    def sampler(self, n: int, temperature: float | None = None, checkpoint: Path | None = None) -> Callable[[], Policy]:
+        """Makes pi_n, or a checkpoint on the way to it, in whatever process it is called."""
+        return partial(self.sampled, n, temperature, checkpoint)
+
+    def sampled(self, n: int, temperature: float | None = None, checkpoint: Path | None = None) -> Policy:
+        """pi_n as a policy, in process or on the recipe's servers; the rollout that it is made for closes it."""
+        s, prompt, checkpoint = self.recipe.sampling, self.recipe.prompt, checkpoint or self.policy(n)
+        temperature = s.temperature if temperature is None else temperature
+        if s.server:
+            from prm_gym.policies.server import ServerPolicy
+
+            return ServerPolicy(
+                s.server,
+                str(checkpoint),
+                prompt=prompt,
+                tokenizer=checkpoint,
+                temperature=temperature,
+                max_tokens=s.max_new_tokens,
+                policy_id=f"pi_{n}",
+                concurrency=s.max_batch,
+            )
+        from prm_gym.policies.transformers import TransformersPolicy
+
+        return TransformersPolicy(
+            checkpoint,
+            prompt=prompt,
+            temperature=temperature,
+            max_new_tokens=s.max_new_tokens,
+            max_batch=s.max_batch,
+            policy_id=f"pi_{n}",
+        )
+
+    def scorer(self) -> PRMScorer:
+        """Q_{n-1} in process."""
+        from prm_gym.prm.in_process import PRMScorer
+
+        return PRMScorer(self.iter / "prm", prompt=self.recipe.prompt, max_batch=self.recipe.sampling.max_batch)
+
+    def best_of(self, sampler: Callable[[], Policy], choice: BestOf) -> Policy:
+        """Best of N by Q_{n-1}, as `choice` says."""
+        from prm_gym.policies.best_of_n import BestOfN
+
+        return BestOfN(sampler(), self.scorer(), **asdict(choice))
+
+    def collect(self, games: list[Game], policy: Callable[[], Policy], out: Path, **options: Any) -> dict[str, Any]:
+        """Rollouts by what `policy` makes into `out`, in as many processes as the recipe says; the counts."""
+        return self._play(partial(_rollout, games, policy), out, **options)
+
+    def branch(self, parents: Path, split: str, b: Branches, out: Path) -> dict[str, Any]:
+        """States of the episodes in `parents` visited again by pi_{n-1}, as `b` says; the counts."""
+        policy, hot = self.sampler(self.n - 1), None
+        if b.temperature is not None:
+            hot = self.sampler(self.n - 1, b.temperature)
+        return self._play(
+            partial(_rollout_branches, parents, self.games(split), policy, hot),
+            out,
+            states_per_episode=b.states_per_episode,
+            actions_per_state=b.actions,
+            continuations=b.continuations,
+            iteration=self.n - 1,
+        )
+
+    def _play(self, play: Callable[..., Summary], out: Path, **options: Any) -> dict[str, Any]:
+        from prm_gym.rollout import in_processes
+
+        sampling = self.recipe.sampling
+        shared = {"max_episode_steps": self.recipe.max_episode_steps, "concurrency": 2 * sampling.max_batch}
+        return in_processes(partial(play, {**shared, **options}), out, sampling.processes).as_dict()
+
+
+def _rollout(
+    games: list[Game], policy: Callable[[], Policy], options: dict[str, Any], out: Path, share: tuple[int, int]
+) -> Summary:
+    from prm_gym.rollout import rollout
+
+    return rollout(games, policy(), out, share=share, progress=share[0] == 0, **options)
+
+
+def _rollout_branches(
+    parents: Path,
+    games: list[Game],
+    policy: Callable[[], Policy],
+    hot: Callable[[], Policy] | None,
+    options: dict[str, Any],
+    out: Path,
+    share: tuple[int, int],
+) -> Summary:
+    from prm_gym.rollout import rollout_branches
+
+    proposals = hot() if hot else None
+    options = {"proposals": proposals, "share": share, "progress": share[0] == 0, **options}
+    return rollout_branches(parents, games, policy(), out, **options)

@@ -1,0 +1,86 @@
+"""What an iteration would do, before it does: its stages, which are complete, what they will take, the host's commands.
+
+Estimates are made only where the recipe, or what the run folder holds already, determines them:
+
+    rows of a store   episodes * (max_episode_steps + 1), an upper bound: no game is won, each state is branched in full
+    disk of a store   those rows * the bytes a row of the stores that the run folder has
+    disk of a training on TRL   4 bytes a parameter of the model it starts from, and 12 (with AdamW's two moments) in
+                      each of its `save_total_limit` checkpoints
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from prm_gym.errors import UserError
+from prm_gym.runs.stage import Stage, is_complete
+from prm_gym.store import parts
+
+
+@dataclass(frozen=True)
+class Planned:
+    """`rows` (at most) and `disk` (bytes) are None where nothing determines them or the stage is complete."""
+
+    stage: Stage
+    complete: bool
+    rows: int | None
+    disk: int | None
+
+    @property
+    def command(self) -> str:
+        """The host's command as a shell takes it; empty for other stages."""
+        return shlex.join(self.stage.cost.command)
+
+
+def plan(stages: Sequence[Stage], run: Path) -> list[Planned]:
+    """The stages in order, in the run folder `run`. Raises `UserError` as `is_complete`; nothing is written."""
+    per_row = _bytes_per_row(run)
+    planned = []
+    for stage in stages:
+        if is_complete(stage):
+            planned.append(Planned(stage, True, None, None))
+        elif (rows := stage.cost.rows) is not None:
+            planned.append(Planned(stage, False, rows, None if per_row is None else math.ceil(rows * per_row)))
+        else:
+            planned.append(Planned(stage, False, None, _of_training(stage)))
+    return planned
+
+
+def _bytes_per_row(run: Path) -> float | None:
+    """Of the stores of episodes in the run folder; None without any."""
+    folders = {file.parent for file in run.rglob("part-*.parquet")}
+    files = [file for folder in sorted(folders) for file in parts(folder)]
+    rows = sum(pq.read_metadata(file).num_rows for file in files)
+    return sum(file.stat().st_size for file in files) / rows if rows else None
+
+
+def _of_training(stage: Stage) -> int | None:
+    limit = stage.settings.get("config", {}).get("save_total_limit")
+    if stage.cost.model is None or stage.settings["host"] != "trl" or not isinstance(limit, int):
+        return None
+    count = _parameters(stage.cost.model)
+    return None if count is None else count * (4 + 12 * limit)
+
+
+def _parameters(folder: Path) -> int | None:
+    """How many numbers the weights in a checkpoint hold, by the heads of their safetensors files; None without any.
+
+    https://huggingface.co/docs/safetensors: eight bytes, the length of the JSON that follows them.
+    """
+    count = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            try:
+                head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+                count += sum(math.prod(of["shape"]) for name, of in head.items() if name != "__metadata__")
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
+                problem = f"no weights to read ({type(error).__name__})"
+                raise UserError(path, problem, "make the checkpoint again") from None
+    return count or None

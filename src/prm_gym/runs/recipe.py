@@ -1,0 +1,275 @@
+"""A recipe: one folder with `recipe.yaml` (Stage 1 and evaluation, this module) and the host's own YAML per stage.
+
+In `recipe.yaml` and in the host's files `{run}` stands for the run's folder, `{iter}` for the iteration and `{iter-1}`
+for the one before; nothing else of a host's file is touched. Every key is checked before work starts.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, is_dataclass
+from importlib import import_module
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from prm_gym.config import build, check_keys, read_yaml
+from prm_gym.errors import HOTTEST, INT32, INT64, UserError, check_range
+from prm_gym.labels import KINDS
+from prm_gym.policies.best_of_n import BestOf
+from prm_gym.worker_pool import MOST_PROCESSES
+
+_COUNT: dict[str, float] = {"least": 1, "most": INT32}
+_SHARE: dict[str, float] = {"least": 0, "most": 1}
+_TEMPERATURE: dict[str, float] = {"least": 0, "most": HOTTEST}
+_RANGES: dict[str, dict[str, float]] = {  # of a number by its key, in whatever section
+    **dict.fromkeys(("games", "per_game", "rollouts_per_game", "states_per_episode", "actions"), _COUNT),
+    **dict.fromkeys(("continuations", "max_new_tokens", "max_batch", "max_episode_steps"), _COUNT),
+    "processes": {"least": 1, "most": MOST_PROCESSES},
+    **dict.fromkeys(("random_actions", "mistakes", "dawdling"), _SHARE),
+    **dict.fromkeys(("temperature", "best_of_temperature"), _TEMPERATURE),
+    "seed": {"least": 0, "most": INT64},
+    "gamma": {"above": 0, "most": 1},
+}
+_PLACE = re.compile(r"\{(run|iter|iter-1)\}")
+
+
+@dataclass(frozen=True)
+class Games:
+    """Where the games come from: `path`, a folder in alfworld's format (ALFWORLD_DATA), or generated households."""
+
+    path: str | None = None
+    preset: str = "small"
+    seed: int = 0
+    splits: dict[str, int] = field(default_factory=dict)  # split -> number of games to generate
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a policy is sampled. `server`: base URLs of OpenAI-compatible servers; in process without them, and then in
+    `processes` of them, each with a copy of the policy.
+    """
+
+    temperature: float
+    max_new_tokens: int
+    max_batch: int = 64
+    server: list[str] = field(default_factory=list)
+    processes: int = 1
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """Expert episodes for SFT, on `games` of the train split. `random_actions`, `mistakes`, `dawdling` and `search` are
+    those of `prm_gym.policies.expert.ExpertPolicy`: they set how good demonstrations are, and how easy to imitate.
+    """
+
+    games: int
+    rollouts_per_game: int = 1
+    random_actions: float = 0.0
+    mistakes: float = 0.0
+    dawdling: float = 0.0
+    search: str = "rare_first"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """What the model made from scratch has read before pi_0: it becomes {run}/base, by SFT as the host's YAML says.
+    `exploring` are demonstrations under the exploration prompt: a model follows no instruction that it never read.
+    """
+
+    demonstrations: Demonstrations
+    sft: str
+    exploring: Demonstrations | None = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """pi_0: an existing checkpoint (`model`), or SFT on demonstrations. SFT starts from {run}/base, which is `model`
+    where both are given, or from {run}/scratch, made with the sizes `scratch`. `exploring` are further demonstrations,
+    under the exploration prompt. With `pretraining` {run}/base is the model from scratch, trained on what that shows.
+    """
+
+    model: str | None = None
+    demonstrations: Demonstrations | None = None
+    exploring: Demonstrations | None = None
+    scratch: dict[str, int] | None = None
+    pretraining: Pretraining | None = None
+    sft: str | None = None  # the host's YAML
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Stage 1: `games` of the train split, `per_game` independent rollouts of each."""
+
+    games: int
+    per_game: int
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Stage 1, states visited again: at `states_per_episode` states of each collected episode `actions` different
+    actions, each followed by `continuations` rollouts. `temperature` is that of the actions at the state, if not the
+    recipe's; what follows is sampled as all rollouts are.
+    """
+
+    states_per_episode: int
+    actions: int
+    continuations: int
+    temperature: float | None = None
+
+    @property
+    def most_per_episode(self) -> int:
+        """How many branches an episode may have; fewer where it is short, or no other action is sampled."""
+        return self.states_per_episode * self.actions * self.continuations
+
+
+@dataclass(frozen=True)
+class Labels:
+    """`kind` and its options, as for `prm-gym label KIND`; `prompts` are those of `prm-gym label prompts`. Q_{i-1}
+    learns from the episodes of the `last` iteration, those of pi_{i-1} (Algorithm 1), or of `all`.
+    """
+
+    kind: str = "monte_carlo"
+    iterations: str = "last"
+    options: dict[str, Any] = field(default_factory=dict)
+    prompts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Held-out games on which Q is measured: AUC, calibration, ranking of actions at one state."""
+
+    games: int
+    branches: Branches
+    split: str = "valid_seen"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Success of pi_n, and of BoN(pi_n, Q_{n-1}) in each of the ways of `best_of`, on `games` of `split`. In the file
+    `best_of` may also be one way, such as {n: 16, weight: 1, among: admissible}, or an integer n for {n: n} (1: none).
+    """
+
+    games: int
+    split: str = "valid_unseen"
+    temperature: float = 0.3
+    best_of: list[BestOf] = field(default_factory=list)
+    best_of_temperature: float = 0.7
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The host's YAML for Stage 2 and Stage 3, beside recipe.yaml, and the training processes on this machine, each of
+    which takes `per_device_train_batch_size` rows of a batch.
+    """
+
+    prm: str
+    online_dpo: str
+    processes: int = 1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All of recipe.yaml. `gamma` is the discount of Eq. 1, `prompt` a name or path for `prm_gym.prompts.load`."""
+
+    host: str
+    prompt: str
+    games: Games
+    start: Start
+    sampling: Sampling
+    rollouts: Rollouts
+    stages: Stages
+    evaluation: Evaluation
+    gamma: float = 0.95
+    max_episode_steps: int = 30
+    branches: Branches | None = None
+    labels: Labels = field(default_factory=Labels)
+    quality: Quality | None = None
+
+
+def load(folder: str | PathLike[str]) -> Recipe:
+    """The recipe in `folder`. Raises `UserError` for the first key, value or file that is wrong."""
+    path = Path(folder) / "recipe.yaml"
+    recipe = build(Recipe, _best_of_listed(read_yaml(path)), path)
+    _check_ranges(recipe, path)
+    if recipe.host not in ("trl", "open-instruct"):
+        raise UserError(path, f"unknown host '{recipe.host}'", "say trl or open-instruct", field="host")
+    start = recipe.start
+    if (start.model is None or start.sft is not None) and (start.demonstrations is None or start.sft is None):
+        problem = "neither a model nor demonstrations with an sft file"
+        raise UserError(path, problem, "give `model`, or `demonstrations` and `sft`, or all three", field="start")
+    if start.model is not None and start.scratch is not None:
+        raise UserError(path, "a model and one from scratch", "give `model` or `scratch`", field="start.scratch")
+    if start.pretraining is not None and start.scratch is None:
+        raise UserError(path, "no model to pretrain", "give `scratch` with its sizes", field="start.pretraining")
+    if recipe.labels.iterations not in ("last", "all"):
+        problem = f"unknown iterations '{recipe.labels.iterations}'"
+        raise UserError(path, problem, "say last or all", field="labels.iterations")
+    for i, choice in enumerate(recipe.evaluation.best_of):
+        choice.check(path, f"evaluation.best_of[{i}].")
+        if choice in recipe.evaluation.best_of[:i]:
+            problem = f"{choice.mode} stands there twice"
+            raise UserError(path, problem, "remove one", field="evaluation.best_of")
+    for name, kind, options in (
+        ("labels.options", recipe.labels.kind, recipe.labels.options),
+        ("labels.prompts", "prompts", recipe.labels.prompts),
+    ):
+        if kind not in KINDS:
+            raise UserError(path, f"no label '{kind}'", f"choose one of {', '.join(KINDS)}", field="labels.kind")
+        valid = [
+            p.name for p in inspect.signature(label_function(kind)).parameters.values() if p.kind is p.KEYWORD_ONLY
+        ]
+        check_keys(options, [key for key in valid if key not in ("prompt", "gamma", "policy")], path, f"{name}.")
+    named = {
+        "start.pretraining.sft": start.pretraining.sft if start.pretraining else None,
+        "start.sft": start.sft,
+        "stages.prm": recipe.stages.prm,
+        "stages.online_dpo": recipe.stages.online_dpo,
+    }
+    for name, file in named.items():
+        if file is not None and not (Path(folder) / file).is_file():
+            raise UserError(path, f"no file '{file}' beside it", "add it or correct the name", field=name)
+    return recipe
+
+
+def _best_of_listed(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a recipe with `evaluation.best_of` as the list that it may be short for."""
+    evaluation = values.get("evaluation")
+    if not isinstance(evaluation, dict) or "best_of" not in evaluation:
+        return values
+    given = evaluation["best_of"]
+    ways = [{"n": way} if type(way) is int else way for way in (given if isinstance(given, list) else [given])]
+    return {**values, "evaluation": {**evaluation, "best_of": [] if type(given) is int and given == 1 else ways}}
+
+
+def _check_ranges(section: Any, path: Path, prefix: str = "") -> None:
+    """Raise `UserError` for the first number of recipe.yaml that is out of range, wherever it stands."""
+    for entry in fields(section):
+        value = getattr(section, entry.name)
+        if is_dataclass(value):
+            _check_ranges(value, path, f"{prefix}{entry.name}.")
+        elif value is not None and entry.name in _RANGES:
+            try:
+                check_range(entry.name, value, **_RANGES[entry.name])
+            except UserError as error:
+                raise UserError(path, error.problem, error.remedy, field=prefix + entry.name) from None
+
+
+def label_function(kind: str) -> Callable[..., Any]:
+    """`prm_gym.labels.<kind>.label`."""
+    label: Callable[..., Any] = import_module(f"prm_gym.labels.{kind}").label
+    return label
+
+
+def fill(text: str, run: str | PathLike[str], iteration: int, where: str | PathLike[str]) -> str:
+    """`text` with `{run}`, `{iter}` and `{iter-1}` filled in."""
+    values = {"run": str(run), "iter": str(iteration), "iter-1": str(iteration - 1)}
+    filled = _PLACE.sub(lambda match: values[match[1]], text)
+    if left := re.search(r"\{[a-z][a-z0-9_+-]*\}", filled):
+        raise UserError(where, f"unknown placeholder {left[0]}", "use {run}, {iter} or {iter-1}")
+    return filled

@@ -1,0 +1,10 @@
+"""The episode store: a folder of Parquet files, one row per turn, an episode whole or not at all.
+
+`episodes` writes and reads a folder, `parquet` one file of it, `check` finds and repairs damage.
+"""
+
+from __future__ import annotations
+
+from prm_gym.store.episodes import EpisodeWriter, finished_ids, parts, read_episodes, won_ids
+
+__all__ = ["EpisodeWriter", "finished_ids", "parts", "read_episodes", "won_ids"]

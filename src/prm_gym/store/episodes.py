@@ -1,0 +1,346 @@
+"""Episodes on disk: a folder of Parquet parts, one row per turn, an episode whole or not at all.
+
+`EpisodeWriter` appends, `finished_ids` says what need not be collected again, `read_episodes` reads back, `parts`
+lists the files for a query engine. Left out: deleting or changing an episode, and any knowledge of labels.
+
+How nothing is lost, and nothing counted twice:
+
+- A part is written under a temporary name, synced, and renamed: a reader sees whole parts only, whatever was killed.
+- An added episode is durable at the next flush, at most `flush_seconds` (or `flush_episodes`) later.
+- Small parts are merged now and then and at the end. The merged part names in its metadata the parts it replaces,
+  and every reader leaves those out, so that a kill between the merge and the removal of the old parts doubles nothing.
+- One writer a folder: a lock that the operating system drops when the process dies.
+
+What a part is, and what a reader refuses, is in `parquet`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain, count
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from prm_gym.errors import UserError
+from prm_gym.store.parquet import (
+    REPLACES_KEY,
+    SCHEMA,
+    problem_of,
+    read_columns,
+    read_part,
+    reading,
+    replaced_by,
+    to_table,
+)
+from prm_gym.types import Episode, StopReason
+
+DAMAGED = ".damaged"  # the suffix of parts that were set aside, which no reader takes for a part
+_LOCK_NAME = ".writer.lock"
+_MERGED_ROWS = 50_000  # a part of this many rows is left alone; about 1,600 episodes, 100 MB of text
+_MOST_SMALL_PARTS = 64  # merged when there are more
+_ROW_GROUP = 8_192
+_writers: set[Path] = set()  # POSIX locks do not exclude within a process; this does
+
+
+class EpisodeWriter:
+    """Appends whole episodes to a folder, made if it is not there. Safe to use from several threads.
+
+    Parameters
+    ----------
+    folder
+        Where the parts lie. A folder may be opened again later: what it holds stays.
+    flush_episodes, flush_seconds
+        A part is written when this many episodes wait, or this many seconds after the first of them was added.
+
+    Raises
+    ------
+    UserError
+        Another writer has the folder, or a part in it cannot be read.
+
+    Example
+    -------
+    >>> with EpisodeWriter(Path("runs/demo/rollouts")) as writer:  # doctest: +SKIP
+    ...     if episode_id not in writer.finished:
+    ...         writer.add(episode)
+    """
+
+    def __init__(self, folder: str | Path, *, flush_episodes: int = 64, flush_seconds: float = 2.0) -> None:
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._flush_episodes, self._flush_seconds = flush_episodes, flush_seconds
+        self._lock_file = _lock(self.folder)
+        try:
+            for leftover in self.folder.glob("*.parquet.tmp"):
+                leftover.unlink()
+            _remove_replaced(self.folder)
+            self.finished = finished_ids(self.folder)
+        except BaseException:
+            self._unlock()
+            raise
+        self._waiting: list[Episode] = []
+        self._small_parts = 0
+        self._mutex = threading.RLock()
+        self._timer: threading.Timer | None = None
+        self._failure: Exception | None = None
+
+    def add(self, episode: Episode) -> None:
+        """Take a finished episode. It is durable after the next `flush`, which comes by itself.
+
+        Raises
+        ------
+        ValueError
+            The episode has no end, has a gap in its turns, or is in the store already.
+        """
+        problem = problem_of(episode)
+        if problem or episode.episode_id in self.finished:
+            raise ValueError(f"episode {episode.episode_id}: {problem or 'is in the store already'}")
+        with self._mutex:
+            if self._failure:
+                raise self._failure
+            self.finished.add(episode.episode_id)
+            self._waiting.append(episode)
+            if len(self._waiting) >= self._flush_episodes:
+                self.flush()
+            elif self._timer is None:
+                self._timer = threading.Timer(self._flush_seconds, self._flush_by_timer)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def flush(self) -> None:
+        """Write every episode added so far; they survive a kill or a power cut once this returns."""
+        with self._mutex:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            if self._waiting:
+                _write_part(self.folder, to_table(self._waiting), replaces=())
+                self._waiting = []
+                self._small_parts += 1
+                if self._small_parts >= _MOST_SMALL_PARTS:
+                    _merge_small_parts(self.folder)
+                    self._small_parts = 0
+
+    def close(self) -> None:
+        """Flush, merge the small parts (sorted by episode_id), and let the folder go."""
+        with self._mutex:
+            if self._lock_file.closed:
+                return
+            try:
+                self.flush()
+                _merge_small_parts(self.folder)
+            finally:
+                self._failure = ValueError("this writer is closed")
+                self._unlock()
+
+    def _flush_by_timer(self) -> None:
+        try:
+            self.flush()
+        except Exception as error:  # raised again in the caller's thread: a full disk must stop the collection
+            self._failure = error
+
+    def _unlock(self) -> None:
+        _unlock(self.folder, self._lock_file)
+
+    def __enter__(self) -> EpisodeWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def finished_ids(folder: str | Path) -> set[str]:
+    """The ids of all episodes in `folder`, failed ones too; empty where there is no folder yet."""
+    ids: set[str] = set()
+    for part in _whole_parts(Path(folder)):
+        ids.update(pc.unique(read_columns(part, ["episode_id"])["episode_id"]).to_pylist())
+    return ids
+
+
+def won_ids(folder: str | Path) -> set[str]:
+    """The ids of the episodes in `folder` that were won; empty where there is no folder yet."""
+    ids: set[str] = set()
+    for part in _whole_parts(Path(folder)):
+        ends = read_columns(part, ["episode_id", "stop_reason"])
+        ids.update(ends.filter(pc.field("stop_reason") == StopReason.WON.value)["episode_id"].to_pylist())
+    return ids
+
+
+def parts(folder: str | Path) -> list[Path]:
+    """The whole parts of a folder in the order of their names, each checked: readable, right version, all columns.
+
+    Raises
+    ------
+    UserError
+        No such folder, no episode in it, or a part that cannot be used.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(folder, "no such folder of episodes", "name a folder that `prm-gym rollout` wrote")
+    found = _whole_parts(folder)
+    if not found:
+        raise UserError(folder, "holds no episodes", "run `prm-gym rollout` into it first")
+    return found
+
+
+def being_written(folder: str | Path) -> bool:
+    """Whether a writer, of this process or another, has the folder now."""
+    folder = Path(folder)
+    if folder.resolve() in _writers:  # asked first: closing the lock file here would drop our own lock
+        return True
+    try:
+        file = (folder / _LOCK_NAME).open("rb")
+    except FileNotFoundError:
+        return False
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
+def read_episodes(*folders: str | Path) -> Iterator[Episode]:
+    """Every episode of the folders, in the order of the parts, one in memory at a time.
+
+    A folder that is being written gives the parts that are whole at the start.
+
+    Raises
+    ------
+    UserError
+        As `parts`; an episode without an end; the rows of an episode not together and in order.
+    """
+    for folder in folders:
+        for part in parts(folder):
+            yield from read_part(part)
+
+
+def set_aside(part: Path, kept: Sequence[Episode]) -> Path:
+    """Give a damaged part the suffix `DAMAGED`, and write `kept`, its whole episodes, into a new part. For the one
+    writer; the path of the damaged part afterwards. Whenever it is killed, the damaged part is still there, under one
+    name or both, and no episode counts twice.
+    """
+    names = (part.with_name(f"{part.name}{DAMAGED}{number}") for number in chain([""], count(2)))
+    aside = next(name for name in names if not name.exists())
+    shutil.copy2(part, aside)
+    _sync(aside)
+    if kept:
+        _write_part(part.parent, to_table(kept), replaces=[part])
+    part.unlink()
+    _sync(part.parent)
+    return aside
+
+
+def _merge_small_parts(folder: Path) -> None:
+    """Merge neighbouring small parts into parts of up to 50,000 rows, sorted by episode_id. For the one writer.
+
+    Sorted, so that a store that fits one part has the same content row for row in whatever order its episodes came.
+    """
+    run: list[Path] = []
+    rows = 0
+    for file in [*_whole_parts(folder), None]:
+        size = pq.read_metadata(file).num_rows if file and file.name.startswith("part-") else _MERGED_ROWS
+        if rows + size > _MERGED_ROWS:
+            if len(run) > 1:
+                merged = pa.concat_tables([_read_whole(part) for part in run])
+                order = [("episode_id", "ascending"), ("turn", "ascending")]
+                _write_part(folder, merged.sort_by(order), replaces=run)
+                _remove_replaced(folder)
+            run, rows = [], 0
+        if file and size < _MERGED_ROWS:
+            run.append(file)
+            rows += size
+
+
+def _read_whole(part: Path) -> pa.Table:
+    """Checksums are verified: a merge would give damaged pages new ones."""
+    with reading(part):
+        return pq.read_table(part, schema=SCHEMA, page_checksum_verification=True)
+
+
+def _write_part(folder: Path, table: pa.Table, replaces: Sequence[Path]) -> None:
+    number = max((int(file.stem[5:]) for file in part_files(folder) if file.stem[5:].isdigit()), default=0) + 1
+    final = folder / f"part-{number:06d}.parquet"
+    temporary = final.with_name(final.name + ".tmp")
+    metadata = dict(SCHEMA.metadata)
+    if replaces:
+        metadata[REPLACES_KEY] = json.dumps([part.name for part in replaces]).encode()
+    table = table.replace_schema_metadata(metadata)
+    pq.write_table(table, temporary, compression="zstd", row_group_size=_ROW_GROUP, write_page_checksum=True)
+    _sync(temporary)
+    temporary.rename(final)
+    _sync(folder)
+
+
+def _remove_replaced(folder: Path) -> None:
+    whole = set(_whole_parts(folder))
+    for file in part_files(folder):
+        if file not in whole:
+            file.unlink()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Keep other writers out of the folder. Raises `UserError` when one has it."""
+    file = _lock(folder)
+    try:
+        yield
+    finally:
+        _unlock(folder, file)
+
+
+def _unlock(folder: Path, file: BinaryIO) -> None:
+    _writers.discard(folder.resolve())
+    file.close()
+
+
+def _lock(folder: Path) -> BinaryIO:
+    refusal = UserError(folder, "another process is writing here", "wait for it, or choose another folder")
+    if folder.resolve() in _writers:
+        raise refusal
+    file = (folder / _LOCK_NAME).open("wb")
+    try:
+        # A POSIX record lock: not inherited by child processes, so a killed collector's workers do not keep it.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise refusal from None
+    _writers.add(folder.resolve())
+    return file
+
+
+def part_files(folder: Path) -> list[Path]:
+    """All Parquet files of the folder, unchecked."""
+    return sorted(folder.glob("*.parquet"))
+
+
+def _whole_parts(folder: Path) -> list[Path]:
+    """Parts whose footer is sound, less those that a merged part replaces."""
+    files = part_files(folder)
+    replaced: set[str] = set()
+    for file in files:
+        try:
+            replaced.update(replaced_by(file))
+        except FileNotFoundError:  # replaced by a merge since it was listed
+            return _whole_parts(folder)
+    return [file for file in files if file.name not in replaced]

@@ -1,0 +1,119 @@
+"""AUC, calibration and ranking against counts by hand, with scorers whose answers are known."""
+
+import asyncio
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prm_gym.errors import UserError
+from prm_gym.evaluation.prm_quality import auc, measure
+from prm_gym.types import Episode, Response, State, Turn, state_key
+
+OBSERVATION = "o"
+
+
+def episode(number: int, actions: list[str], won: bool, parent: str | None = None, branch_turn: int = 0) -> Episode:
+    """A game whose observation never changes, so that a state is its actions."""
+    turns = [
+        Turn(t, OBSERVATION, ["a", "b"], response=a, action=a, reward=float(won and t == len(actions) - 1),
+             state_key=state_key("g", [OBSERVATION] * (t + 1), actions[:t]))
+        for t, a in enumerate(actions)
+    ]  # fmt: skip
+    turns.append(
+        Turn(len(actions), OBSERVATION, [], state_key=state_key("g", [OBSERVATION] * (len(actions) + 1), actions))
+    )
+    stop = "won" if won else "step_limit"
+    return Episode(f"e{number}", "g", "valid_seen", "t", "k", "pi_0", 0, 0, stop, turns, parent, branch_turn)
+
+
+class Table:
+    """Scores by (turn, action)."""
+
+    def __init__(self, scores: dict[tuple[int, str], float]) -> None:
+        self.scores = scores
+
+    async def score(self, pairs: list[tuple[State, Response]]) -> list[float]:
+        return [self.scores[state.turn, response.action] for state, response in pairs]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=2, max_size=40))
+def test_auc_is_the_share_of_ordered_pairs(visits: list[tuple[int, bool]]) -> None:
+    wins = [s for s, won in visits if won]
+    losses = [s for s, won in visits if not won]
+    scores, positive = np.array([s for s, _ in visits], dtype=float), np.array([won for _, won in visits])
+    if not wins or not losses:
+        assert auc(scores, positive) is None
+        return
+    pairs = [1.0 if w > x else 0.5 if w == x else 0.0 for w, x in itertools.product(wins, losses)]
+    assert auc(scores, positive) == pytest.approx(sum(pairs) / len(pairs))
+
+
+def branches() -> list[Episode]:
+    """At turn 1 of a parent, `a` wins three of four times at once, `b` one of four."""
+    outcomes = [("a", w) for w in (True, True, True, False)] + [("b", w) for w in (False, False, False, True)]
+    return [episode(i, ["a", action], won, parent="p", branch_turn=1) for i, (action, won) in enumerate(outcomes)]
+
+
+@pytest.mark.parametrize(("a", "b", "accuracy"), [(0.9, 0.1, 1.0), (0.1, 0.9, 0.0), (0.5, 0.5, 0.5)])
+def test_ranking_follows_the_rollouts(a: float, b: float, accuracy: float) -> None:
+    parent = episode(99, ["a"], True)
+    quality = asyncio.run(measure([parent, *branches()], Table({(0, "a"): 0.5, (1, "a"): a, (1, "b"): b})))
+    assert quality.pairs == 1
+    assert quality.ranking_accuracy == quality.gap_weighted_accuracy == accuracy
+
+
+def test_a_q_of_the_state_alone_ranks_nothing_though_its_auc_is_perfect() -> None:
+    """Every win is decided by the first turn: a Q that knows the turn alone separates all visits, and no action."""
+    episodes = [episode(0, ["a"], True), episode(1, ["b"], True), *branches()]
+    losing = episode(2, ["c", "a"], False)
+    table = Table({(0, "a"): 1.0, (0, "b"): 1.0, (0, "c"): 0.0, (1, "a"): 0.0, (1, "b"): 0.0})
+    quality = asyncio.run(measure([*episodes, losing], table))
+    assert quality.auc == 1.0
+    assert quality.ranking_accuracy == 0.5
+
+
+def test_auc_leaves_branches_out() -> None:
+    table = Table({(0, "a"): 0.5, (1, "a"): 0.5, (1, "b"): 0.5})
+    assert asyncio.run(measure([episode(9, ["a"], True), *branches()], table)).visits == 1
+
+
+def test_calibration_is_measured_against_the_discounted_return() -> None:
+    episodes = [episode(0, ["a", "b"], True), episode(1, ["b", "b"], False)]
+    scores = {(0, "a"): 0.9, (1, "b"): 0.5, (0, "b"): 0.0}
+    quality = asyncio.run(measure(episodes, Table(scores), gamma=0.9))
+    # returns: 0.9 at turn 0 and 1 at turn 1 of the win, 0 and 0 of the loss; both visits of turn 1 share a bin
+    assert math.isclose(quality.calibration_error, (abs(0.9 - 0.9) + abs(0.0 - 0.0) + 2 * abs(0.5 - 0.5)) / 4)
+    shifted = asyncio.run(measure(episodes, Table({key: q / 2 for key, q in scores.items()}), gamma=0.9))
+    assert math.isclose(shifted.calibration_error, (0.45 + 0.0 + 2 * 0.25) / 4)
+
+
+def test_a_q_without_levels_is_measured_by_its_ranking_alone() -> None:
+    table = Table({(0, "a"): 0.1, (1, "a"): 0.3, (1, "b"): 0.2})
+    episodes = [episode(9, ["a"], True), *branches()]
+    full, ranked = (asyncio.run(measure(episodes, table, levels=levels)) for levels in (True, False))
+    assert (ranked.auc, ranked.calibration_error, ranked.correlation, ranked.bins) == (None, None, None, [])
+    assert ranked.ranking_accuracy == full.ranking_accuracy
+    assert "AUC -, calibration error -" in ranked.summary()
+
+
+def test_the_ranking_is_split_by_what_was_admissible_and_by_kind() -> None:
+    """`a` was admissible, `b` was not; neither is a verb of the game."""
+    episodes = [episode(9, ["a"], True), *branches()]
+    for branch in episodes[1:]:
+        branch.turns[1].action_valid = branch.turns[1].action == "a"
+    quality = asyncio.run(measure(episodes, Table({(0, "a"): 0.1, (1, "a"): 0.3, (1, "b"): 0.2})))
+    assert {label: of.pairs for label, of in quality.ranking_by_validity.items()} == {"one admissible": 1}
+    assert {label: of.pairs for label, of in quality.ranking_by_kind.items()} == {"other": 1}
+    assert quality.as_dict()["ranking_by_kind"]["other"]["accuracy"] == 1.0
+    assert len(quality.summary().splitlines()) == 2
+    assert "one admissible" in quality.summary()
+
+
+def test_no_episode_is_an_error() -> None:
+    with pytest.raises(UserError, match="none to measure"):
+        asyncio.run(measure([], Table({})))

@@ -1,0 +1,70 @@
+"""A training that `hosts.launch` started ends when the process that launched it is killed with -9."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="prctl(PR_SET_PDEATHSIG) is Linux's")
+
+# Stands in for a host: says which process it is, and that it would train for a minute. Several of it are started by
+# torch.distributed.run, as those of a real host are.
+HOST = """
+import os, sys, time
+from pathlib import Path
+if "LOCAL_RANK" in os.environ:
+    from prm_gym.hosts.end_with_parent import end_with_parent
+    end_with_parent()
+Path(sys.argv[-1]).with_name(f"pid-{os.getpid()}").touch()
+time.sleep(60)
+"""
+LAUNCHER = """
+import sys
+from pathlib import Path
+from prm_gym import hosts
+config = Path(sys.argv[1])
+hosts.MODULES["trl"] = "sleeping_host"
+hosts.launch("trl", "sft", config, config.parent, processes=int(sys.argv[2]))
+"""
+
+
+def _alive(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def _until(condition, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    return bool(condition())
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_kill_9_of_the_launcher_ends_the_training(tmp_path: Path, processes: int) -> None:
+    if processes > 1:
+        pytest.importorskip("torch", reason="needs the extra 'trl'")
+    (tmp_path / "sleeping_host.py").write_text(HOST)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, str(tmp_path / "sft.yaml"), str(processes)],
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    children: list[int] = []
+    try:
+        assert _until(lambda: len(list(tmp_path.glob("pid-*"))) == processes, 120)
+        children = [int(file.name.removeprefix("pid-")) for file in tmp_path.glob("pid-*")]
+        assert all(map(_alive, children))
+        launcher.send_signal(signal.SIGKILL)
+        launcher.wait()
+        assert _until(lambda: not any(map(_alive, children)), 10)
+    finally:
+        launcher.kill()
+        for pid in filter(_alive, children):
+            os.kill(pid, signal.SIGKILL)

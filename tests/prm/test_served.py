@@ -1,0 +1,114 @@
+"""The served reward model: logits asked for, sigmoid taken here, softmax over one class refused."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import pytest
+
+pytest.importorskip("httpx")
+
+from fake_server import FakeServer, Reply
+from test_server import STATE, Letters
+
+from prm_gym import prompts
+from prm_gym.errors import UserError
+from prm_gym.policies.best_of_n import BestOfN
+from prm_gym.prm.served import ServedPRMScorer
+from prm_gym.types import Response
+
+LOOK, GO = Response("ACTION: look", "", "look"), Response("ACTION: go to sink", "", "go to sink")
+
+
+def classifier(logit_of, *, activation=None):
+    """vLLM's /classify; `activation` is what it does however it is asked, None what `use_activation` says."""
+
+    async def handler(request):
+        rows = []
+        for index, ids in enumerate(request.body["input"]):
+            logit = logit_of(ids)
+            apply = activation or (lambda x: 1 / (1 + math.exp(-x)) if request.body["use_activation"] else x)
+            rows.append({"index": index, "label": "LABEL_0", "probs": [apply(logit)], "num_classes": 1})
+        return Reply(body={"data": rows[::-1]})
+
+    return handler
+
+
+def score(handler, pairs, suffix=""):
+    async def main():
+        async with FakeServer(handler) as server:
+            scorer = ServedPRMScorer(server.url + suffix, "q", prompt="compact", tokenizer=Letters())
+            try:
+                return await scorer.score(pairs), server.requests
+            finally:
+                await scorer.close()
+
+    return asyncio.run(asyncio.wait_for(main(), 30))
+
+
+def test_scores_are_the_sigmoid_of_the_logit_in_the_order_asked():
+    scores, requests = score(classifier(lambda ids: len(ids) / 100 - 1), [(STATE, LOOK), (STATE, GO)])
+    texts = requests[-1].body["input"]
+    assert scores == [pytest.approx(1 / (1 + math.exp(1 - len(ids) / 100))) for ids in texts]
+    assert scores[0] != scores[1]
+
+
+def test_the_ids_are_those_of_the_whole_chat():
+    _, requests = score(classifier(len), [(STATE, LOOK)])
+    chat = [*prompts.load("compact").messages(STATE), {"role": "assistant", "content": "ACTION: look"}]
+    ids = Letters().apply_chat_template(chat, add_generation_prompt=False, tokenize=True, return_dict=False)
+    assert requests[-1].body["input"] == [ids]
+    assert requests[-1].path == "/classify"
+
+
+def test_a_softmax_over_one_class_is_refused():
+    with pytest.raises(UserError, match="softmax"):
+        score(classifier(len, activation=lambda logit: 1.0), [(STATE, LOOK)])
+
+
+def test_a_two_class_model_is_refused():
+    async def two(request):
+        return Reply(body={"data": [{"index": 0, "probs": [0.4, 0.6]}]})
+
+    with pytest.raises(UserError, match="2 scores for 1 texts"):
+        score(two, [(STATE, LOOK)])
+
+
+@pytest.mark.parametrize("logit", [-1000.0, 1000.0])
+def test_extreme_logits(logit):
+    [q], _ = score(classifier(lambda ids: logit, activation=lambda x: x), [(STATE, LOOK)])
+    assert q == (logit > 0)
+
+
+def test_best_of_n_with_a_served_model():
+    class Both:
+        policy_id = "both"
+
+        async def act(self, state, *, n=1, seed=0):
+            return [LOOK, GO]
+
+        async def close(self):
+            pass
+
+    async def main():
+        async with FakeServer(classifier(lambda ids: ids[-1] - 110)) as server:
+            scorer = ServedPRMScorer(server.url, "q", prompt="compact", tokenizer=Letters())
+            best = BestOfN(Both(), scorer, 2)
+            try:
+                return await best.act(STATE)
+            finally:
+                await best.close()
+
+    [response] = asyncio.run(main())
+    assert response is max((LOOK, GO), key=lambda response: response.text[-1])
+
+
+def test_what_the_server_tells_of_the_model_is_a_setting():
+    async def main():
+        async with FakeServer(classifier(len), models=["q"], told={"root": "org/q", "max_model_len": 64}) as server:
+            return await ServedPRMScorer(server.url, "q", prompt="compact", tokenizer=Letters()).settings()
+
+    settings = asyncio.run(asyncio.wait_for(main(), 30))
+    assert settings["served"] == {"root": "org/q", "max_model_len": 64}
+    assert settings["prompt"]["name"] == "compact"

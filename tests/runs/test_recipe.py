@@ -1,0 +1,124 @@
+"""Recipes: every shipped one loads, and every mistake in one is found before work starts."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from prm_gym.errors import UserError
+from prm_gym.runs import recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+EMBEDDED = RECIPES / "embedded"
+
+
+def changed(tmp_path: Path, path: str, value: Any) -> Path:
+    """The embedded recipe with one entry changed, or removed if `value` is None."""
+    values: dict[str, Any] = yaml.safe_load((EMBEDDED / "recipe.yaml").read_text())
+    *sections, key = path.split(".")
+    section = values
+    for name in sections:
+        section = section[name]
+    if value is None:
+        del section[key]
+    else:
+        section[key] = value
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    for file in EMBEDDED.glob("*.yaml"):
+        if file.name != "recipe.yaml":
+            (tmp_path / file.name).write_text(file.read_text())
+    return tmp_path
+
+
+@pytest.mark.parametrize("folder", sorted(path.parent for path in RECIPES.glob("*/recipe.yaml")), ids=lambda p: p.name)
+def test_every_shipped_recipe_loads_and_fills(folder: Path, tmp_path: Path) -> None:
+    loaded = recipe.load(folder)
+    pretraining = loaded.start.pretraining and loaded.start.pretraining.sft
+    for file in filter(None, (pretraining, loaded.start.sft, loaded.stages.prm, loaded.stages.online_dpo)):
+        filled = recipe.fill((folder / file).read_text(), tmp_path / "run", 2, file)
+        assert isinstance(yaml.safe_load(filled), dict)
+
+
+@pytest.mark.parametrize("folder", sorted(path.parent for path in RECIPES.glob("*/recipe.yaml")), ids=lambda p: p.name)
+def test_every_yaml_opens_with_its_launch_command(folder: Path) -> None:
+    for file in folder.glob("*.yaml"):
+        opening = file.read_text().split("\n\n")[0].split("\n")
+        comment = [line for line in opening if line.startswith("#")]
+        assert any("make " in line or "python -m" in line or "accelerate launch" in line for line in comment), file
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("rollouts.gmaes", 3, r"rollouts.gmaes: unknown key; did you mean 'games'\?"),
+        ("gamma", 1.5, "gamma: got 1.5; must be above 0 and at most 1"),
+        ("max_episode_steps", 0, "max_episode_steps: got 0; must be at least 1"),
+        ("sampling.max_new_tokens", 0, "sampling.max_new_tokens: got 0; must be at least 1"),
+        ("sampling.temperature", -0.5, "sampling.temperature: got -0.5; must be at least 0"),
+        ("evaluation.temperature", float("nan"), "evaluation.temperature: got nan; must be at least 0"),
+        ("evaluation.seed", -1, "evaluation.seed: got -1; must be at least 0"),
+        ("rollouts.per_game", 0, "rollouts.per_game: got 0; must be at least 1"),
+        (
+            "start.demonstrations.mistakes",
+            1.5,
+            "start.demonstrations.mistakes: got 1.5; must be at least 0 and at most 1",
+        ),
+        ("branches.temperature", -1.0, "branches.temperature: got -1.0; must be at least 0"),
+        ("host", "verl", "host: unknown host 'verl'; say trl or open-instruct"),
+        ("labels.kind", "monte-carlo", "labels.kind: no label 'monte-carlo'; choose one of monte_carlo"),
+        ("labels.options", {"min_visit": 2}, r"labels.options.min_visit: unknown key; did you mean 'min_visits'\?"),
+        ("labels.prompts", {"szie": 2}, r"labels.prompts.szie: unknown key; did you mean 'size'\?"),
+        ("stages.prm", "none.yaml", "stages.prm: no file 'none.yaml' beside it"),
+        ("evaluation.best_of", 0, r"evaluation.best_of\[0\].n: must be at least 1, got 0"),
+        (
+            "evaluation.best_of",
+            [4, {"n": 4, "wieght": 1}],
+            r"best_of\[1\].wieght: unknown key; did you mean 'weight'\?",
+        ),
+        ("evaluation.best_of", {"n": 4, "weight": -1}, r"best_of\[0\].weight: must be a number from 0 on, got -1.0"),
+        ("evaluation.best_of", {"n": 4, "among": "some"}, r"best_of\[0\].among: must be all or admissible, got 'some'"),
+        ("evaluation.best_of", [{"n": 4}, 2, 4], "evaluation.best_of: best_of_4 stands there twice; remove one"),
+        ("evaluation.best_of", "four", r"evaluation.best_of\[0\]: must be a mapping"),
+        ("start.demonstrations", None, "start: neither a model nor demonstrations"),
+        ("start.scratch", {"layers": 1}, r"start\.scratch: a model and one from scratch; give `model` or `scratch`"),
+        ("labels.iterations", "first", r"labels\.iterations: unknown iterations 'first'; say last or all"),
+        ("sampling.temperature", None, "sampling.temperature: missing; add it"),
+    ],
+)
+def test_a_mistake_is_named(path: str, value: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        recipe.load(changed(tmp_path, path, value))
+
+
+def test_pretraining_wants_a_model_from_scratch(tmp_path: Path) -> None:
+    folder = changed(tmp_path, "start.model", None)
+    values = yaml.safe_load((folder / "recipe.yaml").read_text())
+    values["start"]["pretraining"] = {"demonstrations": {"games": 10}, "sft": "sft.yaml"}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(UserError, match=r"start\.pretraining: no model to pretrain; give `scratch` with its sizes"):
+        recipe.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("given", "modes"),
+    [
+        (None, []),
+        (1, []),
+        (16, ["best_of_16"]),
+        ({"n": 16, "weight": 1}, ["best_of_16_weight1"]),
+        ([{"n": 1}, 4, {"n": 4, "among": "admissible"}], ["best_of_1", "best_of_4", "best_of_4_admissible"]),
+    ],
+)
+def test_best_of_n_is_an_integer_a_choice_or_several(given: Any, modes: list[str], tmp_path: Path) -> None:
+    loaded = recipe.load(changed(tmp_path, "evaluation.best_of", given))
+    assert [choice.mode for choice in loaded.evaluation.best_of] == modes
+
+
+def test_placeholders() -> None:
+    assert recipe.fill("a: {run}/pi_{iter-1} {run}/iter{iter}", "runs/x", 2, "f") == "a: runs/x/pi_1 runs/x/iter2"
+
+
+def test_an_unknown_placeholder_is_named() -> None:
+    with pytest.raises(UserError, match=r"unknown placeholder \{itre\}"):
+        recipe.fill("a: {itre}", "runs/x", 2, "f.yaml")
