@@ -158,7 +158,7 @@ def test_a_template_that_cannot_show_a_conversation_is_named_once_and_early(
 ) -> None:
     from prm_gym.hosts.trl.inputs import load_tokenizer as for_training
     from prm_gym.inference.checkpoint import load_tokenizer
-    from prm_gym.policies.server import load_tokenizer as for_a_server
+    from prm_gym.inference.served_model import load_tokenizer as for_a_server
 
     tokens = tokenizer(CASES["plain"].source, tmp_path)
     tokens.chat_template = source

@@ -15,15 +15,15 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from prm_gym import prompts
-from prm_gym.errors import HOTTEST, INT32, UserError, check_range, first_line
+from prm_gym.errors import HOTTEST, INT32, UserError, check_range
 from prm_gym.inference.http_servers import Endpoints, RequestFailed
+from prm_gym.inference.served_model import load_tokenizer, served_model
 from prm_gym.inference.server_logprobs import Scale, by_temperature, find_scale, returned_logprob
 from prm_gym.prompts.chat import Tokenizer, prompt_ids, template_of
-from prm_gym.provenance.fingerprints import of_checkpoint, of_prompt
+from prm_gym.provenance.fingerprints import of_prompt
 from prm_gym.types import Message, PromptTooLong, Response, State
 
 
@@ -166,35 +166,6 @@ class ServerPolicy:
     def _refuse_too_long(self, prompt_tokens: int, context: int | None) -> None:
         if context is not None and prompt_tokens + self._max_tokens > context:
             raise PromptTooLong(f"{prompt_tokens} prompt and {self._max_tokens} response tokens, context {context}")
-
-
-def served_model(model: str, folder: str | PathLike[str], told: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings "model" and "served" of a model at a server: the fingerprint is that of the folder that the server
-    names as its root, if that is a folder here too, else of `folder`.
-    """
-    root = told.get("root")
-    here = isinstance(root, str) and Path(root).is_dir()
-    identity = of_checkpoint(str(root) if here else folder)
-    return {
-        "model": {**identity, "name": model},
-        "served": {name: value for name, value in told.items() if not (name == "root" and here)},
-    }
-
-
-def load_tokenizer(folder: str | PathLike[str]) -> Tokenizer:
-    """The tokenizer in `folder`. Raises `UserError` if it cannot be read, or as `chat.template_of`."""
-    try:
-        from transformers import AutoTokenizer
-    except ImportError as error:
-        raise UserError("transformers", "is not installed", "pip install transformers") from error
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except Exception as error:  # tokenizers has no errors of its own for a damaged file
-        problem = f"no tokenizer can be read ({first_line(error)})"
-        raise UserError(folder, problem, "name the model's folder") from error
-    template_of(tokenizer, folder)
-    loaded: Tokenizer = tokenizer
-    return loaded
 
 
 def _response(choice: dict[str, Any], prompt_tokens: int, share: int) -> Response:

@@ -15,7 +15,7 @@ from typing import Any
 from prm_gym import prompts
 from prm_gym.errors import UserError
 from prm_gym.inference.http_servers import Endpoints, RequestFailed
-from prm_gym.policies.server import load_tokenizer, served_model
+from prm_gym.inference.served_model import load_tokenizer, served_model
 from prm_gym.prm.scorer import Scorer
 from prm_gym.prompts.chat import Tokenizer, sequence_ids, template_of
 from prm_gym.provenance.fingerprints import of_prompt

@@ -184,12 +184,10 @@ def this_run() -> dict[str, Any]:
 def _command() -> str:
     """`prm-gym ...` as it was typed, or `python -m MODULE ...`."""
     program, *arguments = sys.argv
-    package = Path(prm_gym.__file__).parent
-    if not Path(program).is_relative_to(package):
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    if module is None or module.origin != program:
         return shlex.join([Path(program).name, *arguments])
-    module = Path(program).relative_to(package.parent).with_suffix("")
-    names = module.parent.parts if module.name == "__main__" else module.parts
-    return shlex.join(["python", "-m", ".".join(names), *arguments])
+    return shlex.join(["python", "-m", module.name.removesuffix(".__main__"), *arguments])
 
 
 @lru_cache(maxsize=1)

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from prm_gym.errors import UserError
-from prm_gym.evaluation import success as evaluate
-from prm_gym.evaluation.success import CONDITIONS
+from prm_gym.evaluation.success import CONDITIONS, name
 from prm_gym.report import paired_difference
 from prm_gym.report.gather import gather
 from prm_gym.report.paired_difference import Difference
@@ -37,7 +36,7 @@ class Comparison:
     @property
     def name(self) -> str:
         """`pi_1 valid_unseen`, or `a against b valid_unseen`."""
-        names = [evaluate.name(entry["policy"], entry["mode"], entry["prm"]) for entry in (self.one, self.other)]
+        names = [name(entry["policy"], entry["mode"], entry["prm"]) for entry in (self.one, self.other)]
         return f"{' against '.join(dict.fromkeys(names))} {self.one['split']}"
 
 

@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from prm_gym import provenance
 from prm_gym.errors import UserError, first_line
 from prm_gym.policies.best_of_n import BestOf
-from prm_gym.rollout.monitoring import METRICS
 from prm_gym.store import parts
+from prm_gym.store.episodes import METRICS
 from prm_gym.store.parquet import UNREADABLE, damaged, read_columns
 
 _BEST_OF = re.compile(r"(best_of_[^()]+)\((.*)\)")

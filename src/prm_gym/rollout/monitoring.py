@@ -24,9 +24,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from prm_gym.errors import UserError
+from prm_gym.store.episodes import METRICS
 from prm_gym.types import Episode, Response
 
-METRICS = "metrics.jsonl"
 SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_BETWEEN_NOTES = 30.0  # printed where no bar is drawn
 _SECONDS_OF_A_NOTE = 2.0  # shown at least that long, then until the next response

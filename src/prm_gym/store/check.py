@@ -17,8 +17,7 @@ import pyarrow.parquet as pq
 
 from prm_gym import provenance
 from prm_gym.errors import UserError
-from prm_gym.rollout.monitoring import METRICS
-from prm_gym.store.episodes import being_written, only_writer, part_files, set_aside
+from prm_gym.store.episodes import METRICS, being_written, only_writer, part_files, set_aside
 from prm_gym.store.parquet import UNREADABLE, episodes_of, problem_of, read_part, replaced_by
 from prm_gym.types import Episode
 

@@ -45,6 +45,7 @@ from prm_gym.store.parquet import (
 )
 from prm_gym.types import Episode, StopReason
 
+METRICS = "metrics.jsonl"  # beside the parts: the counts of the rollout that writes them, see `rollout.monitoring`
 DAMAGED = ".damaged"  # the suffix of parts that were set aside, which no reader takes for a part
 _LOCK_NAME = ".writer.lock"
 _MERGED_ROWS = 50_000  # a part of this many rows is left alone; about 1,600 episodes, 100 MB of text
