@@ -38,9 +38,9 @@ COLUMNS = [
 # Algorithm 2, lines 1 and 5: D+ = {(s*, a*, s'*)}, D- = the union over all past policies of (s, a, s').
 _TRANSITIONS = """
 CREATE TABLE transitions AS
-SELECT t.episode, t.lot, t.turn, t.state_key, t.split, t.terminated, t.role = 'expert' AS expert,
+SELECT t.episode, t.draw_rank, t.turn, t.state_key, t.split, t.terminated, t.role = 'expert' AS expert,
        CASE WHEN t.role = 'policy' THEN t.policy_id END AS policy_id, s2.state_key AS next_key,
-       md5_number_lower(concat_ws(':', 'transition', $seed::VARCHAR, t.lot::VARCHAR, t.turn::VARCHAR)) AS draw
+       md5_number_lower(concat_ws(':', 'transition', $seed::VARCHAR, t.draw_rank::VARCHAR, t.turn::VARCHAR)) AS draw
 FROM turns t JOIN turns s2 ON s2.episode = t.episode AND s2.turn = t.turn + 1
 WHERE t.visit AND NOT t.branch AND (t.role = 'policy' OR t.won) AND (t.action_valid OR NOT $valid_only)
 """

@@ -28,7 +28,7 @@ WITH gains AS (
     SELECT episode, list({turn: turn, reward: reward} ORDER BY turn) AS gains
     FROM turns WHERE reward <> 0 GROUP BY episode
 )
-SELECT v.episode, v.lot, v.turn, v.state_key, v.action, v.action_valid, v.on_policy,
+SELECT v.episode, v.draw_rank, v.turn, v.state_key, v.action, v.action_valid, v.on_policy,
        coalesce(list_sum([pow(GAMMA, g.turn - v.turn) * g.reward FOR g IN gains IF g.turn >= v.turn]), 0) AS g
 FROM turns v LEFT JOIN gains USING (episode)
 WHERE v.visit
@@ -40,11 +40,12 @@ _ACTION_VALUES = """
 CREATE TABLE action_values AS
 WITH q AS (
     SELECT state_key, action, avg(g::DECIMAL(18, 15)) AS target, count(*) AS count,
-           min(turn) AS turn, min(lot) AS lot  -- a state has one turn; the lowest lot gives the text that is kept
+           min(turn) AS turn,  -- a state has one
+           min(draw_rank) AS draw_rank  -- the text that is kept
     FROM returns GROUP BY state_key, action
     HAVING count(*) >= $min_visits AND (bool_or(action_valid) OR NOT $valid_only)
 )
-SELECT episode, q.* EXCLUDE (lot) FROM q JOIN episodes USING (lot)
+SELECT episode, q.* EXCLUDE (draw_rank) FROM q JOIN episodes USING (draw_rank)
 """
 
 

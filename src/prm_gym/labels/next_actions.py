@@ -22,9 +22,9 @@ from prm_gym.types import Policy, PromptTooLong, State
 # Each next state once, with the number of transitions that lead there: that many actions are sampled.
 _NEXT_STATES = """
 SELECT episode, turn, state_key, samples FROM (
-    SELECT min(lot) AS lot, min(turn) + 1 AS turn, next_key AS state_key, count(*) AS samples
+    SELECT min(draw_rank) AS draw_rank, min(turn) + 1 AS turn, next_key AS state_key, count(*) AS samples
     FROM transitions WHERE NOT terminated GROUP BY next_key
-) JOIN episodes USING (lot)
+) JOIN episodes USING (draw_rank)
 """
 
 # One line per sampled action, numbered within its state.

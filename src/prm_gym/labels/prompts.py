@@ -28,13 +28,13 @@ CREATE TABLE states AS
 WITH visited AS (
     SELECT state_key, min(split) AS split, min(turn) AS turn,
            CASE WHEN bool_or(role = 'expert') THEN 'expert' ELSE 'policy' END AS source,
-           coalesce(min(lot) FILTER (role = 'expert'), min(lot)) AS lot
+           coalesce(min(draw_rank) FILTER (role = 'expert'), min(draw_rank)) AS draw_rank
     FROM turns WHERE visit AND (role = 'policy' OR won) GROUP BY state_key
 )
-SELECT episode, v.* EXCLUDE (lot),
+SELECT episode, v.* EXCLUDE (draw_rank),
        row_number() OVER (PARTITION BY v.split, source ORDER BY md5_number_lower($seed || hex(state_key)), state_key)
            AS place
-FROM visited v JOIN episodes USING (lot)
+FROM visited v JOIN episodes USING (draw_rank)
 """
 
 

@@ -20,15 +20,17 @@ COLUMNS = [("prompt", MESSAGES), ("completion", MESSAGES)]
 # The key of the final state covers all that happened, so episodes with the same one are the same demonstration.
 _DEMONSTRATIONS = """
 CREATE TABLE demonstrations AS
-SELECT min(lot) AS lot, count(*) AS copies FROM turns WHERE won AND NOT branch AND final GROUP BY state_key, role
+SELECT min(draw_rank) AS draw_rank, count(*) AS copies FROM turns WHERE won AND NOT branch AND final
+GROUP BY state_key, role
 """
 _TURNS = """
-SELECT t.episode, t.turn, t.state_key, t.role FROM turns t SEMI JOIN demonstrations USING (lot)
+SELECT t.episode, t.turn, t.state_key, t.role FROM turns t SEMI JOIN demonstrations USING (draw_rank)
 WHERE t.visit AND (t.action_valid OR NOT $valid_only)
 """
 _EPISODES = """
 SELECT t.episode, max(t.turn) AS turn, arg_max(t.state_key, t.turn) AS state_key, any_value(t.role) AS role FROM turns t
-SEMI JOIN demonstrations USING (lot) WHERE t.visit GROUP BY t.episode HAVING bool_and(t.action_valid) OR NOT $valid_only
+SEMI JOIN demonstrations USING (draw_rank) WHERE t.visit
+GROUP BY t.episode HAVING bool_and(t.action_valid) OR NOT $valid_only
 """
 
 

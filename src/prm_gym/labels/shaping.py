@@ -56,11 +56,11 @@ FROM action_values q JOIN advantages USING (state_key, action)
 # Every state that needs a value: those acted in, and what followed unless it is terminal.
 _STATES = """
 SELECT episode, turn, state_key FROM (
-    SELECT min(lot) AS lot, min(turn) AS turn, state_key FROM turns t SEMI JOIN (
+    SELECT min(draw_rank) AS draw_rank, min(turn) AS turn, state_key FROM turns t SEMI JOIN (
         SELECT episode, turn FROM turns WHERE visit
         UNION SELECT episode, turn + 1 FROM turns WHERE visit AND NOT terminated
     ) USING (episode, turn) GROUP BY state_key
-) JOIN episodes USING (lot)
+) JOIN episodes USING (draw_rank)
 """
 
 

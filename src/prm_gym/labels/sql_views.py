@@ -61,7 +61,7 @@ WITH found AS (
     FROM found JOIN parts USING (part)
 )
 SELECT row_number() OVER (ORDER BY part, first_row) AS episode,
-       row_number() OVER (ORDER BY draw, role, part, first_row) AS lot,  -- a seeded order, for every choice of a sample
+       row_number() OVER (ORDER BY draw, role, part, first_row) AS draw_rank,  -- a seeded order; the lowest is kept
        * EXCLUDE (draw, whole, copy, file, texts),
        CASE WHEN NOT whole OR stop_reason IS NULL THEN 'without an end'
             WHEN copy > 1 THEN 'duplicate'
@@ -77,7 +77,7 @@ FROM numbered
 # One line per turn of the episodes that count; the last, which holds the final observation alone, has no reward.
 _TURNS = """
 CREATE VIEW turns AS
-SELECT e.episode, e.lot, e.role, e.policy_id, e.split, e.branch, e.stop_reason = 'won' AS won,
+SELECT e.episode, e.draw_rank, e.role, e.policy_id, e.split, e.branch, e.stop_reason = 'won' AS won,
        r.turn, r.state_key, r.action, r.action_valid, r.reward,
        r.reward IS NOT NULL AND r.turn >= e.branch_turn AS visit,                        -- a_t was chosen at s_t
        r.reward IS NOT NULL AND r.turn >= e.branch_turn + e.branch::INT AS on_policy,    -- and a_t ~ pi(s_t)
@@ -116,7 +116,7 @@ class Rollouts:
     task_types
         Only these; all if empty.
     seed
-        Of every draw: the thinning, the division by game, the order `lot`.
+        Of every draw: the thinning, the division by game, the order `draw_rank`.
     train_share
         The expected share of games in `train`.
 

@@ -24,10 +24,11 @@ COLUMNS = [("prompt", MESSAGES), ("target", pa.float64()), ("count", pa.int64())
 _STATE_VALUES = """
 CREATE TABLE state_values AS
 WITH v AS (
-    SELECT state_key, avg(g::DECIMAL(18, 15)) AS target, count(*) AS count, min(turn) AS turn, min(lot) AS lot
+    SELECT state_key, avg(g::DECIMAL(18, 15)) AS target, count(*) AS count,
+           min(turn) AS turn, min(draw_rank) AS draw_rank
     FROM returns WHERE on_policy GROUP BY state_key
 )
-SELECT episode, v.* EXCLUDE (lot) FROM v JOIN episodes USING (lot)
+SELECT episode, v.* EXCLUDE (draw_rank) FROM v JOIN episodes USING (draw_rank)
 """
 
 
