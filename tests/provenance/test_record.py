@@ -90,6 +90,16 @@ def test_digests_are_equal_where_nothing_differs() -> None:
     assert len({one, *(provenance.digest(settings(**changes)) for changes in others)}) == 4
 
 
+@pytest.mark.parametrize(("file", "command"), [("__main__.py", "python -m pkg a"), ("run.py", "python -m pkg.run a")])
+def test_a_module_is_named_as_it_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, command: str
+) -> None:
+    (tmp_path / "pkg").mkdir()
+    (tmp_path / "pkg" / "__init__.py").touch()
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "pkg" / file), "a"])
+    assert provenance.this_run()["command"] == command
+
+
 def test_a_run_names_its_command_versions_and_commit(tmp_path: Path) -> None:
     code = "import json; from prm_gym import provenance; print(json.dumps(provenance.this_run()))"
     script = tmp_path / "collect it.py"

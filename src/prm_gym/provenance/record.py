@@ -184,10 +184,12 @@ def this_run() -> dict[str, Any]:
 def _command() -> str:
     """`prm-gym ...` as it was typed, or `python -m MODULE ...`."""
     program, *arguments = sys.argv
-    module = getattr(sys.modules["__main__"], "__spec__", None)
-    if module is None or module.origin != program:
+    names, folder = [Path(program).stem], Path(program).parent
+    while (folder / "__init__.py").is_file():  # a file of a package runs by `-m`; a worker process has no `__spec__`
+        names, folder = [folder.name, *names], folder.parent
+    if len(names) == 1:
         return shlex.join([Path(program).name, *arguments])
-    return shlex.join(["python", "-m", module.name.removesuffix(".__main__"), *arguments])
+    return shlex.join(["python", "-m", ".".join(names).removesuffix(".__main__"), *arguments])
 
 
 @lru_cache(maxsize=1)
