@@ -112,6 +112,19 @@ def test_every_command_names_a_path(refusal, tmp_path, monkeypatch, arguments, p
     assert refusal(*arguments).startswith(f"{tmp_path if place == '.' else place}: Input/output error; ")
 
 
+def test_a_full_disk_at_the_first_file_of_a_label_leaves_nothing(refusal, tmp_path, monkeypatch):
+    episodes = tmp_path / "r"
+    rollout(make_games(2), Walker(), episodes, make_env=Corridor, progress=False)
+
+    def refuse(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("prm_gym.labels.dataset.pq.ParquetWriter", refuse)
+    line = refusal("label", "sft", "--rollouts", episodes, "--out", tmp_path / "o")
+    assert line == f"{tmp_path}/o: No space left on device; check the path, its rights and free space"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r"]
+
+
 @pytest.mark.parametrize("where", ["connect", "query"])
 def test_a_full_disk_under_a_label_names_what_it_writes(refusal, tmp_path, monkeypatch, where):
     episodes = tmp_path / "r"

@@ -54,7 +54,8 @@ def address(tmp_path_factory) -> str:
         make_run(folder / "hostile", best_of=(2, 4), odd=EVIL),
     ]
     make_prm(runs[0] / "iter1" / "prm")
-    notes = write(runs, folder / "report.html", episodes=12)
+    notes: list[str] = []
+    write(runs, folder / "report.html", episodes=12, tell=notes.append)
     assert len(notes) == 2  # the second iteration and the hostile run have no PRM
     return f"file://{folder / 'report.html'}"
 

@@ -9,6 +9,7 @@ import pytest
 from report_world import COMMANDS, FlatScorer, make_prm, make_run, play
 
 from prm_gym import prompts
+from prm_gym.report import trajectories
 from prm_gym.report.gather import gather
 from prm_gym.report.trajectories import sample, score_turns
 from prm_gym.types import PromptTooLong
@@ -24,7 +25,7 @@ def of_policy(episodes, policy, mode="policy"):
 
 
 def test_the_same_games_are_shown_of_every_evaluation(run) -> None:
-    episodes, _ = sample([gather(run, "a")], 6, seed=0)
+    episodes = sample([gather(run, "a")], 6, 0, print)
     games = [[e["game"] for e in of_policy(episodes, *who)] for who in (["pi_0"], ["pi_1"], ["pi_1", "best_of_4"])]
     assert games[0] == games[1] == games[2]
     assert len(games[0]) == 6
@@ -32,19 +33,20 @@ def test_the_same_games_are_shown_of_every_evaluation(run) -> None:
 
 
 def test_another_seed_shows_other_games_and_the_same_seed_the_same(run) -> None:
-    games = [{e["game"] for e in sample([gather(run, "a")], 6, seed=seed)[0]} for seed in (0, 0, 1, 2)]
+    games = [{e["game"] for e in sample([gather(run, "a")], 6, seed, print)} for seed in (0, 0, 1, 2)]
     assert games[0] == games[1]
     assert games[0] != games[2] or games[0] != games[3]
 
 
 def test_without_an_evaluation_the_rollouts_are_shown(run, tmp_path) -> None:
     shutil.copytree(run / "iter1" / "rollouts", tmp_path / "iter1" / "rollouts")
-    episodes, _ = sample([gather(tmp_path, "a")], 5, seed=0)
+    episodes = sample([gather(tmp_path, "a")], 5, 0, print)
     assert [(e["policy"], e["split"]) for e in episodes] == [("pi_0", "train")] * 5
 
 
 def test_without_a_prm_there_is_no_q_and_a_note_says_why(run) -> None:
-    episodes, notes = sample([gather(run, "mine")], 3, seed=0)
+    notes: list[str] = []
+    episodes = sample([gather(run, "mine")], 3, 0, notes.append)
     assert len(notes) == 1
     assert "mine: no Q_0" in notes[0]
     assert "holds no PRM" in notes[0]
@@ -52,12 +54,15 @@ def test_without_a_prm_there_is_no_q_and_a_note_says_why(run) -> None:
 
 
 @pytest.mark.parametrize("damaged", ["config.json", "model.safetensors", "tokenizer.json"])
-def test_a_prm_that_does_not_load_costs_q_and_not_the_report(run, tmp_path, damaged) -> None:
+def test_a_prm_that_does_not_load_costs_q_and_not_the_report(run, tmp_path, damaged, monkeypatch) -> None:
+    """It is told before any Q scores anything."""
+    monkeypatch.setattr(trajectories, "_scores", None)
     shutil.copytree(run, tmp_path / "run")
     make_prm(tmp_path / "run" / "iter1" / "prm")
     file = tmp_path / "run" / "iter1" / "prm" / damaged
     file.write_bytes(file.read_bytes()[:100])
-    episodes, notes = sample([gather(tmp_path / "run", "a")], 1, seed=0)
+    notes: list[str] = []
+    episodes = sample([gather(tmp_path / "run", "a")], 1, 0, notes.append)
     assert len(episodes) == 3
     assert len(notes) == 1
 
@@ -70,8 +75,7 @@ def test_q_is_that_of_the_prm_for_the_response_and_each_command(run, tmp_path) -
     shutil.copytree(run, tmp_path / "run")
     prm = tmp_path / "run" / "iter1" / "prm"
     make_prm(prm)
-    episodes, notes = sample([gather(tmp_path / "run", "a")], 2, seed=0)
-    assert notes == []
+    episodes = sample([gather(tmp_path / "run", "a")], 2, 0, pytest.fail)
     model, tokenizer = AutoModelForSequenceClassification.from_pretrained(prm), AutoTokenizer.from_pretrained(prm)
     shown = episodes[0]
     assert shown["q"] == "Q_0"

@@ -89,6 +89,24 @@ def test_an_episode_over_two_row_groups_is_lost_with_either(tmp_path: Path, monk
     assert [one.episode_id for one in read_episodes(tmp_path)] == ["episode-0001"]
 
 
+@pytest.mark.parametrize("column", ["episode_id", "split", "reward"])
+def test_a_page_whose_header_says_that_it_holds_no_data_is_damage(tmp_path: Path, column: str) -> None:
+    """Arrow passes over it, and gives a table without rows if it is all of the column."""
+    write(tmp_path / "s", *[episode(number) for number in range(10)])
+    [part] = episodes.parts(tmp_path / "s")
+    of_group = pq.read_metadata(part).row_group(0)
+    (chunk,) = (c for c in map(of_group.column, range(of_group.num_columns)) if c.path_in_schema == column)
+    content = bytearray(part.read_bytes())
+    assert content[chunk.data_page_offset + 1] == 0  # PageType.DATA_PAGE, in Thrift's compact protocol
+    content[chunk.data_page_offset + 1] = 2  # PageType.INDEX_PAGE
+    part.write_bytes(bytes(content))
+    assert [damaged.file for damaged in check(tmp_path / "s").damaged] == [part]
+    with pytest.raises(UserError, match=r"part-000001.parquet: cannot be read"):
+        list(read_episodes(tmp_path / "s"))
+    with pytest.raises(UserError, match=r"part-000001.parquet: cannot be read"):
+        monte_carlo.label([tmp_path / "s"], tmp_path / "labels", prompt="full")
+
+
 def test_rows_whose_ids_cannot_be_read_are_counted(folder: Path) -> None:
     flip(folder / "part-000001.parquet", "episode_id", group=2)  # rows 32 to 39: two episodes
     [part] = check(folder).damaged

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from safetensors import safe_open
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from prm_gym.errors import UserError, first_line
 from prm_gym.inference.model_location import check_model
@@ -33,6 +34,20 @@ def load_checkpoint(
     except Exception as error:  # safetensors, tokenizers and torch each have errors of their own for damaged files
         raise _unreadable(model, error) from error
     return network.to(device).eval().requires_grad_(False), tokenizer
+
+
+def check_checkpoint(folder: str | Path) -> None:
+    """Raise `UserError` if the folder's config, its tokenizer or the header of a weight file cannot be read. Takes
+    milliseconds, whatever the size of the weights.
+    """
+    load_tokenizer(folder)
+    try:
+        AutoConfig.from_pretrained(folder)
+        for file in Path(folder).glob("*.safetensors"):
+            with safe_open(file, "pt"):
+                pass
+    except Exception as error:  # as in `load_checkpoint`
+        raise _unreadable(folder, error) from error
 
 
 def load_tokenizer(model: str | Path) -> PreTrainedTokenizerBase:

@@ -100,10 +100,14 @@ class Dataset:
         schema = pa.schema([*columns, *_PROVENANCE])
         self._schema = schema
         self._waiting: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
-        self._writers = {
-            split: pq.ParquetWriter(self.work / "data" / f"{split}.parquet", schema, compression="zstd")
-            for split in SPLITS
-        }
+        try:
+            self._writers = {
+                split: pq.ParquetWriter(self.work / "data" / f"{split}.parquet", schema, compression="zstd")
+                for split in SPLITS
+            }
+        except OSError:
+            shutil.rmtree(self.work, ignore_errors=True)
+            raise
         self._rows = dict.fromkeys(SPLITS, 0)
         self._games: dict[str, set[str]] = {split: set() for split in SPLITS}
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from prm_gym.labels.sql_views import Rollouts
 from prm_gym.prompts import Prompt
-from prm_gym.store.parquet import reading
+from prm_gym.store.parquet import check_rows, reading
 from prm_gym.types import Message, State
 
 _COLUMNS = ["episode_id", "game_id", "task", "observation", "admissible_commands", "response", "reason", "action"]
@@ -105,5 +105,6 @@ def _runs(file: Path) -> Iterator[tuple[int, Texts]]:
             texts.responses.append(responses[i] or "")
             texts.admissible_commands.append(commands[ends[i] : ends[i + 1]])
             row += 1
+    check_rows(file, row)
     if episode_id is not None:
         yield first_row, texts

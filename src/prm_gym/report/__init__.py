@@ -11,7 +11,7 @@ Left out: measuring anything. The report shows what the stages of a run wrote, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from prm_gym.errors import UserError
@@ -23,8 +23,15 @@ from prm_gym.report.trajectories import sample
 __all__ = ["write"]
 
 
-def write(runs: Sequence[Path], out: Path, *, episodes: int = 12, seed: int = 0) -> list[str]:
-    """Write the report of run folders to the file `out`; returns a line for each thing a reader might miss in it.
+def write(
+    runs: Sequence[Path],
+    out: Path,
+    *,
+    episodes: int = 12,
+    seed: int = 0,
+    tell: Callable[[str], object] = lambda line: None,
+) -> None:
+    """Write the report of run folders to the file `out`.
 
     Parameters
     ----------
@@ -33,6 +40,8 @@ def write(runs: Sequence[Path], out: Path, *, episodes: int = 12, seed: int = 0)
     episodes
         How many episodes of each evaluation the trajectory browser holds. The same games are chosen in each
         evaluation of a split, spread over the task types by a draw from `seed`.
+    tell
+        Called with a line for each thing a reader might miss, as soon as it is known.
 
     Raises
     ------
@@ -44,9 +53,7 @@ def write(runs: Sequence[Path], out: Path, *, episodes: int = 12, seed: int = 0)
         raise UserError("--episodes", f"{episodes} is no number of episodes", "say 0 or more")
     gathered = [gather(run, name) for run, name in zip(runs, _names(runs), strict=True)]
     report_file.check(out)
-    chosen, notes = sample(gathered, episodes, seed)
-    report_file.write(out, render(gathered, chosen))
-    return notes
+    report_file.write(out, render(gathered, sample(gathered, episodes, seed, tell)))
 
 
 def _names(runs: Sequence[Path]) -> list[str]:

@@ -13,11 +13,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from hashlib import blake2b
-from itertools import chain, zip_longest
+from itertools import chain, repeat, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from prm_gym import prompts
 from prm_gym.errors import UserError
@@ -31,12 +32,14 @@ from prm_gym.unicode import well_formed
 if TYPE_CHECKING:
     from prm_gym.prompts import Prompt
 
+T = TypeVar("T")
+
 _SCORED_AT_ONCE = 64  # sequences; bounds the memory, whatever the model
 
 
-def sample(runs: list[dict[str, Any]], count: int, seed: int) -> tuple[list[dict[str, Any]], list[str]]:
-    """At most `count` episodes of each store as plain dicts, and notes on what is missing. All are read before any is
-    scored, so that a store that cannot be read is an error at once.
+def sample(runs: list[dict[str, Any]], count: int, seed: int, tell: Callable[[str], object]) -> list[dict[str, Any]]:
+    """At most `count` episodes of each store as plain dicts. Before any is scored all are read, so that a store that
+    cannot be read is an error at once, and `tell` is called with a line for each Q that is missing or damaged.
 
     An episode: {"id", "run", "policy", "mode", "split", "game", "task", "type", "won", "stop", "actions",
     "q" (name of Q or None), "turns": [{"o" observation, "c" commands, and unless last "a" action, "r" reason,
@@ -44,19 +47,26 @@ def sample(runs: list[dict[str, Any]], count: int, seed: int) -> tuple[list[dict
     """
     chosen = [(run, n, folder, _chosen(of, count, seed)) for run in runs for n, folder, of in _groups(run)]
     shown: list[dict[str, Any]] = []
-    notes: list[str] = []
-    for run, n, folder, episodes in chosen:
-        q = None if n is None else f"Q_{n - 1}"
-        scores: list[list[list[float] | None] | None] = [None] * len(episodes)
+
+    def unless_missing(run: dict[str, Any], n: int, make: Callable[[], T]) -> T | None:
         try:
-            if q and episodes:
-                scores = _scores(folder, episodes)
+            return make()
         except UserError as error:
-            notes.append(f"{run['name']}: no {q} beside the episodes of iteration {n}: {error}")
-        for episode, of_turns in zip(episodes, scores, strict=True):
-            used = None if of_turns is None else q
+            tell(f"{run['name']}: no Q_{n - 1} beside the episodes of iteration {n}: {error}")
+            return None
+
+    read_by_q = [
+        None if n is None or not episodes else unless_missing(run, n, partial(_check_q, folder))
+        for run, n, folder, episodes in chosen
+    ]
+    for (run, n, folder, episodes), prompt in zip(chosen, read_by_q, strict=True):
+        scores = None
+        if n is not None and prompt is not None:
+            scores = unless_missing(run, n, partial(_scores, folder, prompt, episodes))
+        for episode, of_turns in zip(episodes, scores or repeat(None), strict=False):
+            used = None if of_turns is None else f"Q_{(n or 0) - 1}"
             shown.append({"run": run["name"], "q": used, **_as_dict(episode, of_turns, run["name"])})
-    return shown, notes
+    return shown
 
 
 def _groups(run: dict[str, Any]) -> Iterator[tuple[int | None, Path, list[Store]]]:
@@ -125,24 +135,27 @@ def _as_dict(episode: Episode, scores: list[list[float] | None] | None, run: str
 # --- Q ------------------------------------------------------------------------------------------------------------
 
 
-def _scores(iteration: Path, episodes: list[Episode]) -> list[list[list[float] | None] | None]:
-    """Per episode and executed turn: Q of the action taken, then of each admissible command in order; None for a turn
-    over Q's context. Raises `UserError` if Q cannot be loaded.
-    """
+def _check_q(iteration: Path) -> Prompt:
+    """The prompt that Q reads. Raises `UserError` if there is no Q, or it cannot be loaded; weights are not read."""
     checkpoint = iteration / "prm"
     if not (checkpoint / "config.json").is_file():
         raise UserError(checkpoint, "holds no PRM", "run the iteration's stage prm")
     prompt = prompts.load(_prompt_name(iteration))
     try:
-        from prm_gym.prm.in_process import PRMScorer
+        from prm_gym.inference.checkpoint import check_checkpoint
     except ImportError as error:
         raise UserError("Q", f"{error.name} is not installed", "pip install 'prm-gym[trl]'") from None
-    try:
-        scorer = PRMScorer(checkpoint, prompt=prompt, max_batch=_SCORED_AT_ONCE)
-    except UserError:
-        raise
-    except Exception as error:  # a damaged checkpoint raises whatever its format's library likes
-        raise UserError(checkpoint, f"cannot be loaded ({error})", "train it again") from error
+    check_checkpoint(checkpoint)
+    return prompt
+
+
+def _scores(iteration: Path, prompt: Prompt, episodes: list[Episode]) -> list[list[list[float] | None] | None]:
+    """Per episode and executed turn: Q of the action taken, then of each admissible command in order; None for a turn
+    over Q's context. Raises `UserError` if Q cannot be loaded.
+    """
+    from prm_gym.prm.in_process import PRMScorer
+
+    scorer = PRMScorer(iteration / "prm", prompt=prompt, max_batch=_SCORED_AT_ONCE)
     return asyncio.run(score_turns(scorer, prompt, episodes))
 
 

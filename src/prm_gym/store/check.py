@@ -148,7 +148,7 @@ def _look_into(file: Path, error: UserError) -> DamagedPart:
     parquet = pq.ParquetFile(file, page_checksum_verification=True)
     for group in range(parquet.num_row_groups):
         try:
-            ids = parquet.read_row_group(group, columns=["episode_id", "game_id"])
+            ids = _row_group(parquet, group, ["episode_id", "game_id"])
         except UNREADABLE:
             part.unnamed_rows += parquet.metadata.row_group(group).num_rows
             continue
@@ -162,10 +162,18 @@ def _readable_batches(file: Path) -> Iterator[pa.RecordBatch]:
     parquet = pq.ParquetFile(file, page_checksum_verification=True)
     for group in range(parquet.num_row_groups):
         try:
-            table = parquet.read_row_group(group)
+            table = _row_group(parquet, group)
         except UNREADABLE:
             continue
         yield from table.to_batches(2048)
+
+
+def _row_group(parquet: pq.ParquetFile, group: int, columns: list[str] | None = None) -> pa.Table:
+    """Raises one of `UNREADABLE` unless all of its rows are found (see `part.check_rows`)."""
+    table = parquet.read_row_group(group, columns=columns)
+    if len(table) != parquet.metadata.row_group(group).num_rows:
+        raise pa.ArrowInvalid("rows are missing")
+    return table
 
 
 def _counted(metrics: Path) -> int | None:

@@ -36,6 +36,7 @@ from prm_gym.errors import UserError
 from prm_gym.store.parquet import (
     REPLACES_KEY,
     SCHEMA,
+    check_rows,
     problem_of,
     read_columns,
     read_part,
@@ -268,7 +269,9 @@ def _merge_small_parts(folder: Path) -> None:
 def _read_whole(part: Path) -> pa.Table:
     """Checksums are verified: a merge would give damaged pages new ones."""
     with reading(part):
-        return pq.read_table(part, schema=SCHEMA, page_checksum_verification=True)
+        table = pq.read_table(part, schema=SCHEMA, page_checksum_verification=True)
+        check_rows(part, len(table))
+        return table
 
 
 def _write_part(folder: Path, table: pa.Table, replaces: Sequence[Path]) -> None:

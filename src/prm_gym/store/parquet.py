@@ -99,13 +99,33 @@ def reading(file: Path) -> Iterator[None]:
 def read_columns(file: Path, names: Sequence[str]) -> pa.Table:
     """Columns of a part, with the checksum of every page verified. Raises `UserError` if it cannot be read."""
     with reading(file):
-        return pq.read_table(file, columns=list(names), page_checksum_verification=True)
+        table = pq.read_table(file, columns=list(names), page_checksum_verification=True)
+        check_rows(file, len(table))
+        return table
+
+
+def check_rows(file: Path, found: int) -> None:
+    """Raise `UserError` if not all rows of a part were found: Arrow passes over a page whose damaged header says that
+    it holds no data.
+    """
+    there = pq.read_metadata(file).num_rows
+    if found != there:
+        raise damaged(file, f"cannot be read ({found:,} of {there:,} rows)")
 
 
 def scan(file: Path) -> Iterator[Episode]:
     """The runs of rows with one episode_id, as they lie in a part, unchecked but for readable types."""
+    found = 0
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        nonlocal found
+        for batch in pq.ParquetFile(file, page_checksum_verification=True).iter_batches(batch_size=2048):
+            found += len(batch)
+            yield batch
+
     with reading(file):
-        yield from episodes_of(pq.ParquetFile(file, page_checksum_verification=True).iter_batches(batch_size=2048))
+        yield from episodes_of(batches())
+        check_rows(file, found)
 
 
 def episodes_of(batches: Iterable[pa.RecordBatch]) -> Iterator[Episode]:

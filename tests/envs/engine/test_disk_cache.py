@@ -128,6 +128,13 @@ def test_a_damaged_game_file_is_named(tmp_path: Path, content: str, problem: str
     assert str(path) in str(error.value)
 
 
+def test_compiling_ahead_needs_a_place_to_keep_it(kitchen: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"Not a directory|File exists") as told:
+        engine.compile_games([kitchen], cache=tmp_path / "file" / "cache", progress=False)
+    assert str(told.value.filename).startswith(str(tmp_path / "file" / "cache"))
+
+
 def test_compiling_many_counts_and_names_what_is_damaged(kitchen: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.tw-pddl"
     broken.write_text(kitchen.read_text()[:-100])

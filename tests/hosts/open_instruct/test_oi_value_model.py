@@ -68,3 +68,10 @@ def test_a_policy_is_no_value_model(untrained: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({}))
     with pytest.raises(UserError, match="model without a head"):
         check_value_model(tmp_path)
+
+
+def test_cut_off_weights_are_named(value_model: Path) -> None:
+    weights = value_model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"value_model: value_fn: cannot be loaded \(.*; name a whole checkpoint$"):
+        value_function(value_model)

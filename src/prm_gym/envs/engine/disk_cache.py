@@ -33,11 +33,12 @@ def stored_game(path: str | os.PathLike[str], cache: str | os.PathLike[str] | No
 
 
 def cached_or_compiled(
-    path: str | os.PathLike[str], cache: str | os.PathLike[str] | None = None
+    path: str | os.PathLike[str], cache: str | os.PathLike[str] | None = None, *, keep: bool = False
 ) -> tuple[Stored, bool]:
-    """The compiled game, and whether it was in the cache already.
+    """The compiled game, and whether it was in the cache already. One that cannot be put there is a warning.
 
-    Raises `UserError` when the game file is missing or damaged, or has to be compiled where alfworld is not installed.
+    Raises `UserError` when the game file is missing or damaged, or has to be compiled where alfworld is not installed;
+    with `keep`, `OSError` in place of the warning.
     """
     path = Path(path)
     try:
@@ -59,7 +60,7 @@ def cached_or_compiled(
     except Unsupported as reason:
         compiled = reason
     made = encode(key, compiled)
-    _write(places, made)
+    _write(places, made, keep)
     return decode(made, key), False
 
 
@@ -72,14 +73,16 @@ def _places(path: Path, key: str, cache: str | os.PathLike[str] | None) -> list[
     return [path.with_name(BESIDE), own / "prm_gym" / f"{key}.compiled"]
 
 
-def _write(places: list[Path], content: bytes) -> None:
+def _write(places: list[Path], content: bytes, keep: bool) -> None:
     for place in places:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             _write_whole(place, content)
             return
         except OSError as error:
-            problem = error
+            problem = OSError(error.errno, error.strerror, str(place))
+    if keep:
+        raise problem
     warn(f"compiled game not kept, {problem}: it will be compiled again (set {VARIABLE} to a folder)", stacklevel=4)
 
 

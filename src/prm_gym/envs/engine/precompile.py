@@ -61,7 +61,8 @@ def compile_games(
     The result and the files do not depend on `workers`. With several, the calling program must be importable (behind
     `if __name__ == "__main__":`), as Python's own process pools ask for.
 
-    Raises `UserError` when `workers` is less than 1; when `strict` and a game is damaged, after the others are done.
+    Raises `UserError` when `workers` is less than 1; when `strict` and a game is damaged, after the others are done;
+    `OSError` when the cache cannot be written.
     """
     if workers < 1:
         raise UserError("workers", f"{workers} processes", "use at least 1")
@@ -93,7 +94,7 @@ def _outcomes(names: list[str], workers: int, cache: str | None) -> Iterator[tup
 
 def _outcome(name: str, cache: str | None) -> tuple[str, str, bool]:
     try:
-        stored, cached = cached_or_compiled(name, cache)
+        stored, cached = cached_or_compiled(name, cache, keep=True)
     except UserError as error:
         return DAMAGED, str(error), False
     return (UNSUPPORTED, stored.unsupported, cached) if stored.unsupported else (READY, "", cached)

@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from prm_gym.errors import UserError
+from prm_gym.errors import UserError, first_line
 from prm_gym.hosts.open_instruct import preflight
 from prm_gym.prompts.chat import prompt_ids
 from prm_gym.provenance.fingerprints import of_checkpoint
@@ -42,7 +42,12 @@ def value_function(folder: str | PathLike[str], *, batch: int = 16) -> ValueFunc
     path = str(check_value_model(folder))
     tokenizer = preflight.load_tokenizer(path, None, "value_fn")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model: Any = AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, dtype="auto").to(device).eval()
+    try:
+        model: Any = AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, dtype="auto")
+    except Exception as error:  # safetensors and torch have errors of their own for a damaged file
+        problem = f"cannot be loaded ({type(error).__name__}: {first_line(error)})"
+        raise UserError(path, problem, "name a whole checkpoint", field="value_fn") from error
+    model = model.to(device).eval()
     model.config.pad_token_id = tokenizer.pad_token_id
 
     @torch.no_grad()
