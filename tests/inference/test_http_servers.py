@@ -42,14 +42,14 @@ def run(main):
     return asyncio.run(asyncio.wait_for(main, 30))
 
 
-def post_to(handler, times=1, **options):
+def post_to(handler, times=1, read=dict, **options):
     """The answers to `times` concurrent posts, and the server."""
 
     async def main():
         async with FakeServer(handler) as server:
             endpoints = Endpoints(server.url, **{"backoff": 0.01, **options})
             try:
-                return await asyncio.gather(*(endpoints.post("/x", {"i": i}) for i in range(times))), server
+                return await asyncio.gather(*(endpoints.post("/x", {"i": i}, read) for i in range(times))), server
             finally:
                 await endpoints.close()
 
@@ -128,9 +128,77 @@ def test_another_refusal_fails_the_request_with_the_servers_words():
         post_to(sequence(Reply(400, '{"message": "temperature must be positive"}')))
 
 
-def test_an_answer_that_is_not_json_fails_the_request():
-    with pytest.raises(RequestFailed, match="not a JSON object"):
-        post_to(sequence(Reply(200, "<html>")))
+BODIES = ["<html>", '{"choices": [', "", "[]", "[" * 100_000, "\x00\x07"]
+
+
+@pytest.mark.parametrize("body", BODIES, ids=["html", "cut off", "empty", "list", "deep", "garbage"])
+def test_a_body_that_is_not_a_json_object_is_tried_again(body):
+    answers, server = post_to(sequence(Reply(200, body), Reply(200, body), Reply(body={"ok": 1})))
+    assert answers == [{"ok": 1}]
+    assert len(server.requests) == 3
+    with pytest.raises(RequestFailed, match=r"/v1/x: the answer is not a JSON object .*, after 3 tries"):
+        post_to(sequence(Reply(200, body)), retries=2)
+
+
+@pytest.mark.parametrize("error", [KeyError("choices"), ValueError("two"), UserError("server", "adds a BOS", "do not")])
+def test_an_answer_that_cannot_be_used_is_tried_again(error):
+    def read(answer):
+        if answer["wrong"]:
+            raise error
+        return "read"
+
+    wrong, right = Reply(body={"wrong": True}), Reply(body={"wrong": False})
+    answers, _ = post_to(sequence(wrong, wrong, right), read=read)
+    assert answers == ["read"]
+    raised = UserError if isinstance(error, UserError) else RequestFailed
+    with pytest.raises(raised, match=str(error)):
+        post_to(sequence(wrong), read=read, retries=2)
+
+
+def test_a_redirection_is_tried_again():
+    answers, _ = post_to(sequence(Reply(302, headers={"location": "/login"}), Reply(body={"ok": 1})))
+    assert answers == [{"ok": 1}]
+
+
+def test_a_retry_goes_to_another_server():
+    """The first server asks to be left alone for a minute; the second answers at once."""
+
+    async def main():
+        async with FakeServer(sequence(Reply(429, headers={"retry-after": "60"}))) as one, FakeServer(ok) as other:
+            endpoints = Endpoints([one.url, other.url], backoff=0.01)
+            answer = await endpoints.post("/x", {}, dict)
+            await endpoints.close()
+            return answer, len(one.requests), len(other.requests)
+
+    assert run(main()) == ({"ok": True}, 1, 1)
+
+
+def test_an_outage_does_not_use_up_the_tries(monkeypatch):
+    replies = [Reply(503)] * 5 + [Reply(body={"ok": 1})]
+    answers, _ = post_to(sequence(*replies), retries=0, backoff=0.001)
+    assert answers == [{"ok": 1}]
+    monkeypatch.setattr("prm_gym.inference.http_servers._LONGEST_OUTAGE", 0.0)
+    with pytest.raises(RequestFailed, match="status 503"):
+        post_to(sequence(*replies), retries=0, backoff=0.001)
+
+
+def test_a_damaged_list_of_models_is_asked_for_again():
+    """Settings are made of it, so an empty list would be another setting."""
+    replies = iter(["<html>", '{"data": [{"id', '{"data": [{"id": "tiny", "max_model_len": 64}]}'])
+
+    async def models(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        body = next(replies).encode()
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        await writer.drain()
+        writer.close()
+
+    async def main():
+        async with await asyncio.start_server(models, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+            return await Endpoints(url, backoff=0.01).served("tiny")
+
+    assert run(main()) == {"max_model_len": 64}
 
 
 def test_concurrency_is_bounded():
@@ -144,25 +212,28 @@ def test_concurrency_is_bounded():
 
 
 def test_the_less_busy_server_gets_more():
-    """One server needs ten times as long; with round robin each would get half."""
+    """One server holds every request back until the other has answered 100. With round robin each would get half."""
+    answered = asyncio.Event()
 
-    def taking(seconds):
-        async def handler(request):
-            await asyncio.sleep(seconds)
-            return Reply(body={})
-
-        return handler
+    async def slow(request):
+        await answered.wait()
+        return Reply(body={})
 
     async def main():
-        async with FakeServer(taking(0.1)) as slow, FakeServer(taking(0.01)) as fast:
-            endpoints = Endpoints([slow.url, fast.url], concurrency=8)
-            await asyncio.gather(*(endpoints.post("/x", {}) for _ in range(120)))
-            await endpoints.close()
-            return len(slow.requests), len(fast.requests)
+        async def fast(request):
+            if len(quick.requests) == 100:
+                answered.set()
+            return Reply(body={})
 
-    slow, fast = run(main())
-    assert slow + fast == 120
-    assert fast > 3 * slow > 0
+        async with FakeServer(slow) as held, FakeServer(fast) as quick:
+            endpoints = Endpoints([held.url, quick.url], concurrency=8)
+            await asyncio.gather(*(endpoints.post("/x", {}, dict) for _ in range(120)))
+            await endpoints.close()
+            return len(held.requests), len(quick.requests)
+
+    held, quick = run(main())
+    assert held + quick == 120
+    assert 0 < held <= 8 + 20, "at most one for each request at once, and a share of the last 20"
 
 
 def test_a_dead_server_is_taken_out_and_tried_again_later():
@@ -173,14 +244,14 @@ def test_a_dead_server_is_taken_out_and_tried_again_later():
             dead_url = doomed.url  # nobody listens there now
             endpoints = Endpoints([dead_url, alive.url], backoff=0.1)
             for _ in range(20):
-                await endpoints.post("/x", {})
+                await endpoints.post("/x", {}, dict)
             tries = endpoints._endpoints[0].served
             assert len(alive.requests) == 20
             assert tries <= 3, "not asked at every request"
             async with FakeServer(ok, port=port) as back:
                 await asyncio.sleep(1)
                 for _ in range(10):
-                    await endpoints.post("/x", {})
+                    await endpoints.post("/x", {}, dict)
                 assert back.requests, "back in service"
             await endpoints.close()
 
@@ -192,7 +263,7 @@ def test_requests_wait_for_a_server_that_comes_back():
         async with FakeServer(ok) as doomed:
             port, url = doomed.port, doomed.url
         endpoints = Endpoints(url, backoff=0.1)
-        waiting = asyncio.gather(*(endpoints.post("/x", {}) for _ in range(10)))
+        waiting = asyncio.gather(*(endpoints.post("/x", {}, dict) for _ in range(10)))
         await asyncio.sleep(0.3)
         async with FakeServer(ok, port=port):
             assert await waiting == 10 * [{"ok": True}]
@@ -211,7 +282,7 @@ def test_the_key_comes_from_the_environment_and_is_shown_nowhere(monkeypatch):
         async with FakeServer(refuse) as server:
             endpoints = Endpoints(server.url, api_key_env="TEST_KEY")
             with pytest.raises(UserError) as error:
-                await endpoints.post("/x", {})
+                await endpoints.post("/x", {}, dict)
             await endpoints.close()
             return server.requests[0].headers, str(error.value) + repr(vars(endpoints))
 
@@ -242,7 +313,7 @@ def test_it_can_be_used_in_one_event_loop_after_another():
     async def main(endpoints_of):
         async with FakeServer(ok) as server:
             endpoints = endpoints_of(server.url)
-            answer = await endpoints.post("/x", {})
+            answer = await endpoints.post("/x", {}, dict)
             await endpoints.close()
             return answer
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 
 import pytest
@@ -182,13 +183,56 @@ def test_a_prompt_that_leaves_too_little_room_is_refused_though_the_server_would
         act(answer, tokenizer=tokenizer, max_tokens=11, context=length + 10)
 
 
-@pytest.mark.parametrize("body", [{}, {"choices": []}, {"choices": [{"index": 0}]}, {"choices": 3}])
-def test_an_answer_without_choices_fails_the_request(body):
-    async def odd(request):
-        return Reply(200, body)
+ODD = [
+    {},
+    {"choices": []},
+    {"choices": [{"index": 0}]},
+    {"choices": 3},
+    {"choices": [{"text": 3}]},
+    {"choices": 2 * [{"text": "ACTION: look"}]},
+    {"choices": [{"text": "ACTION: look"}], "usage": "none"},
+    {"choices": [{"text": "ACTION: look", "prompt_token_ids": [1, 2]}]},
+    {"choices": [{"text": "ACTION: look", "token_ids": ["1"]}]},
+    {"choices": [{"text": "ACTION: look", "token_ids": [1, 2], "logprobs": {"token_logprobs": [-1.0]}}]},
+]
 
-    with pytest.raises(RequestFailed, match="no usable choices"):
-        act(odd)
+
+@pytest.mark.parametrize("body", ODD)
+def test_an_answer_to_something_else_is_tried_again(body):
+    replies = iter([Reply(200, body)])
+
+    async def odd(request):
+        return next(replies, None) or completion(request)
+
+    [response], requests = act(odd, tokenizer=Letters())
+    assert response.action == "look"
+    assert len(requests) == 2
+    replies = itertools.repeat(Reply(200, body))
+    with pytest.raises(RequestFailed, match=r"the answer is not usable .*, after 3 tries"):
+        act(odd, tokenizer=Letters(), retries=2)
+
+
+@pytest.mark.parametrize("field", ["token_ids", "logprobs"])
+def test_an_answer_without_what_earlier_ones_had_is_tried_again(field):
+    full = {"token_ids": [5, 6], "logprobs": {"token_logprobs": [-0.5, -0.25], "top_logprobs": [{"a": -0.5}]}}
+    count = 0
+
+    async def forgetful(request):
+        nonlocal count
+        count += request.body["max_tokens"] > 1  # not the question about the scale
+        given = {**full, field: None} if count == 2 else full
+        return completion(request, **{**given, "token_ids": given["token_ids"] and [5, 6]})
+
+    async def main():
+        async with FakeServer(forgetful) as server:
+            policy = ServerPolicy(server.url, "tiny", prompt="compact", tokenizer=Letters(), backoff=0.01)
+            responses = [(await policy.act(STATE))[0] for _ in range(2)]
+            await policy.close()
+            return responses
+
+    first, second = asyncio.run(asyncio.wait_for(main(), 30))
+    assert count == 3
+    assert first == second
 
 
 def test_a_model_that_is_not_served_is_named_before_anything_is_sampled():

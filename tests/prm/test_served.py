@@ -38,7 +38,7 @@ def classifier(logit_of, *, activation=None):
 def score(handler, pairs, suffix=""):
     async def main():
         async with FakeServer(handler) as server:
-            scorer = ServedPRMScorer(server.url + suffix, "q", prompt="compact", tokenizer=Letters())
+            scorer = ServedPRMScorer(server.url + suffix, "q", prompt="compact", tokenizer=Letters(), backoff=0.01)
             try:
                 return await scorer.score(pairs), server.requests
             finally:
@@ -73,6 +73,27 @@ def test_a_two_class_model_is_refused():
 
     with pytest.raises(UserError, match="2 scores for 1 texts"):
         score(two, [(STATE, LOOK)])
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        [{"index": 0, "probs": [0.5]}],
+        [{"index": 0, "probs": [0.5]}, {"index": 0, "probs": [0.5]}],
+        [{"index": 0, "probs": [0.5]}, {"index": 1, "probs": [None]}],
+        [{"index": 0, "probs": [0.5]}, {"index": 1, "probs": [float("nan")]}],
+    ],
+)
+def test_scores_of_something_else_are_asked_for_again(rows):
+    right, wrong = classifier(lambda ids: len(ids) / 100), [Reply(body={"data": rows})]
+
+    async def handler(request):
+        return wrong.pop() if len(request.body["input"]) == 2 and wrong else await right(request)
+
+    scores, _ = score(handler, [(STATE, LOOK), (STATE, GO)])
+    assert not wrong
+    assert scores == score(right, [(STATE, LOOK), (STATE, GO)])[0]
 
 
 @pytest.mark.parametrize("logit", [-1000.0, 1000.0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 
 import pytest
@@ -72,6 +73,18 @@ def test_what_the_library_logs_stands_below_the_bar(tmp_path, monkeypatch):
         monkeypatch.setattr(monitoring, "_SECONDS_OF_A_NOTE", 0.0)
         monitor.responded(Response("look", "", "look"))
         assert monitor._bar.note == "", "gone once the server answers"
+
+
+def test_faults_of_servers_are_counted_by_kind_and_shown(tmp_path, monkeypatch):
+    file = shown_by(monkeypatch, terminal=True)
+    with Monitor(tmp_path) as monitor:
+        for kind in ("status 500", "time-out", "status 500"):
+            LOG.info("a server fails", extra={"fault": kind})
+        LOG.info("something else")
+        monitor.responded(Response("look", "", "look"))
+    assert "server faults 3" in file.getvalue()
+    line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert line["faults"] == {"status 500": 2, "time-out": 1}
 
 
 def test_without_a_terminal_notes_are_no_flood(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -48,6 +49,16 @@ def fail_once(out: Path, share: tuple[int, int]) -> Summary:
 def test_what_failed_in_a_share_is_kept_with_its_reason(tmp_path):
     in_processes(fail_once, tmp_path / "out", 2)
     assert (tmp_path / "out" / "failures.jsonl").read_text() == "of share 0\nof share 1\n"
+
+
+def fault(out: Path, share: tuple[int, int]) -> Summary:
+    collect(out, share)
+    return Summary(faults=Counter({"time-out": 1, f"status 50{share[0]}": 2}))
+
+
+def test_faults_of_all_processes_are_counted(tmp_path):
+    summary = in_processes(fault, tmp_path, 2)
+    assert summary.faults == {"time-out": 2, "status 500": 2, "status 501": 2}
 
 
 def test_branches_are_those_of_one_process(tmp_path):

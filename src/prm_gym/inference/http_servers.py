@@ -1,10 +1,14 @@
 """JSON requests to one or several HTTP servers that serve the same model: balanced, retried, never unbounded.
 
-Each request goes to the least busy server in service. A server that refuses connections, times out or answers 502-504
-is taken out for a while (twice `backoff`, doubled each time up to 30 s) and asked again by the next request after that.
-Whatever may pass (those, broken connections, 408, 429, other 5xx) is tried again with exponential back-off and jitter,
-and no sooner than a Retry-After says; each such wait is logged at the level INFO. What cannot pass is raised: a wrong
-key, path or model as `UserError`, a prompt over the context as `PromptTooLong`, all else as `RequestFailed`.
+Each request goes to the least busy server in service. After a fault (see `http_answers`) it is tried again with
+exponential back-off and jitter, on another server where there is one, and on the same one no sooner than a Retry-After
+says. An answer that holds something else than was asked for is a fault like any other.
+
+A server that is down (refuses connections, answers 502-504), hangs, or gives three faults in a row is out of service
+for a while (twice `backoff`, doubled each time up to 30 s) and asked again by the next request after that. While it is
+down a request's tries are not used up, for five minutes: as long as a restart takes.
+
+Each fault is logged at the level INFO; the record's attribute `fault` names its kind.
 """
 
 from __future__ import annotations
@@ -14,54 +18,38 @@ import json
 import logging
 import os
 import random
-import re
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from prm_gym.errors import UserError, check_range
-from prm_gym.types import PromptTooLong
+from prm_gym.inference.http_answers import (
+    NO_REPLY,
+    TIME_OUT,
+    UNUSABLE,
+    Fault,
+    RequestFailed,
+    name,
+    no_reply,
+    read_reply,
+)
 
 if TYPE_CHECKING:
     import httpx
 
 _log = logging.getLogger(__name__)
 _LONGEST_WAIT = 30.0  # seconds, between tries and out of service
-_LONGEST_RETRY_AFTER = 120.0
-_MAY_PASS = {408, 409, 425, 429}
-_OUT_OF_SERVICE = {502, 503, 504}
-_NEVER_PASSES = {401: "the key is missing or wrong", 403: "access is refused", 404: "no such path or model"}
-# vLLM, SGLang, OpenAI, llama.cpp and text-generation-inference each say it in words of their own.
-_TOO_LONG = re.compile(
-    r"context_length_exceeded|maximum (context|model) length|max_model_len|context length|context size"
-    r"|longer than the (maximum|model)|exceeds the (maximum|available)|prompt is too long"
-    r"|inputs.*tokens.*must have less",
-    re.IGNORECASE | re.DOTALL,
-)
-
+_LONGEST_OUTAGE = 300.0
+_FAULTS_IN_A_ROW = 3  # until a server that answers is taken out of service
+_MODEL_TRIES = 3  # for the list of models
 
 # Of an entry of GET /models: vLLM and SGLang tell the first three, llama.cpp the last. The rest changes with the clock.
 _TOLD = ("root", "parent", "max_model_len", "meta")
 
-
-@dataclass(frozen=True, slots=True)
-class _Problem:
-    """Why a try failed: for the error, in a few words for the log, and the seconds that the server wants to be left
-    alone.
-    """
-
-    said: str
-    brief: str
-    wait: float = 0.0
-
-
-class RequestFailed(Exception):
-    """A request failed for good: every try failed, or the server refused it for a reason of its own."""
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -69,7 +57,8 @@ class _Endpoint:
     url: str
     busy: int = 0
     served: int = 0
-    failures: int = 0  # in a row
+    faults: int = 0  # in a row
+    outs: int = 0  # taken out of service, in a row
     out_until: float = 0.0  # time.monotonic()
     idle: list[httpx.AsyncClient] = field(default_factory=list)
 
@@ -117,23 +106,34 @@ class Endpoints:
         self._ssl: ssl.SSLContext | None = None
         self._slots: asyncio.Semaphore | None = None  # belongs to an event loop, so made in it
 
-    async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The JSON object that a server answers. Raises as the module says."""
+    async def post(self, path: str, body: Mapping[str, Any], read: Callable[[dict[str, Any]], T]) -> T:
+        """What `read` makes of the JSON object that a server answers.
+
+        `read` raises `LookupError`, `TypeError`, `ValueError`, `AttributeError` or `ArithmeticError` for an answer that
+        is not what was asked for, or a `UserError` for one that no server of the right kind gives; either is a fault.
+        Raises `RequestFailed`, or that `UserError`, once the tries are used up, and what the servers refuse as
+        `http_answers` says.
+        """
         self._slots = self._slots or asyncio.Semaphore(self._concurrency)
         async with self._slots:
-            for attempt in range(self._retries + 1):
-                endpoint = await self._choose()
-                answer = await self._try(endpoint, path, body)
-                if not isinstance(answer, _Problem):
+            begun, tries, left_alone = time.monotonic(), 0, dict[str, float]()
+            while True:
+                endpoint = await self._choose(left_alone)
+                answer = await self._try(endpoint, path, body, read)
+                if not isinstance(answer, Fault):
                     return answer
-                problem = answer
-                if attempt < self._retries:
-                    delay = min(self._backoff * 2**attempt, _LONGEST_WAIT) * random.uniform(0.5, 1)
-                    delay = max(delay, problem.wait)
-                    number = f"retry {attempt + 1} of {self._retries}"
-                    _log.info("server %s %s, %s in %.0f s", endpoint.url, problem.brief, number, delay)
-                    await asyncio.sleep(delay)
-        raise RequestFailed(f"{problem.said}, after {self._retries + 1} tries")
+                now = time.monotonic()
+                if not (answer.outage and now - begun < _LONGEST_OUTAGE):
+                    tries += 1
+                if tries > self._retries:
+                    _tell(endpoint, answer, "given up")
+                    raise answer.error or RequestFailed(f"{endpoint.url}{path}: {answer.said}, after {tries} tries")
+                delay = self._delay(tries)
+                asked = max(delay, answer.wait)
+                left_alone[endpoint.url] = now + asked
+                seconds = asked if len(self._endpoints) == 1 else delay
+                _tell(endpoint, answer, f"retry {max(tries, 1)} of {self._retries} in {seconds:.0f} s")
+                await asyncio.sleep(delay)
 
     async def served(self, model: str, path: str = "/models") -> dict[str, Any]:
         """What the servers tell of `model` at `path`: "max_model_len", its context length in tokens (the shortest), and
@@ -141,29 +141,23 @@ class Endpoints:
 
         Raises `UserError` unless some server answers and, where it lists its models, serves `model`.
         """
-        import httpx
-
         problems, told = [], []
         for endpoint in self._endpoints:
-            try:
-                async with self._new_client(endpoint.url) as client:
-                    reply = await client.get(endpoint.url + path, timeout=min(self._timeout, 10.0))
-            except httpx.HTTPError as error:
-                self._take_out(endpoint)
-                problems.append(f"{endpoint.url} {_brief(error)} ({_name(error)})")
+            models = await self._models(endpoint, path)
+            if isinstance(models, Fault):
+                problems.append(f"{endpoint.url} {models.brief} ({models.said})")
                 continue
-            served = _listed_models(reply)
-            if served and model not in served:
-                known = ", ".join(sorted(served)[:5])
+            if models and model not in models:
+                known = ", ".join(sorted(models)[:5])
                 raise UserError(endpoint.url, f"serves no model {model!r}", f"name one of: {known}", field="model")
-            told += [served[model]] if model in served else []
+            told += [models[model]] if model in models else []
         if len(problems) == len(self._endpoints):
             raise UserError("base_urls", ", ".join(problems), "start the server, look into its log, or correct the URL")
         facts: dict[str, Any] = {}
-        for name in _TOLD:
-            values = sorted({json.dumps(of[name], sort_keys=True) for of in told if of.get(name)})
+        for fact in _TOLD:
+            values = sorted({json.dumps(of[fact], sort_keys=True) for of in told if of.get(fact)})
             if values:
-                facts[name] = json.loads(values[0]) if len(values) == 1 else [json.loads(value) for value in values]
+                facts[fact] = json.loads(values[0]) if len(values) == 1 else [json.loads(value) for value in values]
         if lengths := [of["max_model_len"] for of in told if of["max_model_len"]]:
             facts["max_model_len"] = min(lengths)
         return facts
@@ -200,16 +194,22 @@ class Endpoints:
             verify=self._ssl or False,
         )
 
-    async def _choose(self) -> _Endpoint:
+    async def _choose(self, left_alone: Mapping[str, float]) -> _Endpoint:
+        """The least busy server in service, those without a fault at this request first. `left_alone` holds the times
+        (`time.monotonic`) before which this request does not go to a server again.
+        """
         while True:
             now = time.monotonic()
-            in_service = [endpoint for endpoint in self._endpoints if endpoint.out_until <= now]
+            ready = [max(each.out_until, left_alone.get(each.url, 0.0)) for each in self._endpoints]
+            in_service = [each for each, at in zip(self._endpoints, ready, strict=True) if at <= now]
             if in_service:
-                return min(in_service, key=lambda endpoint: (endpoint.busy, endpoint.served))
-            await asyncio.sleep(min(endpoint.out_until for endpoint in self._endpoints) - now)
+                return min(in_service, key=lambda each: (left_alone.get(each.url, 0.0), each.busy, each.served))
+            await asyncio.sleep(min(ready) - now)
 
-    async def _try(self, endpoint: _Endpoint, path: str, body: Mapping[str, Any]) -> dict[str, Any] | _Problem:
-        """The answer, or what went wrong and may pass."""
+    async def _try(
+        self, endpoint: _Endpoint, path: str, body: Mapping[str, Any], read: Callable[[dict[str, Any]], T]
+    ) -> T | Fault:
+        """What `read` makes of the answer, or what went wrong and may pass."""
         import httpx
 
         url = endpoint.url + path
@@ -217,75 +217,78 @@ class Endpoints:
         endpoint.served += 1
         try:
             reply = await self._request(endpoint, "POST", path, json=body)
-        except httpx.TransportError as error:
-            if isinstance(error, httpx.ConnectError | httpx.TimeoutException):
-                self._take_out(endpoint)
-            return _Problem(f"{url}: {_name(error)}", _brief(error))
+        except httpx.RequestError as error:
+            fault = no_reply(error)
+        else:
+            answer = read_reply(url, reply)
+            result = answer if isinstance(answer, Fault) else _read(answer, read)
+            if not isinstance(result, Fault):
+                endpoint.faults = endpoint.outs = 0
+                return result
+            fault = result
         finally:
             endpoint.busy -= 1
-        status = reply.status_code
-        if status in _OUT_OF_SERVICE:
+        endpoint.faults += 1
+        if fault.outage or fault.kind == TIME_OUT or endpoint.faults >= _FAULTS_IN_A_ROW:
             self._take_out(endpoint)
-            return _Problem(f"{url}: status {status}", f"answers {status}", self._retry_after(reply))
-        endpoint.failures = 0
-        if reply.is_success:
-            return _object(url, reply)
-        said = " ".join(reply.text[:500].split())
-        if status in _MAY_PASS or status >= 500:
-            return _Problem(f"{url}: status {status} ({said})", f"answers {status}", self._retry_after(reply))
-        if status in _NEVER_PASSES:
-            raise UserError(url, f"{_NEVER_PASSES[status]} (status {status}: {said})", "correct it and run again")
-        if _TOO_LONG.search(reply.text):
-            raise PromptTooLong(said)
-        raise RequestFailed(f"{url}: status {status} ({said})")
+        return fault
 
     def _take_out(self, endpoint: _Endpoint) -> None:
         """Out of service for twice as long as the last time; at most once for all requests that fail together."""
         now = time.monotonic()
         if endpoint.out_until <= now:
-            endpoint.failures += 1
-            endpoint.out_until = now + min(2 * self._backoff * 2 ** (endpoint.failures - 1), _LONGEST_WAIT)
+            endpoint.out_until = now + min(2 * self._backoff * 2**endpoint.outs, _LONGEST_WAIT)
+            endpoint.outs += 1
 
-    def _retry_after(self, reply: httpx.Response) -> float:
-        """Seconds that the header asks for: a number or a date (RFC 9110, section 10.2.3)."""
-        said = reply.headers.get("retry-after", "")
-        try:
-            seconds = float(said)
-        except ValueError:
+    async def _models(self, endpoint: _Endpoint, path: str) -> dict[str, dict[str, Any]] | Fault:
+        """The models that GET `path` lists, with what the server says of each; empty where it has no such list, a fault
+        where it is down or hangs. Connections are not kept: the caller may leave the event loop.
+        """
+        import httpx
+
+        url = endpoint.url + path
+        for tries in range(1, _MODEL_TRIES + 1):
             try:
-                seconds = (parsedate_to_datetime(said) - datetime.now(timezone.utc)).total_seconds()
-            except (TypeError, ValueError):
-                return 0.0
-        return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER)
+                async with self._new_client(endpoint.url) as client:
+                    answer = read_reply(url, await client.get(url, timeout=min(self._timeout, 10.0)))
+                result = answer if isinstance(answer, Fault) else _read(answer, _listed_models)
+            except httpx.RequestError as error:
+                result = no_reply(error)
+            except (UserError, RequestFailed):  # some have no such list
+                return {}
+            if not isinstance(result, Fault):
+                return result
+            fault = result
+            if fault.outage:
+                break
+            if tries < _MODEL_TRIES:
+                _tell(endpoint, fault, f"retry {tries} of {_MODEL_TRIES - 1}")
+                await asyncio.sleep(self._delay(tries))
+        if not fault.outage and fault.kind not in NO_REPLY:
+            return {}
+        self._take_out(endpoint)
+        return fault
+
+    def _delay(self, tries: int) -> float:
+        """Seconds to wait after so many failed tries."""
+        return min(self._backoff * 2.0 ** max(tries - 1, 0), _LONGEST_WAIT) * random.uniform(0.5, 1)
 
 
-def _object(url: str, reply: httpx.Response) -> dict[str, Any]:
+def _read(answer: dict[str, Any], read: Callable[[dict[str, Any]], T]) -> T | Fault:
+    """What `read` makes of `answer`, or the fault that it finds."""
+    brief = "answers something else than was asked for"
     try:
-        answer = reply.json()
-    except ValueError:
-        answer = None
-    if not isinstance(answer, dict):
-        raise RequestFailed(f"{url}: the answer is not a JSON object ({reply.text[:100]!r})")
-    return answer
+        return read(answer)
+    except UserError as error:
+        return Fault(UNUSABLE, brief, str(error), error=error)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        return Fault(UNUSABLE, brief, f"the answer is not usable ({name(error)})")
 
 
-def _listed_models(reply: httpx.Response) -> dict[str, dict[str, Any]]:
-    """The models that GET /models lists, with what it says of each; empty where the server has no such list."""
-    try:
-        entries = reply.json()["data"] if reply.is_success else []
-        length = "max_model_len"
-        return {str(entry["id"]): {**entry, length: int(entry.get(length) or 0)} for entry in entries}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return {}
+def _listed_models(answer: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    length = "max_model_len"
+    return {str(entry["id"]): {**entry, length: int(entry.get(length) or 0)} for entry in answer["data"]}
 
 
-def _brief(error: Exception) -> str:
-    import httpx
-
-    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-        return "cannot be reached"
-    return "does not answer" if isinstance(error, httpx.TimeoutException) else "breaks off its answer"
-
-
-def _name(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+def _tell(endpoint: _Endpoint, fault: Fault, what: str) -> None:
+    _log.info("server %s %s, %s", endpoint.url, fault.brief, what, extra={"fault": fault.kind})

@@ -14,7 +14,9 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
-from prm_gym.inference.http_servers import Endpoints, RequestFailed
+from prm_gym.inference.http_answers import RequestFailed
+from prm_gym.inference.http_servers import Endpoints
+from prm_gym.inference.server_answers import Reader
 
 _TEMPERATURES = 1.0, 2.0  # most servers accept up to 2
 _TOP = 5
@@ -31,32 +33,29 @@ class Scale(Enum):
     UNKNOWN = "unknown"
 
 
-async def find_scale(endpoints: Endpoints, fields: Mapping[str, Any], prompt: list[int]) -> Scale:
+async def find_scale(endpoints: Endpoints, reader: Reader, fields: Mapping[str, Any], prompt: list[int]) -> Scale:
     """The scale of the servers' answers to requests with `fields` on /completions. Sends two requests of one token."""
     body = {**fields, "prompt": prompt, "n": 1, "max_tokens": 1, "top_p": 1.0, "logprobs": _TOP}
     body["return_tokens_as_token_ids"] = True  # vLLM; two tokens may have the same text
+
+    def first_token(answer: dict[str, Any]) -> dict[str, float]:
+        """The returned values of the likeliest tokens."""
+        reader.read(answer, prompt, 1)
+        values = answer["choices"][0]["logprobs"]["top_logprobs"][0]
+        return {token: float(value) for token, value in values.items() if value > _CLAMPED}
+
     try:
         plain, flat = [
-            _first_token(await endpoints.post("/completions", {**body, "temperature": temperature}))
+            await endpoints.post("/completions", {**body, "temperature": temperature}, first_token)
             for temperature in _TEMPERATURES
         ]
-    except (RequestFailed, KeyError, TypeError, ValueError, IndexError, AttributeError):
+    except RequestFailed:
         return Scale.UNKNOWN
     both = plain.keys() & flat.keys()
     spread = _spread([plain[token] for token in both])
     if spread < _LEAST_SPREAD or any(sum(map(math.exp, values.values())) > 1.01 for values in (plain, flat)):
         return Scale.UNKNOWN
     return Scale.RAW if _spread([flat[token] for token in both]) > _HALFWAY * spread else Scale.SAMPLED
-
-
-def returned_logprob(choice: Mapping[str, Any]) -> float | None:
-    """The sum over the tokens of one choice of /completions, None where the server gave no or not all values."""
-    try:
-        values = [float(value) for value in choice["logprobs"]["token_logprobs"]]
-    except (KeyError, TypeError, ValueError):
-        return None
-    total = sum(values)
-    return total if values and math.isfinite(total) else None
 
 
 def by_temperature(returned: float | None, scale: Scale, temperature: float) -> tuple[float | None, float | None]:
@@ -67,12 +66,6 @@ def by_temperature(returned: float | None, scale: Scale, temperature: float) -> 
     """
     sampled = returned if scale is Scale.SAMPLED else None
     return returned if scale is Scale.RAW else None, 0.0 if temperature == 0 else sampled
-
-
-def _first_token(answer: Mapping[str, Any]) -> dict[str, float]:
-    """The returned values of the likeliest tokens, of a continuation of one token."""
-    values = answer["choices"][0]["logprobs"]["top_logprobs"][0]
-    return {token: float(value) for token, value in values.items() if value > _CLAMPED}
 
 
 def _spread(values: list[float]) -> float:

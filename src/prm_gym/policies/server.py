@@ -3,7 +3,7 @@
 With a `tokenizer` the prompt is made into token ids here and sent as such to /completions, so that nothing is
 tokenised twice and the server adds no second BOS; the ids sampled come back where the server can give them (vLLM:
 `return_token_ids`), and so do the log-probabilities of the sampled tokens (see `inference.server_logprobs` for their
-temperature). A server that reads more or fewer prompt tokens than were sent is refused.
+temperature). A server that reads more or fewer prompt tokens than were sent is refused once the retries are used up.
 Without a tokenizer the messages go to /chat/completions, with nothing but standard fields: API models.
 
 Left out: streaming, tools, log-probabilities of API models.
@@ -14,14 +14,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from typing import Any
 
 from prm_gym import prompts
-from prm_gym.errors import HOTTEST, INT32, UserError, check_range
-from prm_gym.inference.http_servers import Endpoints, RequestFailed
+from prm_gym.errors import HOTTEST, INT32, check_range
+from prm_gym.inference.http_servers import Endpoints
 from prm_gym.inference.served_model import load_tokenizer, served_model
-from prm_gym.inference.server_logprobs import Scale, by_temperature, find_scale, returned_logprob
+from prm_gym.inference.server_answers import Reader
+from prm_gym.inference.server_logprobs import Scale, by_temperature, find_scale
 from prm_gym.prompts.chat import Tokenizer, prompt_ids, template_of
 from prm_gym.provenance.fingerprints import of_prompt
 from prm_gym.types import Message, PromptTooLong, Response, State
@@ -82,6 +84,7 @@ class ServerPolicy:
             fields |= {"return_token_ids": True, "logprobs": 1}
         self._fields = {**fields, **(extra_body or {})}
         self._model, self._max_tokens = model, max_tokens
+        self._reader = Reader()
         self._context: asyncio.Task[int | None] | None = None
         self._scale: asyncio.Task[Scale] | None = None
         self._folder = tokenizer if isinstance(tokenizer, str | PathLike) else model
@@ -127,58 +130,29 @@ class ServerPolicy:
         body = {name: value for name, value in fields.items() if value is not None}
         ids: list[int] | None = None
         if self._tokenizer is None:
-            answer = await self._endpoints.post("/chat/completions", {**body, "messages": messages})
+            path, request = "/chat/completions", {**body, "messages": messages}
         else:
             ids = prompt_ids(self._tokenizer, messages)
             self._refuse_too_long(len(ids), context)
-            answer = await self._endpoints.post("/completions", {**body, "prompt": ids})
-        usage = answer.get("usage") or {}
-        read = usage.get("prompt_tokens")
-        if ids is not None and read is not None and read != len(ids):
-            raise UserError(
-                "server",
-                f"read {read} prompt tokens where {len(ids)} were sent",
-                "serve without adding special tokens and without truncating prompts",
-            )
-        self._refuse_too_long(read or 0, context)
-        try:
-            choices = list(answer["choices"])
-            share = (usage.get("completion_tokens") or 0) // len(choices)
-            responses = [_response(choice, read or len(ids or ()), share) for choice in choices]
-        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-            raise RequestFailed(f"the answer has no usable choices ({type(error).__name__}: {error})") from error
+            path, request = "/completions", {**body, "prompt": ids}
+        read = await self._endpoints.post(path, request, partial(self._reader.read, prompt=ids, most=fields["n"]))
+        self._refuse_too_long(read[0][0].prompt_tokens, context)
         if ids is None:
-            return responses
-        scored = [returned_logprob(choice) for choice in choices]
-        scale = Scale.UNKNOWN if all(each is None for each in scored) else await self._returned(body, ids)
-        logprobs = [by_temperature(each, scale, body.get("temperature", 1.0)) for each in scored]
-        return [
-            replace(response, logprob=plain, sampling_logprob=sampling)
-            for response, (plain, sampling) in zip(responses, logprobs, strict=True)
-        ]
+            return [response for response, _ in read]
+        unscored = all(returned is None for _, returned in read)
+        scale = Scale.UNKNOWN if unscored else await self._returned(body, ids)
+        responses = []
+        for response, returned in read:
+            plain, sampling = by_temperature(returned, scale, body.get("temperature", 1.0))
+            responses.append(replace(response, logprob=plain, sampling_logprob=sampling))
+        return responses
 
     async def _returned(self, body: dict[str, Any], prompt: list[int]) -> Scale:
         """The distribution that the servers' log-probabilities belong to; asked once."""
         if self._scale is None:
-            self._scale = asyncio.ensure_future(find_scale(self._endpoints, body, prompt))
+            self._scale = asyncio.ensure_future(find_scale(self._endpoints, self._reader, body, prompt))
         return await asyncio.shield(self._scale)
 
     def _refuse_too_long(self, prompt_tokens: int, context: int | None) -> None:
         if context is not None and prompt_tokens + self._max_tokens > context:
             raise PromptTooLong(f"{prompt_tokens} prompt and {self._max_tokens} response tokens, context {context}")
-
-
-def _response(choice: dict[str, Any], prompt_tokens: int, share: int) -> Response:
-    """One choice of either endpoint. `share`: an even part of the response tokens, where no ids tell their number."""
-    text = choice["text"] if "text" in choice else choice["message"]["content"] or ""
-    token_ids = choice.get("token_ids")
-    reason, action = prompts.parse(text)
-    return Response(
-        text=text,
-        reason=reason,
-        action=action,
-        prompt_tokens=prompt_tokens,
-        response_tokens=share if token_ids is None else len(token_ids),
-        token_ids=None if token_ids is None else tuple(token_ids),
-        finished=choice.get("finish_reason") == "stop",
-    )

@@ -8,13 +8,15 @@ every input: a server that insists on that is refused.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
+from functools import partial
 from os import PathLike
 from typing import Any
 
 from prm_gym import prompts
 from prm_gym.errors import UserError
-from prm_gym.inference.http_servers import Endpoints, RequestFailed
+from prm_gym.inference.http_servers import Endpoints
 from prm_gym.inference.served_model import load_tokenizer, served_model
 from prm_gym.prm.scorer import Scorer
 from prm_gym.prompts.chat import Tokenizer, sequence_ids, template_of
@@ -88,12 +90,15 @@ class ServedPRMScorer(Scorer):
 
     async def _classified(self, texts: list[list[int]], *, activate: bool) -> list[float]:
         body = {"model": self._model, "input": texts, "use_activation": activate}
-        answer = await self._endpoints.post("/classify", body)
-        try:
-            rows = sorted(answer["data"], key=lambda row: int(row["index"]))
-            logits = [float(logit) for row in rows for logit in row["probs"]]
-        except (KeyError, TypeError, ValueError) as error:
-            raise RequestFailed(f"/classify answered without scores ({type(error).__name__}: {error})") from error
-        if len(logits) != len(texts):
-            raise UserError(self._model, f"gave {len(logits)} scores for {len(texts)} texts", "serve a one-logit model")
+        return await self._endpoints.post("/classify", body, partial(self._read, count=len(texts)))
+
+    def _read(self, answer: dict[str, Any], count: int) -> list[float]:
+        rows = sorted(answer["data"], key=lambda row: int(row["index"]))
+        logits = [float(logit) for row in rows for logit in row["probs"]]
+        if not all(map(math.isfinite, logits)):
+            raise ValueError("a score is not a number")
+        if [int(row["index"]) for row in rows] != list(range(count)):
+            raise ValueError(f"scores of other texts than the {count} that were sent")
+        if len(logits) != count:
+            raise UserError(self._model, f"gave {len(logits)} scores for {count} texts", "serve a one-logit model")
         return logits

@@ -4,7 +4,8 @@ Episodes that were in the folder before are `resumed`: the bar and the share of 
 are of this run. A line of `metrics.jsonl` holds a `Summary` (see there for units), every ten seconds and at the end.
 
 The bar appears with the first response, not before. Below it stands what the library logged last, such as "server
-http://... answers 500, retry 3 of 6 in 4 s"; where no bar can be drawn, that is printed at most twice a minute.
+http://... answers 500, retry 3 of 6 in 4 s"; where no bar can be drawn, that is printed at most twice a minute. Log
+records with an attribute `fault` (see `inference.http_servers`) are counted under its value.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -41,6 +43,8 @@ class Summary:
     '10 of 10 episodes there already, 4 won; nothing to do'
     >>> Summary(total=10, resumed=6, resumed_won=4, episodes=3, won=1, failures=1).line()
     '9 of 10 episodes, 5 won; 6 were there already, 3 are new, 1 failed'
+    >>> Summary(total=2, episodes=2, faults=Counter({"time-out": 1, "status 500": 3})).line()
+    '2 episodes, 0 won, 0 failed; 4 server faults (3 status 500, 1 time-out)'
     """
 
     total: int = 0  # episodes asked for
@@ -54,6 +58,7 @@ class Summary:
     prompt_tokens: int = 0
     response_tokens: int = 0
     seconds: float = 0.0
+    faults: Counter[str] = field(default_factory=Counter)  # of servers, by kind; each was tried again
 
     @property
     def success(self) -> float:
@@ -62,7 +67,11 @@ class Summary:
         return (self.resumed_won + self.won) / episodes if episodes else 0.0
 
     def line(self) -> str:
-        """The totals first, then what was there already and what is new."""
+        """The totals first, then what was there already and what is new, then the faults of servers."""
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.faults.most_common())
+        return self._episodes() + (f"; {self.faults.total():,} server faults ({kinds})" if kinds else "")
+
+    def _episodes(self) -> str:
         there, won = self.resumed + self.episodes, self.resumed_won + self.won
         if not self.resumed:
             return f"{there:,} episodes, {won:,} won, {self.failures:,} failed"
@@ -76,7 +85,8 @@ class Summary:
     def as_dict(self) -> dict[str, Any]:
         seconds = max(self.seconds, 1e-9)
         return {
-            **asdict(self),
+            **asdict(replace(self, faults=Counter())),  # asdict cannot copy a Counter with something in it
+            "faults": dict(self.faults),
             "success": self.success,
             "actions_per_s": self.actions / seconds,
             "response_tokens_per_s": self.response_tokens / seconds,
@@ -95,13 +105,15 @@ class _Bar(Progress):
 
 
 class _Notes(logging.Handler):
-    """Gives what the library logs to `show`."""
+    """Gives what the library logs to `show`, and counts the faults in it."""
 
-    def __init__(self, show: Callable[[str], None]) -> None:
+    def __init__(self, show: Callable[[str], None], faults: Counter[str]) -> None:
         super().__init__(logging.INFO)
-        self._show = show
+        self._show, self._faults = show, faults
 
     def emit(self, record: logging.LogRecord) -> None:
+        if kind := getattr(record, "fault", None):
+            self._faults[kind] += 1
         self._show(record.getMessage())
 
 
@@ -126,13 +138,14 @@ class Monitor:
             TextColumn("success {task.fields[success]:.1%}"),
             TextColumn("{task.fields[rate]:,.0f} tokens/s"),
             TextColumn("failures {task.fields[failures]}"),
+            TextColumn("{task.fields[faults]}"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
             disable=not bar,
         )
-        self._task = self._bar.add_task("", total=None, success=0.0, rate=0.0, failures=0)
+        self._task = self._bar.add_task("", total=None, success=0.0, rate=0.0, failures=0, faults="")
         self._shown = False
-        self._notes, self._noted = _Notes(self._note), -_SECONDS_BETWEEN_NOTES
+        self._notes, self._noted = _Notes(self._note, self.summary.faults), -_SECONDS_BETWEEN_NOTES
 
     def __enter__(self) -> Monitor:
         self._start = self._last = time.monotonic()
@@ -214,6 +227,7 @@ class Monitor:
             success=counts.success,
             rate=counts.response_tokens / max(counts.seconds, 1e-9),
             failures=counts.failures,
+            faults=f"server faults {faults:,}" if (faults := counts.faults.total()) else "",
         )
 
     def _write(self) -> None:
@@ -235,6 +249,7 @@ class Monitor:
             step = line["resumed"] + line["episodes"]
             for name in ("success", "failures", "actions_per_s", "response_tokens_per_s"):
                 writer.add_scalar(f"rollout/{name}", float(line[name]), step)
+            writer.add_scalar("rollout/server_faults", float(sum(line["faults"].values())), step)
 
         self._trackers.append(track)
         self._closers.append(writer.close)

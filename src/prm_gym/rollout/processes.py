@@ -12,6 +12,8 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import fields
+from functools import reduce
+from operator import add
 from pathlib import Path
 from threading import Thread
 
@@ -74,6 +76,6 @@ def _gather(shares: list[Path], out: Path) -> None:
 
 
 def _sum(summaries: list[Summary]) -> Summary:
-    total = Summary(*(sum(getattr(s, field.name) for s in summaries) for field in fields(Summary)))
+    total = Summary(*(reduce(add, (getattr(s, field.name) for s in summaries)) for field in fields(Summary)))
     total.seconds = max(s.seconds for s in summaries)
     return total

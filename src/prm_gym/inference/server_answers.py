@@ -1,0 +1,95 @@
+"""Reads the answers of /completions and /chat/completions, and finds those that are not what was asked for.
+
+A `Reader` remembers what a model's servers give beside the text (sampled ids, log-probabilities): an answer without
+them, after answers with them, is damaged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from prm_gym import prompts
+from prm_gym.errors import UserError
+from prm_gym.types import Response
+
+
+@dataclass(slots=True)
+class Reader:
+    """Makes responses of answers, for the servers of one model."""
+
+    given: set[str] = field(default_factory=set)  # optional fields of earlier answers
+
+    def read(
+        self, answer: Mapping[str, Any], prompt: list[int] | None, most: int
+    ) -> list[tuple[Response, float | None]]:
+        """The responses in `answer`, at most `most`, each with the log-probability that the server returned.
+
+        `prompt` holds the ids that were sent, None where messages were sent. Raises `ValueError` and its like for an
+        answer that is not what was asked for, and `UserError` where the server read another number of prompt tokens.
+        """
+        usage = answer.get("usage") or {}
+        read = usage.get("prompt_tokens")
+        if prompt is not None and read is not None and read != len(prompt):
+            raise UserError(
+                "server",
+                f"read {read} prompt tokens where {len(prompt)} were sent",
+                "serve without adding special tokens and without truncating prompts",
+            )
+        choices = answer["choices"]
+        if not 0 < len(choices) <= most:
+            raise ValueError(f"{len(choices)} choices where {most} were asked for")
+        for choice in choices:
+            self._check(choice, prompt)
+        share = int(usage.get("completion_tokens") or 0) // len(choices)
+        prompt_tokens = int(read or len(prompt or ()))
+        responses = [(_response(choice, prompt_tokens, share), _logprob(choice)) for choice in choices]
+        self.given |= _given(choices[0])
+        return responses
+
+    def _check(self, choice: Mapping[str, Any], prompt: list[int] | None) -> None:
+        if missing := self.given - _given(choice):
+            raise ValueError(f"no {', '.join(sorted(missing))}, which earlier answers had")
+        if choice.get("prompt_token_ids") not in (None, prompt):
+            raise ValueError("the answer belongs to another prompt")
+        ids = choice.get("token_ids")
+        if ids is None:
+            return
+        if not all(type(token) is int and token >= 0 for token in ids):
+            raise ValueError("token_ids are not ids")
+        values = (choice.get("logprobs") or {}).get("token_logprobs")
+        if values is not None and len(values) != len(ids):
+            raise ValueError(f"{len(values)} log-probabilities of {len(ids)} tokens")
+
+
+def _given(choice: Mapping[str, Any]) -> set[str]:
+    found = {"token_ids": choice.get("token_ids"), "logprobs": (choice.get("logprobs") or {}).get("token_logprobs")}
+    return {name for name, value in found.items() if value is not None}
+
+
+def _response(choice: Mapping[str, Any], prompt_tokens: int, share: int) -> Response:
+    """One choice of either endpoint. `share`: an even part of the response tokens, where no ids tell their number."""
+    text = choice["text"] if "text" in choice else choice["message"]["content"] or ""
+    token_ids = choice.get("token_ids")
+    reason, action = prompts.parse(text)
+    return Response(
+        text=text,
+        reason=reason,
+        action=action,
+        prompt_tokens=prompt_tokens,
+        response_tokens=share if token_ids is None else len(token_ids),
+        token_ids=None if token_ids is None else tuple(token_ids),
+        finished=choice.get("finish_reason") == "stop",
+    )
+
+
+def _logprob(choice: Mapping[str, Any]) -> float | None:
+    """The sum over the tokens of one choice of /completions, None where the server gave no or not all values."""
+    try:
+        values = [float(value) for value in choice["logprobs"]["token_logprobs"]]
+    except (KeyError, TypeError, ValueError):
+        return None
+    total = sum(values)
+    return total if values and math.isfinite(total) else None
