@@ -25,6 +25,7 @@ from prm_gym.cli import (
     host,
     iterate,
     label,
+    model,
     play,
     report,
     rollout,
@@ -36,7 +37,9 @@ from prm_gym.cli.parser import Parser, add_verbose, named_as_flags
 from prm_gym.errors import UserError, of_system
 from prm_gym.quiet import hushed
 
-_COMMANDS = (games, compile, play, rollout, show, score, label, evaluate, compare, report, iterate, store, host, doctor)
+_COMMANDS = (
+    games, compile, play, rollout, show, score, label, model, evaluate, compare, report, iterate, store, host, doctor
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

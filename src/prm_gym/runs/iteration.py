@@ -1,7 +1,7 @@
 """One iteration of Algorithm 1: pi_{n-1} -> Q_{n-1} -> pi_n, as a list of stages over one run folder.
 
 <run>/games, demonstrations, sft_dataset, scratch     once
-<run>/pretraining, base                               once, if the recipe pretrains
+<run>/pretraining, base                               once, if the recipe pretrains, or cuts a vocabulary
 <run>/pi_0                                            the start; pi_1, pi_2, ... are links to iter<n>/policy
 <run>/iter<n>/rollouts, branches                      Stage 1: episodes of pi_{n-1}
 <run>/iter<n>/dataset/{prm,prompts}                   Stage 1: labels
@@ -97,6 +97,8 @@ class Run(Actors):
         dataset, before = self.root / "sft_dataset", start.pretraining
         shown = self._demonstrations(self.root, start.demonstrations, start.exploring)
         pi_0 = self._host_stage("sft", self.policy(0), start.sft)
+        if start.model is not None and start.cut_vocabulary:
+            return [*shown, self._cut(start.model, base, dataset), pi_0]
         if start.model is not None:
             return [self._given("base", base, self.root / "start"), *shown, pi_0]
         if start.scratch is None:
@@ -124,6 +126,17 @@ class Run(Actors):
             _link(place, Path(model).resolve())
 
         return Stage(name, out, {"model": model}, link)
+
+    def _cut(self, model: str, base: Path, dataset: Path) -> Stage:
+        """A pretrained model with the tokens that an `sft` dataset needs."""
+
+        def make() -> dict[str, Any]:
+            from prm_gym.pretrained.checkpoint import conversations, prepare
+
+            return prepare(model, base, conversations([dataset]))._asdict()
+
+        settings = {"model": model, "cut_vocabulary": True}
+        return Stage("base with a cut vocabulary", base, settings, make, self.made_from(dataset))
 
     def _scratch(self, sizes: dict[str, int], dataset: Path) -> Stage:
         """A model that knows nothing, and a tokenizer for the texts of an `sft` dataset."""

@@ -90,9 +90,11 @@ class Start:
     """pi_0: an existing checkpoint (`model`), or SFT on demonstrations. SFT starts from {run}/base, which is `model`
     where both are given, or from {run}/scratch, made with the sizes `scratch`. `exploring` are further demonstrations,
     under the exploration prompt. With `pretraining` {run}/base is the model from scratch, trained on what that shows.
+    With `cut_vocabulary` it is `model`, anything that `prm-gym model` takes, with the tokens of the demonstrations.
     """
 
     model: str | None = None
+    cut_vocabulary: bool = False
     demonstrations: Demonstrations | None = None
     exploring: Demonstrations | None = None
     scratch: dict[str, int] | None = None
@@ -205,6 +207,9 @@ def load(folder: str | PathLike[str]) -> Recipe:
         raise UserError(path, problem, "give `model`, or `demonstrations` and `sft`, or all three", field="start")
     if start.model is not None and start.scratch is not None:
         raise UserError(path, "a model and one from scratch", "give `model` or `scratch`", field="start.scratch")
+    if start.cut_vocabulary and (start.model is None or start.sft is None):
+        problem = "no model, or no demonstrations to cut it to"
+        raise UserError(path, problem, "give `model`, `demonstrations` and `sft`", field="start.cut_vocabulary")
     if start.pretraining is not None and start.scratch is None:
         raise UserError(path, "no model to pretrain", "give `scratch` with its sizes", field="start.pretraining")
     if recipe.labels.iterations not in ("last", "all"):
