@@ -23,11 +23,12 @@ The packages, each of which imports only those in the lines above it (a test che
 
 The turn-level MDP of the paper (section 2.1): the state s_t is the history of observations and actions
 o_0, a_0, ..., o_t, the action a_t is the environment action parsed out of the model's response, the reward is 1 on the
-step that wins and 0 otherwise.
+step that wins and 0 otherwise (ALFWorld), or as the environment gives it (`prm_gym.envs.contract`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -47,10 +48,11 @@ class Message(TypedDict):
 
 
 class StopReason(str, Enum):
-    """Why an episode ended. Only `WON` is terminal in the sense of the MDP; everything else is cut off."""
+    """Why an episode ended. `WON` and `LOST` are terminal in the sense of the MDP; everything else is cut off."""
 
     WON = "won"  # the goal was reached
-    STEP_LIMIT = "step_limit"  # max_episode_steps actions without a win
+    LOST = "lost"  # the environment terminated without a win
+    STEP_LIMIT = "step_limit"  # max_episode_steps actions without a win, or the environment truncated
     PROMPT_TOO_LONG = "prompt_too_long"  # the next prompt does not fit into the model's context
     POLICY_ERROR = "policy_error"  # the policy failed for good (after its retries)
     ENV_ERROR = "env_error"  # the environment failed
@@ -61,14 +63,16 @@ class State:
     """s_t: the task and the history, with what the environment accepts now.
 
     `observations` holds o_0..o_t (t+1 entries), `actions` a_0..a_{t-1} (t entries): environment actions as they were
-    executed, never the reasoning around them.
+    executed, never the reasoning around them. `admissible_commands` is None where they are unknown. `expert_action` is
+    known to environments with an expert of their own while they are played; no prompt shows it.
     """
 
     game_id: str
     task: str
     observations: tuple[str, ...]
     actions: tuple[str, ...]
-    admissible_commands: tuple[str, ...]
+    admissible_commands: tuple[str, ...] | None
+    expert_action: str | None = field(default=None, compare=False)
 
     @property
     def turn(self) -> int:
@@ -128,15 +132,17 @@ class Policy(Protocol):
 
 @dataclass(slots=True)
 class Turn:
-    """One row of the episode store. The final observation is kept in a last turn with an empty action, reward None."""
+    """One row of the episode store. The final observation is kept in a last turn with an empty action, reward None.
+    `admissible_commands` and `action_valid` are None where the environment does not tell them.
+    """
 
     turn: int
     observation: str
-    admissible_commands: list[str]
+    admissible_commands: list[str] | None
     response: str = ""
     reason: str = ""
     action: str = ""
-    action_valid: bool = False
+    action_valid: bool | None = False
     reward: float | None = None
     terminated: bool = False
     truncated: bool = False
@@ -169,6 +175,11 @@ class Episode:
         return self.stop_reason == StopReason.WON
 
     @property
+    def total_reward(self) -> float:
+        """The undiscounted return of the whole episode."""
+        return math.fsum(turn.reward for turn in self.turns if turn.reward is not None)
+
+    @property
     def actions(self) -> int:
         """How many actions were executed (the final row holds an observation alone)."""
         return sum(turn.reward is not None for turn in self.turns)
@@ -181,7 +192,7 @@ class Episode:
             task=self.task,
             observations=tuple(t.observation for t in history),
             actions=tuple(t.action for t in history[:-1]),
-            admissible_commands=tuple(history[-1].admissible_commands),
+            admissible_commands=tuple(commands) if (commands := history[-1].admissible_commands) is not None else None,
         )
 
 

@@ -43,10 +43,10 @@ def test_the_order_is_not_that_of_the_disk(tmp_path: Path, inner: str) -> None:
     assert [game.game_id for game in games] == sorted(PLACES)
     assert [game.game_id for game in find_games(tmp_path, "valid_seen")] == sorted(PLACES)[6:12]
     assert games[0] == Game(
-        tmp_path / inner / sorted(PLACES)[0] / "game.tw-pddl",
         "train/look_at_obj_in_light-Book-None-DeskLamp-1/trial_0",
         "train",
         "look_at_obj_in_light",
+        path=tmp_path / inner / sorted(PLACES)[0] / "game.tw-pddl",
     )
 
 

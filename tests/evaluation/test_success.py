@@ -16,6 +16,7 @@ from prm_gym.types import Episode, Turn
 
 def episode(number: int, won: bool, actions: int, task_type: str = "pick_and_place_simple") -> Episode:
     turns = [Turn(t, "o", ["look"], action="look", reward=0.0) for t in range(actions)] + [Turn(actions, "o", [])]
+    turns[-2].reward = float(won)
     stop = "won" if won else "step_limit"
     return Episode(f"e{number}", f"g{number}", "valid_unseen", "t", task_type, "pi_1", 1, 0, stop, turns)
 
@@ -41,6 +42,23 @@ def test_summary_counts_by_task_type() -> None:
         "look_at_obj_in_light": {"games": 1, "success": 1.0},
         "pick_and_place_simple": {"games": 2, "success": 0.5},
     }
+
+
+def test_the_mean_return_is_shown_where_it_is_not_the_success() -> None:
+    half = episode(1, False, 4)
+    half.turns[0].reward, half.turns[2].reward = 0.25, 0.25
+    result = summarise([episode(0, True, 3), half], policy="p", prm=None, mode="policy", split="s", seed=0)
+    assert result["return"] == 0.75
+    assert "0.750" in printed(result, 80)
+    assert "Return" not in printed(
+        summarise([episode(0, True, 3)], policy="p", prm=None, mode="policy", split="s", seed=0), 80
+    )
+
+
+def test_task_types_of_another_environment_are_columns() -> None:
+    result = summarise([episode(0, True, 3, "maze")], policy="p", prm=None, mode="policy", split="s", seed=0)
+    assert "maze" in printed(result, 80)
+    assert "Clean" not in printed(result, 80)
 
 
 def test_summary_of_nothing_is_an_error() -> None:

@@ -17,7 +17,8 @@ COMMANDS = ["go left", "go right", "open door"]
 
 def make_games(count: int, split: str = "train") -> list[Game]:
     return [
-        Game(Path(f"/nowhere/{i}"), f"{split}/walk-{i}/trial", split, "pick_and_place_simple") for i in range(count)
+        Game(f"{split}/walk-{i}/trial", split, "pick_and_place_simple", path=Path(f"/nowhere/{i}"))
+        for i in range(count)
     ]
 
 
@@ -30,7 +31,7 @@ class Corridor:
         self.limit = limit
         self.closed = False
 
-    def reset(self, *, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    def reset(self, *, options: dict[str, Any], seed: int | None = None) -> tuple[str, dict[str, Any]]:
         number = int(Path(options["game_file"]).name)
         self.door, self.place, self.steps = number % 4 + 1, 0, 0
         return f"You stand in corridor {number}.", self._info(False)

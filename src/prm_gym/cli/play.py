@@ -58,7 +58,7 @@ def _play(env: ALFWorldEnv, score: _Score | None) -> None:
             say(end, "bold")
         else:
             _list(state, score)
-        while (typed := _typed(state.admissible_commands)) not in ("quit", "undo"):
+        while (typed := _typed(state.admissible_commands or ())) not in ("quit", "undo"):
             if typed and not end:
                 break
         if typed == "quit":
@@ -94,7 +94,7 @@ def _list(state: State, score: _Score | None) -> None:
     from rich.columns import Columns
     from rich.text import Text
 
-    said = [f"{number:>2} {visible(command)}" for number, command in enumerate(state.admissible_commands, 1)]
+    said = [f"{number:>2} {visible(command)}" for number, command in enumerate(state.admissible_commands or (), 1)]
     lines = [Text(text) for text in said]
     if score and (qs := score(state)):
         best = max(qs)
@@ -109,7 +109,7 @@ def _scorer(options: argparse.Namespace) -> _Score:
     prm = make_prm(options, prompt)
 
     def score(state: State) -> list[float]:
-        answers = [prompt.response("", command) for command in state.admissible_commands]
+        answers = [prompt.response("", command) for command in state.admissible_commands or ()]
         chats: list[list[Message]] = [
             [*prompt.messages(state), {"role": "assistant", "content": answer}] for answer in answers
         ]

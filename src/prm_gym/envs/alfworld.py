@@ -19,7 +19,7 @@ from gymnasium.wrappers import TimeLimit
 from prm_gym.envs import STEP_LIMIT
 from prm_gym.envs import engine as exact
 from prm_gym.envs.engine_interface import Play, PlayableGame, Snapshot
-from prm_gym.envs.games import default_games, game_id, task_type
+from prm_gym.envs.games import Game, default_games, game_id, task_type
 from prm_gym.envs.stock import StockGame
 from prm_gym.envs.text_space import ObservationText
 from prm_gym.errors import UserError
@@ -184,7 +184,7 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
 
     def _find(self, wanted: str) -> str:
         for path in self.game_files:
-            if game_id(path) == wanted:
+            if (path.game_id if isinstance(path, Game) else game_id(path)) == wanted:
                 return fspath(path)
         raise UserError("snapshot", f"no game {wanted!r} among game_files", "make the environment with that game")
 

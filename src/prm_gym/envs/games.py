@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from warnings import warn
 
+from prm_gym.envs.contract import Task
 from prm_gym.errors import UserError
 from prm_gym.unicode import well_formed
 
@@ -42,16 +43,20 @@ _SENTENCE = re.compile(r"Your task is to: ((?:[^\"\\]|\\.)*)\"")
 
 
 @dataclass(frozen=True, slots=True)
-class Game:
-    """One game file. `game_id` names it in every store and dataset, and does not change when the folder moves; `digest`
-    is that of the file's bytes, empty if nobody has read them.
+class Game(Task):
+    """One game file. `game_id` does not change when the folder moves; `digest` is that of the file's bytes, empty if
+    nobody has read them.
     """
 
-    path: Path
-    game_id: str
-    split: str
-    task_type: str
-    digest: str = field(default="", compare=False)
+    path: Path = field(kw_only=True)
+
+    def reset_arguments(self) -> dict[str, Any]:
+        return {"options": {"game_file": str(self.path)}}
+
+    def content(self) -> str:
+        if not self.digest and self.path.is_file():
+            return digest(self.path.read_bytes())
+        return self.digest
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -120,7 +125,7 @@ def survey(folder: str | os.PathLike[str], split: str | None = None) -> tuple[li
         try:
             content = path.read_bytes()
             if _is_playable(content):
-                games.append(Game(path, name, _split(name), task_type(path), digest(content)))
+                games.append(Game(name, _split(name), task_type(path), digest=digest(content), path=path))
         except OSError as error:
             damaged[path] = error.strerror or str(error)
         except ValueError as error:

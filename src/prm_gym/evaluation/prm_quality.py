@@ -109,12 +109,13 @@ async def measure(
     admissible: dict[Pair, bool | None] = {}
     for episode in episodes:
         executed = episode.actions
+        rewards = [(of.turn, of.reward) for of in episode.turns if of.reward]
         branched = episode.parent_id is not None
         for t in [episode.branch_turn] if branched else range(executed):
             turn = episode.turns[t]
             pair = (turn.state_key, turn.action)
-            # Eq. 1 with a reward of 1 on the winning step T-1: gamma^(T-1-t), and 0 without a win
-            value = gamma ** (executed - 1 - t) if episode.won else 0.0
+            # Eq. 1: G_t = sum_{k >= t} gamma^(k-t) r_k
+            value = sum(gamma ** (k - t) * r for k, r in rewards if k >= t)
             if branched:
                 returns_of[pair].append(value)
                 admissible[pair] = turn.action_valid

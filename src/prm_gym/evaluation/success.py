@@ -20,7 +20,7 @@ from prm_gym.store import read_episodes
 from prm_gym.types import Episode, Policy
 
 if TYPE_CHECKING:
-    from prm_gym.envs.games import Game
+    from prm_gym.envs.contract import Task
     from prm_gym.rollout import Summary
 
 TASK_TYPES = {
@@ -55,7 +55,7 @@ def wilson(successes: float, n: float) -> tuple[float, float]:
 
 
 def evaluate(
-    games: Sequence[Game],
+    games: Sequence[Task],
     policy: Policy,
     out: Path,
     *,
@@ -75,8 +75,8 @@ def evaluate(
     """
     from prm_gym.rollout import rollout, settings_of
 
-    shared = {"max_episode_steps": max_episode_steps, "seed": seed}
-    settings = asyncio.run(settings_of(games, policy, **shared))
+    shared: dict[str, Any] = {"max_episode_steps": max_episode_steps, "seed": seed}
+    settings = asyncio.run(settings_of(games, policy, **shared, make_env=options.get("make_env")))
     named = [name.replace("/", "_"), mode, split, str(seed), provenance.digest(settings)]
     episodes = out / "_".join(named)
     summary = rollout(games, policy, episodes, **shared, **options)
@@ -97,15 +97,18 @@ def summarise(
     seed: int,
     settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """One entry of results.json. An episode that failed for any reason counts as a game that was not solved.
+    """One entry of results.json. An episode that failed for any reason counts as a game that was not solved. "return"
+    is the mean undiscounted return, in [0, 1]: the share of wins, where a win alone is rewarded.
 
     `settings` are those of the episodes (`provenance`). Raises `UserError` if there is no episode.
     """
     won: dict[str, list[bool]] = defaultdict(list)
     actions: list[int] = []
+    returns: list[float] = []
     for episode in episodes:
         won[episode.task_type].append(episode.won)
         actions.append(episode.actions)
+        returns.append(episode.total_reward)
     if not actions:
         raise UserError(split, "no episode to evaluate", "check the split and the number of games")
     wins = sum(map(sum, won.values()))
@@ -118,6 +121,7 @@ def summarise(
         "games": len(actions),
         "success": wins / len(actions),
         "ci95": list(wilson(wins, len(actions))),
+        "return": math.fsum(returns) / len(returns),
         "actions": sum(actions) / len(actions),
         "by_task_type": {kind: {"games": len(of), "success": sum(of) / len(of)} for kind, of in sorted(won.items())},
         **(_conditions(settings) if settings else {}),
@@ -163,6 +167,11 @@ def add_result(path: Path, result: dict[str, Any], *, keep_larger: bool = False)
     write_json(path, [*(entry for entry in results if entry not in same), result])
 
 
+def has_returns(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry's mean return says more than its success; entries of older versions have none."""
+    return abs(float(entry.get("return", entry["success"])) - float(entry["success"])) > 1e-6
+
+
 def name(policy: str, mode: str, prm: str | None) -> str:
     """`pi_1` of mode `policy`, else with all that its mode says: `Bo16_weight1(pi_1, Q_0)`."""
     return policy if mode == "policy" else f"Bo{mode.removeprefix('best_of_')}({policy}, {prm})"
@@ -185,15 +194,19 @@ def told_apart(entries: Sequence[Mapping[str, Any]], names: Sequence[str]) -> li
 
 
 def table(results: Iterable[dict[str, Any]]) -> Table:
-    """A terminal table: success in % with its interval, mean actions, and success by task type. All numbers are there
-    in 80 columns: a long policy's name goes on in the next line.
+    """A terminal table: success in % with its interval, mean return where it is not the success, mean actions, and
+    success by task type (those of ALFWorld, or those that are there). All numbers of ALFWorld are there in 80 columns:
+    a long policy's name goes on in the next line.
     """
     title = "Success by split (95% interval)"
     out = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
     out.add_column("Policy and split", overflow="fold")
-    for column in ("Games", "All %", "95%", "Actions", *TASK_TYPES.values()):
-        out.add_column(column, justify="right", no_wrap=True)
     results = list(results)
+    found = {kind for entry in results for kind in entry["by_task_type"]}
+    kinds = TASK_TYPES if found <= TASK_TYPES.keys() else {kind: kind for kind in sorted(found)}
+    rewarded = any(has_returns(entry) for entry in results)
+    for column in ("Games", "All %", "95%", *(["Return"] if rewarded else []), "Actions", *kinds.values()):
+        out.add_column(column, justify="right", no_wrap=True)
     names = [f"{name(entry['policy'], entry['mode'], entry['prm'])} {entry['split']}" for entry in results]
     for entry, row, apart in zip(results, names, told_apart(results, names), strict=True):
         by_type = entry["by_task_type"]
@@ -203,7 +216,8 @@ def table(results: Iterable[dict[str, Any]]) -> Table:
             str(entry["games"]),
             f"{100 * entry['success']:.1f}",
             f"{100 * low:.0f}-{100 * high:.0f}",
+            *([f"{entry['return']:.3f}" if "return" in entry else "-"] if rewarded else []),
             f"{entry['actions']:.1f}",
-            *(f"{100 * by_type[kind]['success']:.0f}" if kind in by_type else "-" for kind in TASK_TYPES),
+            *(f"{100 * by_type[kind]['success']:.0f}" if kind in by_type else "-" for kind in kinds),
         )
     return out

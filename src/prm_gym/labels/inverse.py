@@ -1,7 +1,8 @@
 """Transitions for InversePRM (paper, section 3.2, Algorithm 2): demonstrations against all past policies.
 
 A row per transition (s, a, s', a'): D+ (`expert` true) from successful demonstrations, D- from the rollouts of
-pi_0 .. pi_{i-1}. Both get their next action a' freshly from pi_{i-1}. `terminated` is true only where s' won: there
+pi_0 .. pi_{i-1}. Both get their next action a' freshly from pi_{i-1}. `terminated` is true only where s' is terminal
+(won or lost): there
 is no a' then and `next_prompt`, `next_completion` are empty. A time-out is not terminal.
 
 Balance is by transition, within each split: every past policy gives the same number, together as many as D+; what

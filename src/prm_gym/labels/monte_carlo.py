@@ -1,8 +1,9 @@
 """Monte Carlo targets of AgentPRM (paper, section 2.2, Eq. 1): Q of every state and action that was visited.
 
 A row per (s, a): `prompt` renders s, `completion` renders a, `target` is the mean return over all visits, `count`
-their number. The reward is 0 or 1 at the end, so targets are in [0, 1] as they are; a store whose returns leave
-[0, 1] is refused. Of the reasons sampled with a at s, the one from the episode with the lowest seeded draw is kept.
+their number. Rewards are within [0, 1] in sum over an episode, so targets are in [0, 1] as they are; a store whose
+returns leave [0, 1] is refused. Of the reasons sampled with a at s, the one from the episode with the lowest seeded
+draw is kept.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from prm_gym.envs.contract import TOLERANCE
 from prm_gym.errors import UserError, check_range
 from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
 from prm_gym.labels.sql_views import Rollouts, prompt_of
@@ -29,7 +31,7 @@ WITH gains AS (
     FROM turns WHERE reward <> 0 GROUP BY episode
 )
 SELECT v.episode, v.draw_rank, v.turn, v.state_key, v.action, v.action_valid, v.on_policy,
-       coalesce(list_sum([pow(GAMMA, g.turn - v.turn) * g.reward FOR g IN gains IF g.turn >= v.turn]), 0) AS g
+       least(coalesce(list_sum([pow(GAMMA, g.turn - v.turn) * g.reward FOR g IN gains IF g.turn >= v.turn]), 0), 1) AS g
 FROM turns v LEFT JOIN gains USING (episode)
 WHERE v.visit
 """
@@ -120,7 +122,7 @@ def returns(source: Rollouts, gamma: float) -> None:
         """SELECT coalesce(min(least), 0), coalesce(max(total), 0)
         FROM (SELECT min(reward) AS least, sum(reward) AS total FROM turns WHERE reward <> 0 GROUP BY episode)"""
     )
-    if not 0 <= lowest <= highest <= 1:
+    if not 0 <= lowest <= highest <= 1 + TOLERANCE:
         raise UserError(
             source.files[0].parent,
             f"rewards from {lowest:g}, episodes with up to {highest:g} in sum",

@@ -3,7 +3,7 @@
 `Rollouts` opens DuckDB over the Parquet parts. What every label shares is decided here, once:
 
 - An episode counts if it is whole (turns 0..n, rewards on all but the last) and did not fail; one that failed
-  (policy_error, env_error) is no sample of the MDP. Time-outs count: their return from there on is 0.
+  (policy_error, env_error) is no sample of the MDP. Time-outs count: no reward follows them.
 - An episode that lies in two parts or folders (same episode_id, policy, iteration and texts) counts once. The same
   policy under two settings, say temperatures, gives episodes of the same ids, which all count.
 - A folder's weight is the share of its episodes used, drawn by a seeded hash of the episode, so that weights thin
@@ -66,7 +66,7 @@ SELECT row_number() OVER (ORDER BY part, first_row) AS episode,
        CASE WHEN NOT whole OR stop_reason IS NULL THEN 'without an end'
             WHEN copy > 1 THEN 'duplicate'
             WHEN stop_reason IN ('policy_error', 'env_error') THEN 'failed'
-            WHEN stop_reason NOT IN ('won', 'step_limit', 'prompt_too_long') THEN 'unknown stop_reason'
+            WHEN stop_reason NOT IN ('won', 'lost', 'step_limit', 'prompt_too_long') THEN 'unknown stop_reason'
             WHEN length > 0 AND branch_turn >= length THEN 'branch without an action'
             WHEN len($task_types) > 0 AND NOT list_contains($task_types, task_type) THEN 'other task type'
             WHEN md5_number_lower('weight:' || draw::VARCHAR) >= weight * 18446744073709551616 THEN 'thinned by weight'
@@ -78,10 +78,11 @@ FROM numbered
 _TURNS = """
 CREATE VIEW turns AS
 SELECT e.episode, e.draw_rank, e.role, e.policy_id, e.split, e.branch, e.stop_reason = 'won' AS won,
-       r.turn, r.state_key, r.action, r.action_valid, r.reward,
+       r.turn, r.state_key, r.action, r.reward,
+       coalesce(r.action_valid, true) AS action_valid,                                   -- unknown counts as valid
        r.reward IS NOT NULL AND r.turn >= e.branch_turn AS visit,                        -- a_t was chosen at s_t
        r.reward IS NOT NULL AND r.turn >= e.branch_turn + e.branch::INT AS on_policy,    -- and a_t ~ pi(s_t)
-       e.stop_reason = 'won' AND r.turn = e.length - 1 AS terminated,                    -- s_{t+1} is terminal
+       e.stop_reason IN ('won', 'lost') AND r.turn = e.length - 1 AS terminated,         -- s_{t+1} is terminal
        r.turn = e.length AS final                                                        -- o_T alone, no action
 FROM rows r JOIN counted e ON e.part = r.part AND e.episode_id = r.episode_id
 """

@@ -31,16 +31,17 @@ class Texts:
     actions: list[str] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     responses: list[str] = field(default_factory=list)
-    admissible_commands: list[list[str]] = field(default_factory=list)
+    admissible_commands: list[list[str] | None] = field(default_factory=list)
 
     def state(self, turn: int) -> State:
         """s_t: observations o_0..o_t, actions a_0..a_{t-1}."""
+        commands = self.admissible_commands[turn]
         return State(
             game_id=self.game_id,
             task=self.task,
             observations=tuple(self.observations[: turn + 1]),
             actions=tuple(self.actions[:turn]),
-            admissible_commands=tuple(self.admissible_commands[turn]),
+            admissible_commands=None if commands is None else tuple(commands),
         )
 
     def completion(self, prompt: Prompt, turn: int) -> list[Message]:
@@ -93,7 +94,7 @@ def _runs(file: Path) -> Iterator[tuple[int, Texts]]:
             batch[name].to_pylist() for name in _COLUMNS if name != "admissible_commands"
         )
         lists = batch["admissible_commands"]
-        ends, commands = lists.offsets.to_pylist(), lists.values.to_pylist()
+        ends, commands, known = lists.offsets.to_pylist(), lists.values.to_pylist(), lists.is_valid().to_pylist()
         for i, this_id in enumerate(ids):
             if this_id != episode_id:
                 if episode_id is not None:
@@ -103,7 +104,7 @@ def _runs(file: Path) -> Iterator[tuple[int, Texts]]:
             texts.actions.append(actions[i] or "")
             texts.reasons.append(reasons[i] or "")
             texts.responses.append(responses[i] or "")
-            texts.admissible_commands.append(commands[ends[i] : ends[i + 1]])
+            texts.admissible_commands.append(commands[ends[i] : ends[i + 1]] if known[i] else None)
             row += 1
     check_rows(file, row)
     if episode_id is not None:

@@ -75,7 +75,7 @@ class ExpertPolicy:
         rng = random.Random(f"{seed} {state.game_id} {state.turn} {sample}")
         draw = rng.random()
         if draw < self.random_actions:
-            reason, action = RANDOM_REASON, rng.choice(state.admissible_commands)
+            reason, action = RANDOM_REASON, rng.choice(state.admissible_commands or ("look",))
         elif draw < self.random_actions + self.mistakes:
             reason, action = MISTAKE_REASON, _mistake(state, rng)
         else:
@@ -91,14 +91,15 @@ def _mistake(state: State, rng: random.Random) -> str:
     """
     goal, memory = read_task(state.task), read_history(state)
     things = sorted({thing for inside in memory.contents.values() for thing in inside} | {memory.held} - {""})
-    here = [command.removeprefix("examine ") for command in state.admissible_commands if command.startswith("examine ")]
+    commands = state.admissible_commands or ()
+    here = [command.removeprefix("examine ") for command in commands if command.startswith("examine ")]
     for _ in range(10):
         if rng.random() < 0.5:
             thing, place = f"{goal.target} {rng.choice('112')}", rng.choice(here or ["shelf 1"])
         else:
             thing, place = rng.choice(things or ["mug 1"]), rng.choice(memory.receptacles or ["shelf 1"])
         forms = (f"go to {place}", f"open {place}", f"take {thing} from {place}", f"move {thing} to {place}")
-        if (command := rng.choice(forms)) not in state.admissible_commands:
+        if (command := rng.choice(forms)) not in commands:
             return command
     return "look"
 
@@ -109,7 +110,7 @@ class _Decision:
     def __init__(self, state: State, search: str, rng: random.Random) -> None:
         self.goal = read_task(state.task)
         self.memory = read_history(state)
-        self.commands = set(state.admissible_commands)
+        self.commands = set(state.admissible_commands or ())
         self.search, self.rng = search, rng
 
     def make(self) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from prm_gym.errors import UserError
 from prm_gym.prompts import format_response
 from prm_gym.types import Response, State
 
@@ -19,6 +20,8 @@ class RandomPolicy:
         return {"kind": "random"}
 
     async def act(self, state: State, *, n: int = 1, seed: int = 0) -> list[Response]:
+        if state.admissible_commands is None:
+            raise UserError("policy", "the environment does not tell its admissible commands", "name another policy")
         rng = random.Random(f"{seed} {state.game_id} {state.turn}")
         actions = [rng.choice(state.admissible_commands) for _ in range(n)]
         return [Response(text=format_response("", action), reason="", action=action) for action in actions]

@@ -15,7 +15,7 @@ from prm_gym.errors import UserError
 from prm_gym.types import Message, State
 from prm_gym.unicode import well_formed
 
-BUILT_IN = ("compact", "full")
+BUILT_IN = ("compact", "full", "general")
 _MACROS = ("system", "user", "response")
 
 
@@ -24,7 +24,8 @@ class Prompt:
     otherwise a single user message holds the history.
 
     `user` is called with `task`, `history` (pairs of observation and action; empty if `multi_turn`), `observation`,
-    `admissible_commands` (empty for turns that have passed), `turn` and `explore`; `response` with `reason`, `action`.
+    `admissible_commands` (empty for turns that have passed, None where they are unknown), `turn` and `explore`;
+    `response` with `reason`, `action`.
     """
 
     def __init__(self, name: str, source: str) -> None:
@@ -80,24 +81,30 @@ class Prompt:
         task: str,
         history: tuple[tuple[str, str], ...],
         observation: str,
-        admissible_commands: tuple[str, ...],
+        admissible_commands: tuple[str, ...] | None,
         turn: int,
         explore: bool,
     ) -> str:
-        text = self._user(
-            task=task,
-            history=history,
-            observation=observation,
-            admissible_commands=admissible_commands,
-            turn=turn,
-            explore=explore,
-        )
+        try:
+            text = self._user(
+                task=task,
+                history=history,
+                observation=observation,
+                admissible_commands=admissible_commands,
+                turn=turn,
+                explore=explore,
+            )
+        except TypeError:
+            if admissible_commands is not None:
+                raise
+            problem = f"{self.name} lists the admissible commands, which this environment does not tell"
+            raise UserError("prompt", problem, "use the prompt general, or a template that allows for None") from None
         return well_formed(str(text).strip())
 
 
 @lru_cache(maxsize=16)
 def load(name: str) -> Prompt:
-    """A prompt by name (`compact`, `full`) or by the path of a jinja file. Raises `UserError` if there is none."""
+    """A prompt by name (`compact`, `full`, `general`) or by a jinja file. Raises `UserError` if there is none."""
     if name in BUILT_IN:
         return Prompt(name, files(__package__).joinpath(f"{name}.jinja").read_text("utf-8"))
     path = Path(name)

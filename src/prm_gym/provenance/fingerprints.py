@@ -23,7 +23,7 @@ from prm_gym.errors import UserError
 from prm_gym.unicode import well_formed
 
 if TYPE_CHECKING:
-    from prm_gym.envs.games import Game
+    from prm_gym.envs.contract import Task
     from prm_gym.prompts import Prompt
 
 Identity = dict[str, Any]
@@ -75,11 +75,11 @@ def of_checkpoint(folder: str | PathLike[str]) -> Identity:
     return {"name": str(folder), "fingerprint": _of_files(folder, found)}
 
 
-def of_games(games: Iterable[Game]) -> Identity:
-    """Games, by their ids and the content of their files, in any order. `find_games` has read each file already and
-    kept its digest, so nothing is read here; the file of a game that was made otherwise is read now.
+def of_games(games: Iterable[Task]) -> Identity:
+    """Games, by their ids and their content, in any order. `find_games` has read each file already and kept its digest,
+    so nothing is read here; the file of a game that was made otherwise is read now.
     """
-    lines = sorted(f"{game.game_id} {game.digest or _digest(game.path)}\n" for game in games)
+    lines = sorted(f"{game.game_id} {game.content()}\n" for game in games)
     splits = sorted({game.split for game in games})
     return {"name": ", ".join(splits), "count": len(lines), "fingerprint": of_text("".join(lines))}
 
@@ -90,12 +90,6 @@ def of_folder(folder: str | PathLike[str]) -> Identity:
     if (folder / "config.json").is_file():
         return of_checkpoint(folder)
     return {"name": str(folder), "fingerprint": _of_files(folder, folder.rglob("*.parquet"))}
-
-
-def _digest(game_file: Path) -> str:
-    from prm_gym.envs.games import digest
-
-    return digest(game_file.read_bytes()) if game_file.is_file() else ""
 
 
 def _of_files(folder: Path, files: Iterable[Path]) -> str:

@@ -22,18 +22,29 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
 from prm_gym import provenance
-from prm_gym.envs.games import Game
+from prm_gym.envs.contract import Task
 from prm_gym.errors import UserError
 from prm_gym.provenance.fingerprints import of_games
-from prm_gym.rollout.concurrency import Failures, alfworld, check, claim_folder, execute, in_parallel, run_and_close
-from prm_gym.rollout.episode import Environment, Failed, Plan, hash_id, hash_seed
+from prm_gym.rollout.beginning import Failed, Plan
+from prm_gym.rollout.concurrency import (
+    Failures,
+    MakeEnv,
+    alfworld,
+    check,
+    claim_folder,
+    execute,
+    in_parallel,
+    run_and_close,
+    settings_of_env,
+)
+from prm_gym.rollout.episode import hash_id, hash_seed
 from prm_gym.rollout.monitoring import Monitor, Summary
 from prm_gym.store import EpisodeWriter, read_episodes, won_ids
 from prm_gym.types import Episode, Policy, PromptTooLong, Response, StopReason
@@ -52,7 +63,7 @@ class Point:
 
 async def branch(
     parents: str | PathLike[str] | Sequence[str | PathLike[str]],
-    games: Sequence[Game],
+    games: Sequence[Task],
     policy: Policy,
     out: str | PathLike[str],
     *,
@@ -70,7 +81,7 @@ async def branch(
     concurrency: int = 64,
     max_failed_share: float = 0.05,
     share: tuple[int, int] = (0, 1),
-    make_env: Callable[[], Environment] | None = None,
+    make_env: MakeEnv | None = None,
     progress: bool = True,
     tensorboard: bool = False,
     wandb_project: str | None = None,
@@ -129,6 +140,7 @@ async def branch(
         "actions_per_state": actions_per_state,
         "samples": samples,
         "fill_uniform": fill_uniform,
+        **settings_of_env(make_env),
     }
     by_id = {game.game_id: game for game in games}
     make_env = make_env or alfworld(games, max_episode_steps)
@@ -190,14 +202,21 @@ async def branch(
         total = continuations * sum(len(point.actions) for chosen in points.values() for point in chosen)
         monitor.expect(total, len(writer.finished), len(won_ids(out)))
         await execute(
-            plans(), policy, writer, make_env, monitor, workers=concurrency, max_failed_share=max_failed_share
+            plans(),
+            policy,
+            writer,
+            make_env,
+            monitor,
+            max_episode_steps=max_episode_steps,
+            workers=concurrency,
+            max_failed_share=max_failed_share,
         )
     return monitor.summary
 
 
 def rollout_branches(
     parents: str | PathLike[str] | Sequence[str | PathLike[str]],
-    games: Sequence[Game],
+    games: Sequence[Task],
     policy: Policy,
     out: str | PathLike[str],
     **options: Any,
@@ -252,7 +271,7 @@ class _Chooser:
         for response in responses:
             actions.setdefault(response.action, response)
         if self.fill_uniform:
-            others = [command for command in state.admissible_commands if command not in actions]
+            others = [command for command in state.admissible_commands or () if command not in actions]
             for command in sorted(others, key=lambda command: hash_id("command", *place, command)):
                 actions[command] = Response(text="", reason="", action=command)
         kept = tuple(actions.values())[: self.actions_per_state]

@@ -9,25 +9,34 @@ are warm. An episode's seed is a hash of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from prm_gym.envs.games import Game
+from prm_gym.envs.contract import Task
 from prm_gym.errors import UserError
 from prm_gym.provenance import Settings
 from prm_gym.provenance.fingerprints import of_games
-from prm_gym.rollout.concurrency import alfworld, check, claim_folder, execute, run_and_close
-from prm_gym.rollout.episode import Environment, Plan, hash_id, hash_seed
+from prm_gym.rollout.beginning import Plan
+from prm_gym.rollout.concurrency import (
+    MakeEnv,
+    alfworld,
+    check,
+    claim_folder,
+    execute,
+    run_and_close,
+    settings_of_env,
+)
+from prm_gym.rollout.episode import hash_id, hash_seed
 from prm_gym.rollout.monitoring import Monitor, Summary
 from prm_gym.store import EpisodeWriter, won_ids
 from prm_gym.types import Policy
 
 
 async def collect(
-    games: Sequence[Game],
+    games: Sequence[Task],
     policy: Policy,
     out: str | PathLike[str],
     *,
@@ -39,7 +48,7 @@ async def collect(
     concurrency: int = 64,
     max_failed_share: float = 0.05,
     share: tuple[int, int] = (0, 1),
-    make_env: Callable[[], Environment] | None = None,
+    make_env: MakeEnv | None = None,
     progress: bool = True,
     tensorboard: bool = False,
     wandb_project: str | None = None,
@@ -48,13 +57,14 @@ async def collect(
 
     Parameters
     ----------
-    games: what `prm_gym.envs.games.find_games` gives.
+    games: the tasks to play: what `prm_gym.envs.games.find_games` or `NamedEnvironment.tasks` gives.
     policy: asked by up to `concurrency` episodes at once; not closed here.
     max_games: draw that many of the games; a larger number later extends the same drawing.
     iteration: n of pi_n, stored with every episode.
     max_failed_share: in [0, 1]; a larger share of failed episodes stops the run.
     share: (i, n) for every n-th of the drawn games from the i-th on, when n processes share them.
-    make_env: an environment for one worker; ALFWorld with the exact engine if None.
+    make_env: makes an environment for one worker, such as a `NamedEnvironment`, which is recorded in provenance.json;
+        ALFWorld with the exact engine if None.
 
     Returns this run's counts. Raises `UserError` for bad arguments, a folder begun with other settings, or too many
     failures; what was finished is in the store.
@@ -67,7 +77,8 @@ async def collect(
         max_failed_share=max_failed_share,
     )
     drawn = draw_games(games, seed, max_games)
-    settings = await settings_of(games, policy, max_episode_steps=max_episode_steps, seed=seed, iteration=iteration)
+    shared: dict[str, Any] = {"max_episode_steps": max_episode_steps, "seed": seed, "iteration": iteration}
+    settings = await settings_of(games, policy, **shared, make_env=make_env)
     make_env = make_env or alfworld(drawn, max_episode_steps)
     with (
         EpisodeWriter(out) as writer,
@@ -82,12 +93,27 @@ async def collect(
         plans = [plan for plan in every if plan.episode_id not in writer.finished]
         won = won_ids(out) if len(plans) < len(every) else set()
         monitor.expect(len(every), len(every) - len(plans), sum(plan.episode_id in won for plan in every))
-        await execute(plans, policy, writer, make_env, monitor, workers=concurrency, max_failed_share=max_failed_share)
+        await execute(
+            plans,
+            policy,
+            writer,
+            make_env,
+            monitor,
+            max_episode_steps=max_episode_steps,
+            workers=concurrency,
+            max_failed_share=max_failed_share,
+        )
     return monitor.summary
 
 
 async def settings_of(
-    games: Sequence[Game], policy: Policy, *, max_episode_steps: int, seed: int, iteration: int = 0
+    games: Sequence[Task],
+    policy: Policy,
+    *,
+    max_episode_steps: int,
+    seed: int,
+    iteration: int = 0,
+    make_env: MakeEnv | None = None,
 ) -> Settings:
     """All that an episode depends on, as `collect` writes it into provenance.json."""
     return {
@@ -98,20 +124,21 @@ async def settings_of(
         "iteration": iteration,
         "seed": seed,
         "max_episode_steps": max_episode_steps,
+        **settings_of_env(make_env),
     }
 
 
-def rollout(games: Sequence[Game], policy: Policy, out: str | PathLike[str], **options: Any) -> Summary:
+def rollout(games: Sequence[Task], policy: Policy, out: str | PathLike[str], **options: Any) -> Summary:
     """`collect` for callers without an event loop. Closes the policy's connections at the end."""
     return run_and_close(collect(games, policy, out, **options), policy)
 
 
-def draw_games(games: Iterable[Game], seed: int, count: int | None = None) -> list[Game]:
+def draw_games(games: Iterable[Task], seed: int, count: int | None = None) -> list[Task]:
     """The first `count` games in the order in which they are played. A game given twice is an error."""
     drawn = sorted(games, key=lambda game: (hash_id("game", seed, game.game_id), game.game_id))
     for one, after in pairwise(drawn):
         if one.game_id == after.game_id:
-            raise UserError(str(after.path), f"game {one.game_id} is given twice", "name each folder once")
+            raise UserError("games", f"{one.game_id} is given twice", "name each folder once")
     if not drawn:
         raise UserError("games", "there are none", "name a folder that holds games of the chosen split")
     if count is not None and not 0 < count <= len(drawn):
@@ -119,10 +146,10 @@ def draw_games(games: Iterable[Game], seed: int, count: int | None = None) -> li
     return drawn[:count]
 
 
-def _plan(game: Game, index: int, seed: int, iteration: int, policy_id: str) -> Plan:
+def _plan(game: Task, index: int, seed: int, iteration: int, policy_id: str) -> Plan:
     return Plan(
         episode_id=hash_id("collect", policy_id, iteration, seed, game.game_id, index),
-        game=game,
+        task=game,
         seed=hash_seed("collect", seed, game.game_id, index),
         iteration=iteration,
     )

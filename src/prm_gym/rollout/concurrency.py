@@ -19,20 +19,24 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 from prm_gym import provenance
 from prm_gym.envs.alfworld import ALFWorldEnv
+from prm_gym.envs.contract import CheckedEnvironment, Environment, Task
 from prm_gym.envs.games import Game
+from prm_gym.envs.named import NamedEnvironment
 from prm_gym.errors import INT32, INT64, UserError, check_range
-from prm_gym.rollout.episode import Environment, Failed, Plan, play
+from prm_gym.rollout.beginning import Beginnings, Failed, Plan
+from prm_gym.rollout.episode import play
 from prm_gym.rollout.monitoring import Monitor
 from prm_gym.store import EpisodeWriter
-from prm_gym.types import Policy
+from prm_gym.types import Policy, StopReason
 
 FAILURES = "failures.jsonl"
 FEWEST_TO_JUDGE = 20  # a share of failures says nothing before that many episodes
 
+MakeEnv: TypeAlias = Callable[[], "Environment | CheckedEnvironment"]
 T = TypeVar("T")
 
 
@@ -79,9 +83,10 @@ async def execute(
     plans: Iterable[Plan],
     policy: Policy,
     writer: EpisodeWriter,
-    make_env: Callable[[], Environment],
+    make_env: MakeEnv,
     monitor: Monitor,
     *,
+    max_episode_steps: int,
     workers: int,
     max_failed_share: float,
 ) -> None:
@@ -90,16 +95,26 @@ async def execute(
     Raises `UserError` when too many episodes fail, or what the policy says concerns all of them.
     """
     failures = Failures(writer.folder, monitor, max_failed_share)
-    idle: list[Environment] = []
+    idle: list[CheckedEnvironment] = []
     with ThreadPoolExecutor(1, "prm_gym-blocking") as thread:
+        beginnings = Beginnings(thread)
 
         async def one(plan: Plan) -> None:
-            env = idle.pop() if idle else make_env()
+            env = None
             try:
-                episode = await play(plan, env, policy, thread=thread, on_response=monitor.responded)
+                env = idle.pop() if idle else _made(make_env)
+                episode = await play(
+                    plan,
+                    env,
+                    policy,
+                    max_episode_steps=max_episode_steps,
+                    beginnings=beginnings,
+                    on_response=monitor.responded,
+                )
             except Failed as failure:
-                env.close()  # in whatever state the failure left it
-                failures.record(failure, plan.game.game_id, plan.episode_id)
+                if env is not None:
+                    env.close()  # in whatever state the failure left it
+                failures.record(failure, plan.task.game_id, plan.episode_id)
             else:
                 idle.append(env)
                 await asyncio.get_running_loop().run_in_executor(thread, writer.add, episode)
@@ -146,11 +161,26 @@ def run_and_close(work: Coroutine[Any, Any, T], *policies: Policy) -> T:
     return asyncio.run(main())
 
 
-def alfworld(games: Sequence[Game], max_episode_steps: int) -> Callable[[], Environment]:
+def _made(make_env: MakeEnv) -> CheckedEnvironment:
+    try:
+        env = make_env()
+    except UserError:
+        raise
+    except Exception as error:
+        raise Failed(StopReason.ENV_ERROR, 0, error) from error
+    return env if isinstance(env, CheckedEnvironment) else CheckedEnvironment(env)
+
+
+def settings_of_env(make_env: MakeEnv | None) -> dict[str, Any]:
+    """What provenance.json says of an environment that has a name; nothing of ALFWorld, whose games say it all."""
+    return {"env": make_env.settings} if isinstance(make_env, NamedEnvironment) else {}
+
+
+def alfworld(games: Sequence[Task], max_episode_steps: int) -> MakeEnv:
     """Makes environments that play `games` on the exact engine."""
 
     def make_env() -> Environment:
-        return cast(Environment, ALFWorldEnv(games, max_episode_steps=max_episode_steps))
+        return cast(Environment, ALFWorldEnv(cast(Sequence[Game], games), max_episode_steps=max_episode_steps))
 
     return make_env
 

@@ -196,7 +196,7 @@ class Monitor:
         self.summary.episodes += 1
         self.summary.won += episode.won
         own = (turn for turn in episode.turns[episode.branch_turn :] if turn.reward is not None)
-        self.summary.invalid_actions += sum(not turn.action_valid for turn in own)
+        self.summary.invalid_actions += sum(turn.action_valid is False for turn in own)
         self._show()
 
     def failed(self) -> None:

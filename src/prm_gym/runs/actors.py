@@ -6,7 +6,7 @@ A policy is made in the process that plays it, so what goes there is a function 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from prm_gym.runs import recipe
 from prm_gym.runs.recipe import Branches, Recipe
 
 if TYPE_CHECKING:
-    from prm_gym.envs.games import Game
+    from prm_gym.envs.contract import Task
     from prm_gym.policies.best_of_n import BestOf
     from prm_gym.prm.in_process import PRMScorer
     from prm_gym.rollout import Summary
@@ -44,7 +44,7 @@ class Actors:
             return self.root / f"pi_{n}"
         return self.root / f"iter{n}" / "policy" / f"checkpoint-{step}" if step else self.policy(n - 1)
 
-    def games(self, split: str, count: int | None = None) -> list[Game]:
+    def games(self, split: str, count: int | None = None) -> Sequence[Task]:
         """The games of `split`, of which there must be `count`, else `UserError`."""
         from prm_gym.envs.games import find_games
 
@@ -113,7 +113,7 @@ class Actors:
 
         return BestOfN(sampler(), self.scorer(), **asdict(choice))
 
-    def collect(self, games: list[Game], policy: Callable[[], Policy], out: Path, **options: Any) -> dict[str, Any]:
+    def collect(self, games: Sequence[Task], policy: Callable[[], Policy], out: Path, **options: Any) -> dict[str, Any]:
         """Rollouts by what `policy` makes into `out`, in as many processes as the recipe says; the counts."""
         return self._play(partial(_rollout, games, policy), out, **options)
 
@@ -140,7 +140,7 @@ class Actors:
 
 
 def _rollout(
-    games: list[Game], policy: Callable[[], Policy], options: dict[str, Any], out: Path, share: tuple[int, int]
+    games: Sequence[Task], policy: Callable[[], Policy], options: dict[str, Any], out: Path, share: tuple[int, int]
 ) -> Summary:
     from prm_gym.rollout import rollout
 
@@ -149,7 +149,7 @@ def _rollout(
 
 def _rollout_branches(
     parents: Path,
-    games: list[Game],
+    games: Sequence[Task],
     policy: Callable[[], Policy],
     hot: Callable[[], Policy] | None,
     options: dict[str, Any],

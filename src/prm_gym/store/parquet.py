@@ -58,6 +58,7 @@ _TURN_COLUMNS = [
     ("sampling_logprob", pa.float32()),
 ]
 SCHEMA = pa.schema([*_EPISODE_COLUMNS, *_TURN_COLUMNS], metadata={VERSION_KEY: str(SCHEMA_VERSION)})
+_NULLABLE = ("admissible_commands", "action_valid")  # null: the environment does not tell
 OPTIONAL_COLUMNS = {"parent_id", "branch_turn", "state_key", "logprob", "sampling_logprob"}
 
 
@@ -264,5 +265,6 @@ def _episode(values: Sequence[Any]) -> Episode:
 
 
 def _turn(values: Sequence[Any]) -> Turn:
-    fields = {name: value for (name, _), value in zip(_TURN_COLUMNS, values, strict=True) if value is not None}
-    return Turn(**{"turn": -1, "observation": "", "admissible_commands": [], **fields})
+    fields = dict(zip((name for name, _ in _TURN_COLUMNS), values, strict=True))
+    known = {name: value for name, value in fields.items() if value is not None or name in _NULLABLE}
+    return Turn(**{"turn": -1, "observation": "", **known})

@@ -1,0 +1,214 @@
+"""The contract between a text environment and what plays it.
+
+An environment is a `gymnasium.Env` whose observations and actions are str. `info` may hold
+
+    task                 the task's sentence (at reset)
+    task_type            for success by task type (at reset); by default that of the `Task`
+    admissible_commands  a list of str. None or no such key means unknown, which is not the empty list: prompts then
+                         list none and `action_valid` is null in the store
+    won                  whether the task is done
+    expert_action        the next command of the environment's own expert, for demonstrations; prompts never show it
+
+Rewards satisfy r_t >= 0 and sum_t r_t <= 1 over an episode, so that the return G_t = sum_{k >= t} gamma^(k-t) r_k of
+Eq. 1 lies in [0, 1] from every turn on. Any other reward needs `reward_range` = (low, high), the bounds of the return
+R = sum_t r_t. The last step then pays (R - low) / (high - low) and every other step 0.
+
+An episode is won if `info["won"]` of its last step says so; without that key, if it terminated with a return of 1.
+Terminated without a win is lost, truncated is cut off.
+
+An environment may also have
+
+    tasks(split) -> list[Task]    its tasks; without it they are seeds for `reset`
+    snapshot(), restore(snapshot) a state as a picklable value, and back to it; branches then replay no actions
+
+Equal resets followed by equal actions must give equal observations. Chance that depends on the seed of `reset` is part
+of the task; an environment that is random beyond it can be played, but not branched.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from prm_gym.errors import UserError, first_line
+from prm_gym.unicode import well_formed
+
+TOLERANCE = 1e-6  # of sums of rewards, which the store keeps in single precision
+_SHAPE = "return observation, reward, terminated, truncated, info from step, and observation, info from reset"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What an episode is about: the arguments of `reset`, and a name.
+
+    `game_id` names it in stores and datasets, and labels divide train from test by it. `digest` stands for content
+    that is not in the arguments, such as a file.
+    """
+
+    game_id: str
+    split: str
+    task_type: str = ""
+    seed: int | None = None
+    options: dict[str, Any] | None = field(default=None, hash=False)
+    digest: str = field(default="", compare=False)
+
+    def reset_arguments(self) -> dict[str, Any]:
+        return {"seed": self.seed, "options": self.options}
+
+    def content(self) -> str:
+        """A text that stands for all that the task sets, for fingerprints."""
+        return json.dumps([self.seed, self.options, self.digest], sort_keys=True, default=str)
+
+
+class Environment(Protocol):
+    """The part of `gymnasium.Env` that is used."""
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, dict[str, Any]]: ...
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]: ...
+    def close(self) -> None: ...
+
+
+class Shown(NamedTuple):
+    """What an environment shows, its texts well formed. `admissible_commands` is None where they are unknown."""
+
+    observation: str
+    admissible_commands: list[str] | None
+    info: dict[str, Any]
+
+
+class CheckedEnvironment:
+    """An environment that keeps the contract, or raises `UserError` with `name`, what is wrong and the remedy."""
+
+    def __init__(self, env: Environment, name: str | None = None, reward_range: Sequence[float] | None = None) -> None:
+        self._env = env
+        spec = getattr(env, "spec", None)
+        self.name = name or (spec.id if spec else type(env).__name__)
+        self._range = reward_range
+        self._return = 0.0
+        self._lists_commands: bool | None = None  # at the start: not known yet
+        inner = getattr(env, "unwrapped", env)
+        self.can_restore = hasattr(inner, "snapshot") and hasattr(inner, "restore")
+        self._inner: Any = inner
+
+    def reset(self, task: Task) -> Shown:
+        """Begin an episode of `task`."""
+        try:
+            answer = self._env.reset(**task.reset_arguments())
+        except Exception as error:
+            raise self._raised("reset", error) from error
+        if not isinstance(answer, tuple) or len(answer) != 2:
+            raise self._wrong(f"reset gave {_count(answer)}, not 2", _SHAPE)
+        self._return = 0.0
+        observation, info = answer
+        self._lists_commands = None
+        return self._shown(observation, info, at_end=False)
+
+    def step(self, action: str) -> tuple[Shown, float, bool, bool]:
+        """What is shown, the reward as the environment gave it, terminated, truncated."""
+        try:
+            answer = self._env.step(action)
+        except Exception as error:
+            raise self._raised("step", error) from error
+        if not isinstance(answer, tuple) or len(answer) != 5:
+            raise self._wrong(f"step gave {_count(answer)}, not 5", _SHAPE)
+        observation, reward, terminated, truncated, info = answer
+        if type(reward) is not float or not math.isfinite(reward):
+            reward = self._number(reward)
+        self._return += reward
+        if self._range is None and (reward < 0 or self._return > 1 + TOLERANCE):
+            problem = f"a reward of {reward:g}, {self._return:g} in sum, outside [0, 1]"
+            raise self._wrong(problem, "state the bounds of an episode's return as reward_range")
+        terminated, truncated = bool(terminated), bool(truncated)
+        return self._shown(observation, info, at_end=terminated or truncated), reward, terminated, truncated
+
+    def rescaled(self, rewards: Sequence[float]) -> list[float]:
+        """The rewards of a whole episode by the rule of `reward_range`, as they are without one."""
+        if self._range is None or not rewards:
+            return list(rewards)
+        low, high = self._range
+        total = math.fsum(rewards)
+        slack = TOLERANCE * max(1.0, abs(low), abs(high))
+        if not low - slack <= total <= high + slack:
+            problem = f"an episode's return of {total:g} is outside of reward_range [{low:g}, {high:g}]"
+            raise self._wrong(problem, "state bounds that every episode keeps")
+        return [0.0] * (len(rewards) - 1) + [min(1.0, max(0.0, (total - low) / (high - low)))]
+
+    def snapshot(self) -> Any:
+        try:
+            return self._inner.snapshot(), self._return, self._lists_commands
+        except Exception as error:
+            raise self._raised("snapshot", error) from error
+
+    def restore(self, snapshot: Any) -> None:
+        """Return to the state of what `snapshot` gave."""
+        state, self._return, self._lists_commands = snapshot
+        try:
+            self._inner.restore(state)
+        except Exception as error:
+            raise self._raised("restore", error) from error
+
+    def close(self) -> None:
+        with suppress(Exception):  # too late to lose anything
+            self._env.close()
+
+    def _shown(self, observation: Any, info: dict[str, Any], *, at_end: bool) -> Shown:
+        if not isinstance(observation, str):
+            remedy = "return text, or wrap the environment in prm_gym.envs.described.Described"
+            raise self._wrong(f"an observation of type {type(observation).__name__}, not str", remedy)
+        if not isinstance(info, dict):
+            raise self._wrong(f"info of type {type(info).__name__}, not dict", _SHAPE)
+        commands = info.get("admissible_commands")
+        if self._lists_commands is None:
+            self._lists_commands = commands is not None
+        elif (commands is not None) is not self._lists_commands and not (at_end and commands is None):
+            known, now = ("a list", "None") if self._lists_commands else ("None", type(commands).__name__)
+            remedy = "give a list of str at every step, or None at every step"
+            raise self._wrong(f"admissible_commands were {known} and are {now} now", remedy)
+        if commands is not None:
+            try:
+                commands = [well_formed(command) for command in _sequence(commands)]
+            except (TypeError, AttributeError):  # of what is no str
+                problem = f"admissible_commands are {commands!r:.80}, not a list of str"
+                raise self._wrong(problem, "give a list of str, or None where they are unknown") from None
+        return Shown(well_formed(observation), commands, info)
+
+    def _number(self, reward: Any) -> float:
+        try:
+            value = float(reward)
+        except (TypeError, ValueError):
+            value = math.nan
+        if not math.isfinite(value):
+            raise self._wrong(f"a reward of {reward!r}", "return a finite number")
+        return value
+
+    def _wrong(self, problem: str, remedy: str) -> UserError:
+        return UserError(self.name, problem, remedy)
+
+    def _raised(self, method: str, error: Exception) -> UserError:
+        if isinstance(error, UserError):  # which says what is wrong, and where
+            return error
+        said = f"{method} raised {type(error).__name__}: {first_line(error)}"
+        return self._wrong(said, "correct the environment, then give the same command again")
+
+
+def is_won(info: Mapping[str, Any], terminated: bool, rewards: Sequence[float]) -> bool:
+    """Whether an episode was won, by `info` of its last step, else by its (rescaled) rewards."""
+    if "won" in info:
+        return bool(info["won"])
+    return terminated and math.fsum(rewards) >= 1 - TOLERANCE
+
+
+def _sequence(commands: Any) -> Sequence[str]:
+    if isinstance(commands, list | tuple):
+        return commands
+    raise TypeError
+
+
+def _count(answer: Any) -> str:
+    return f"{len(answer)} values" if isinstance(answer, tuple) else f"one {type(answer).__name__}"

@@ -1,0 +1,134 @@
+"""An environment by its name, so that a recipe or a command can say it and every worker process can make it.
+
+NamedEnvironment(id="FrozenLake-v1", kwargs={"map_name": "8x8"})       as `gymnasium.make`; "module:Name-v0" imports
+NamedEnvironment(factory="package.module:factory", kwargs={...})       calls factory(**kwargs)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from os import PathLike
+from typing import Any, cast
+
+import gymnasium
+
+from prm_gym.envs.contract import CheckedEnvironment, Environment, Task
+from prm_gym.envs.games import SPLITS
+from prm_gym.errors import UserError, first_line
+
+SEEDS = 10_000  # tasks of a split where the environment names none; each split has its own
+_NO_LIMIT = -1  # of gymnasium.make: the rollout has the step limit
+
+
+@dataclass(frozen=True)
+class NamedEnvironment:
+    """A text environment by its gymnasium `id` or its `factory`, with the arguments `kwargs`. `reward_range` are the
+    bounds of an episode's return, where its rewards are not within [0, 1] in sum (see `contract`). Calling it makes the
+    environment.
+    """
+
+    id: str | None = None
+    factory: str | None = None
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    reward_range: list[float] | None = None
+
+    @property
+    def name(self) -> str:
+        return str(self.id or self.factory)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """For provenance.json."""
+        return asdict(self)
+
+    def check(self, where: str | PathLike[str], prefix: str = "") -> None:
+        """Raise `UserError` for the first field that cannot be used; `prefix` comes before its name in `where`."""
+        if (self.id is None) is (self.factory is None):
+            problem = "neither id nor factory" if self.id is None else "both id and factory"
+            raise UserError(where, problem, "give one of them", field=f"{prefix}id")
+        if self.factory is not None and not all(part for part in self.factory.partition(":")):
+            problem = f"{self.factory!r} names no factory"
+            raise UserError(where, problem, "say package.module:factory", field=f"{prefix}factory")
+        bounds = self.reward_range
+        if bounds is not None and not (len(bounds) == 2 and -1e300 < bounds[0] < bounds[1] < 1e300):
+            problem = f"got {bounds}"
+            raise UserError(where, problem, "give [low, high] with low < high", field=f"{prefix}reward_range")
+        try:
+            json.dumps(self.kwargs, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            problem = f"not JSON values ({error})"
+            remedy = "give texts, numbers, lists and mappings"
+            raise UserError(where, problem, remedy, field=f"{prefix}kwargs") from None
+
+    def __call__(self) -> CheckedEnvironment:
+        return CheckedEnvironment(self.make(), self.name, self.reward_range)
+
+    def make(self) -> Environment:
+        """The environment. Raises `UserError` if there is no such one, or a package or an argument is missing."""
+        try:
+            if self.factory is not None:
+                return cast(Environment, _find(self.name)(**self.kwargs))
+            options: Mapping[str, Any] = {"max_episode_steps": _NO_LIMIT, "disable_env_checker": True}
+            return cast(Environment, gymnasium.make(self.name, **options, **self.kwargs))
+        except UserError:
+            raise
+        except ImportError as error:
+            if error.name is None:
+                raise UserError(self.name, first_line(error), "install its package") from error
+            missing = error.name.partition(".")[0]
+            raise UserError(self.name, f"{missing} is not installed", f"pip install {missing}") from error
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise UserError(self.name, first_line(error), "install it") from error
+        except gymnasium.error.Error as error:
+            raise UserError(self.name, first_line(error), "correct the id, or import its package: module:id") from error
+        except Exception as error:
+            problem = f"cannot be made ({type(error).__name__}: {first_line(error)})"
+            raise UserError(self.name, problem, "correct its kwargs") from error
+
+    def tasks(self, split: str) -> list[Task]:
+        """The tasks of `split`: those that the environment names by its own `tasks(split)`, else 10,000 seeds.
+
+        Raises `UserError` as `make`, and for a split that is not there.
+        """
+        env = self.make()
+        try:
+            named = getattr(getattr(env, "unwrapped", env), "tasks", None)
+            if named is None:
+                return self._seeds(split)
+            found = list(named(split))
+        except UserError:
+            raise
+        except Exception as error:
+            problem = f"tasks({split!r}) raised {type(error).__name__}: {first_line(error)}"
+            raise UserError(self.name, problem, "correct the environment") from error
+        finally:
+            env.close()
+        if not found or not all(isinstance(task, Task) for task in found):
+            problem = f"tasks({split!r}) gave no tasks"
+            raise UserError(self.name, problem, "return a list of prm_gym.envs.contract.Task")
+        return found
+
+    def _seeds(self, split: str) -> list[Task]:
+        if split not in SPLITS:
+            raise UserError(self.name, f"has no split {split!r}", f"say {', '.join(SPLITS)}", field="split")
+        first = SPLITS.index(split) * SEEDS
+        return [Task(f"{self.name}/{split}/{seed}", split, seed=seed) for seed in range(first, first + SEEDS)]
+
+
+def named_by(name: str) -> NamedEnvironment:
+    """`package.module:factory`, or a gymnasium id, in which a name with a version (`-v0`) follows the colon if any."""
+    is_factory = name.partition(":")[2].replace(".", "").isidentifier()
+    return NamedEnvironment(factory=name) if is_factory else NamedEnvironment(id=name)
+
+
+def _find(factory: str) -> Callable[..., object]:
+    module, _, attribute = factory.partition(":")
+    found: Any = import_module(module)
+    for name in attribute.split("."):
+        found = getattr(found, name, None)
+    if not callable(found):
+        raise UserError(factory, f"{module} has no function {attribute}", "say package.module:factory")
+    return cast(Callable[..., object], found)
