@@ -124,7 +124,7 @@ def main() -> None:
 
 
 def _mean(found: list[Quality], what: str) -> str:
-    values: list[Any] = [getattr(q, what) for q in found]
+    values: list[Any] = [q.as_dict()[what] for q in found]
     if None in values:
         return "-"
     return f"{mean(values):.3f} ({', '.join(f'{value:.3f}' for value in values)})"

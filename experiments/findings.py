@@ -166,7 +166,7 @@ def ranking(variants: Variants) -> Iterator[Cell]:
 
 def _accuracy(run: Run, held_out: Path, name: str) -> Cell:
     quality = run.quality(held_out)
-    return Cell("ranking accuracy", name, value=quality.ranking_accuracy, pairs=quality.pairs)
+    return Cell("ranking accuracy", name, value=quality.ranking.accuracy, pairs=quality.ranking.pairs)
 
 
 def prediction(rows: Rows) -> dict[str, float]:

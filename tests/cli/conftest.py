@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from prm_gym.cli import main
+
+
+@pytest.fixture(scope="session")
+def games(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two games of `train` and two of `valid_unseen`."""
+    from prm_gym.envs.households import generate
+
+    folder = tmp_path_factory.mktemp("games")
+    generate(folder, preset="small", splits={"train": 2, "valid_unseen": 2}, seed=3, progress=False)
+    return folder
 
 
 @pytest.fixture

@@ -18,17 +18,9 @@ from tiny_models import classifier, language_model
 
 from prm_gym import prompts, provenance
 from prm_gym.cli import main
-from prm_gym.envs.households import generate
 from prm_gym.provenance.checkpoint_settings import TrainedFor, trained_for
 from prm_gym.provenance.fingerprints import of_prompt
 from prm_gym.store import read_episodes
-
-
-@pytest.fixture(scope="module")
-def games(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("games")
-    generate(folder, preset="small", splits={"valid_unseen": 2}, seed=3, progress=False)
-    return folder
 
 
 def carrying(source: Path, out: Path, prompt: prompts.Prompt | None = None) -> Path:

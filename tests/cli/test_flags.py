@@ -8,16 +8,8 @@ from pathlib import Path
 import pytest
 
 from prm_gym.cli import main
-from prm_gym.envs.households import generate
 
 HUGE = "99999999999999999999"
-
-
-@pytest.fixture(scope="module")
-def games(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("games")
-    generate(folder, preset="small", splits={"train": 2}, seed=3, progress=False)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -13,19 +13,11 @@ from prm_gym.cli import main
 from prm_gym.cli.console import console
 from prm_gym.envs.alfworld import ALFWorldEnv
 from prm_gym.envs.games import find_games
-from prm_gym.envs.households import generate
-
-
-@pytest.fixture(scope="module")
-def games(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("games")
-    generate(folder, preset="small", splits={"train": 2}, seed=3, progress=False)
-    return folder
 
 
 @pytest.fixture
 def game(games: Path) -> Path:
-    return find_games(games)[0].path
+    return find_games(games, "train")[0].path
 
 
 Play = Callable[..., list[str]]
@@ -92,7 +84,7 @@ def test_numbers_that_are_none_cost_nothing(play: Play) -> None:
 
 
 def test_a_game_of_a_folder_is_drawn_by_the_seed(games: Path, play: Play) -> None:
-    drawn = {play(where=games, flags=("--seed", str(seed)))[0].splitlines()[0] for seed in range(8)}
+    drawn = {play(where=games / "train", flags=("--seed", str(seed)))[0].splitlines()[0] for seed in range(8)}
     assert len(drawn) == 2
 
 

@@ -42,7 +42,7 @@ def remembered_parses(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("preset", "count", "steps", "seed"), [("full", 4, 60, 0), ("small", 10, 100, 1)])
 def test_no_difference_from_stock_as_it_is(tmp_path: Path, preset: str, count: int, steps: int, seed: int) -> None:
-    compare(tmp_path, preset, count, steps, 1000 + seed)
+    assert_no_difference(tmp_path, preset, count, steps, 1000 + seed)
 
 
 CHUNKS = [("small", 10, 100, seed) for seed in range(18)] + [("full", 5, 75, seed) for seed in range(8)]
@@ -53,10 +53,10 @@ CHUNKS = [("small", 10, 100, seed) for seed in range(18)] + [("full", 5, 75, see
 def test_no_difference_at_length(
     tmp_path: Path, remembered_parses: None, preset: str, count: int, steps: int, seed: int
 ) -> None:
-    compare(tmp_path, preset, count, steps, 2000 + seed)
+    assert_no_difference(tmp_path, preset, count, steps, 2000 + seed)
 
 
-def compare(folder: Path, preset: str, count: int, steps: int, seed: int) -> None:
+def assert_no_difference(folder: Path, preset: str, count: int, steps: int, seed: int) -> None:
     """Walk `steps` steps in each of `count` new games with both engines."""
     generate(folder, preset=preset, splits={"train": count}, seed=seed, progress=False)
     won = 0

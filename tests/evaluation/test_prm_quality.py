@@ -1,16 +1,12 @@
 """AUC, calibration and ranking against counts by hand, with scorers whose answers are known."""
 
 import asyncio
-import itertools
 import math
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from prm_gym.errors import UserError
-from prm_gym.evaluation.prm_quality import auc, measure
+from prm_gym.evaluation.prm_quality import measure
 from prm_gym.types import Episode, Response, State, Turn, state_key
 
 OBSERVATION = "o"
@@ -40,19 +36,6 @@ class Table:
         return [self.scores[state.turn, response.action] for state, response in pairs]
 
 
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=2, max_size=40))
-def test_auc_is_the_share_of_ordered_pairs(visits: list[tuple[int, bool]]) -> None:
-    wins = [s for s, won in visits if won]
-    losses = [s for s, won in visits if not won]
-    scores, positive = np.array([s for s, _ in visits], dtype=float), np.array([won for _, won in visits])
-    if not wins or not losses:
-        assert auc(scores, positive) is None
-        return
-    pairs = [1.0 if w > x else 0.5 if w == x else 0.0 for w, x in itertools.product(wins, losses)]
-    assert auc(scores, positive) == pytest.approx(sum(pairs) / len(pairs))
-
-
 def branches() -> list[Episode]:
     """At turn 1 of a parent, `a` wins three of four times at once, `b` one of four."""
     outcomes = [("a", w) for w in (True, True, True, False)] + [("b", w) for w in (False, False, False, True)]
@@ -63,8 +46,11 @@ def branches() -> list[Episode]:
 def test_ranking_follows_the_rollouts(a: float, b: float, accuracy: float) -> None:
     parent = episode(99, ["a"], True)
     quality = asyncio.run(measure([parent, *branches()], Table({(0, "a"): 0.5, (1, "a"): a, (1, "b"): b})))
-    assert quality.pairs == 1
-    assert quality.ranking_accuracy == quality.gap_weighted_accuracy == accuracy
+    assert quality.ranking.pairs == 1
+    assert quality.ranking.accuracy == quality.ranking.gap_weighted == accuracy
+    stored = quality.as_dict()
+    assert (stored["pairs"], stored["ranking_accuracy"], stored["gap_weighted_accuracy"]) == (1, accuracy, accuracy)
+    assert {"ranking_ci95", "ranking_corrected", "ranking_corrected_ci95", "gap_weighted_corrected"} <= stored.keys()
 
 
 def test_a_q_of_the_state_alone_ranks_nothing_though_its_auc_is_perfect() -> None:
@@ -74,7 +60,7 @@ def test_a_q_of_the_state_alone_ranks_nothing_though_its_auc_is_perfect() -> Non
     table = Table({(0, "a"): 1.0, (0, "b"): 1.0, (0, "c"): 0.0, (1, "a"): 0.0, (1, "b"): 0.0})
     quality = asyncio.run(measure([*episodes, losing], table))
     assert quality.auc == 1.0
-    assert quality.ranking_accuracy == 0.5
+    assert quality.ranking.accuracy == 0.5
 
 
 def test_auc_leaves_branches_out() -> None:
@@ -97,7 +83,7 @@ def test_a_q_without_levels_is_measured_by_its_ranking_alone() -> None:
     episodes = [episode(9, ["a"], True), *branches()]
     full, ranked = (asyncio.run(measure(episodes, table, levels=levels)) for levels in (True, False))
     assert (ranked.auc, ranked.calibration_error, ranked.correlation, ranked.bins) == (None, None, None, [])
-    assert ranked.ranking_accuracy == full.ranking_accuracy
+    assert ranked.ranking == full.ranking
     assert "AUC -, calibration error -" in ranked.summary()
 
 

@@ -10,7 +10,10 @@ import pytest
 from rich.console import Console
 
 from prm_gym.errors import UserError
-from prm_gym.evaluation.success import add_result, read_results, summarise, table, told_apart, wilson
+from prm_gym.evaluation.intervals import wilson
+from prm_gym.evaluation.results_file import add_result, read_results
+from prm_gym.evaluation.results_table import table, told_apart
+from prm_gym.evaluation.success import summarise
 from prm_gym.types import Episode, Turn
 
 

@@ -204,7 +204,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, An
             raise Unmade
 
         def quality(self, held_out: Path) -> Any:
-            return SimpleNamespace(ranking_accuracy=0.5, pairs=100)
+            return SimpleNamespace(ranking=SimpleNamespace(accuracy=0.5, pairs=100))
 
     def run(self: Variants, variant: str = "", changes: Any = None, iterations: int = 1, like: str = "") -> Any:
         wanted.append((variant, changes or {}))

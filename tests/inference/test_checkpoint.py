@@ -14,7 +14,8 @@ from transformers.utils import logging
 from prm_gym.cli import main
 from prm_gym.errors import UserError
 from prm_gym.hosts.trl.inputs import load_model
-from prm_gym.inference.checkpoint import load_checkpoint, load_tokenizer
+from prm_gym.inference.checkpoint import load_checkpoint
+from prm_gym.prompts.tokenizer import load_tokenizer
 
 
 @pytest.fixture

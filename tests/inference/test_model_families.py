@@ -10,7 +10,7 @@ from functools import lru_cache, partial
 import numpy as np
 import pytest
 import torch
-from tiny_models import WORDS, spread, state
+from tiny_models import WIDTHS, WORDS, spread, state
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -75,19 +75,8 @@ SLIDES = [family for family, make in FAMILIES.items() if "sliding_window" in mak
 
 
 def config_of(family, vocab_size=VOCABULARY, **options):
-    return FAMILIES[family](
-        vocab_size=vocab_size,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=CONTEXT,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=0,
-        **options,
-    )
+    sizes = {"vocab_size": vocab_size, "num_hidden_layers": 4, "max_position_embeddings": CONTEXT, **WIDTHS}
+    return FAMILIES[family](bos_token_id=1, eos_token_id=2, pad_token_id=0, **sizes, **options)
 
 
 @lru_cache

@@ -20,6 +20,12 @@ from prm_gym.hosts.tiny_model import make_tokenizer
 from prm_gym.types import State
 
 CONTEXT = 700
+WIDTHS = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 _KEPT = TemporaryDirectory()
 WORDS = "You see a mug 1, a plate 2 and a desk 3. You arrive at shelf 4. Task: put a clean mug 1 in shelf 4."
 
@@ -53,18 +59,8 @@ def classifier(num_labels: int = 1) -> Path:
 def _config(folder: Path, **options) -> LlamaConfig:
     size = make_tokenizer([WORDS] * 20, folder)
     torch.manual_seed(0)
-    return LlamaConfig(
-        vocab_size=size,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=CONTEXT,
-        eos_token_id=size - 1,
-        pad_token_id=0,
-        **options,
-    )
+    sizes = {"vocab_size": size, "num_hidden_layers": 2, "max_position_embeddings": CONTEXT, **WIDTHS}
+    return LlamaConfig(eos_token_id=size - 1, pad_token_id=0, **sizes, **options)
 
 
 def spread(model):

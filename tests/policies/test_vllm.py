@@ -18,11 +18,11 @@ pytest.importorskip("httpx")
 pytest.importorskip("transformers")
 
 from prm_gym import prompts
-from prm_gym.inference.served_model import load_tokenizer
 from prm_gym.policies.server import ServerPolicy
 from prm_gym.prm.in_process import PRMScorer
 from prm_gym.prm.served import ServedPRMScorer
 from prm_gym.prompts.chat import prompt_ids
+from prm_gym.prompts.tokenizer import load_tokenizer
 from prm_gym.types import PromptTooLong, Response, State
 
 pytestmark = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from decimal import Decimal
 
 import numpy as np
@@ -14,8 +13,6 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from prm_gym import prompts
 from prm_gym.errors import UserError
-from prm_gym.hosts.tiny_model import make_tokenizer
-from prm_gym.inference.checkpoint import check_same_vocabulary
 from prm_gym.prm.in_process import PRMScorer
 from prm_gym.prm.scorer import sigmoid
 from prm_gym.types import PromptTooLong, Response
@@ -98,15 +95,3 @@ def test_over_the_context():
 def test_other_kinds_of_model_are_refused(folder):
     with pytest.raises(UserError, match="num_labels=1"):
         PRMScorer(folder(), prompt="compact")
-
-
-def test_vocabularies_are_compared(tmp_path):
-    check_same_vocabulary(language_model(), classifier())
-    make_tokenizer(["other words altogether 1"] * 30, tmp_path / "other")
-    with pytest.raises(UserError, match="differs from that of"):
-        check_same_vocabulary(language_model(), tmp_path / "other")
-    template = tmp_path / "template"
-    shutil.copytree(classifier(), template)
-    (template / "chat_template.jinja").write_text("{{ messages[0].content }}")
-    with pytest.raises(UserError, match="chat template"):
-        check_same_vocabulary(language_model(), template)

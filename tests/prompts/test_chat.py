@@ -156,9 +156,7 @@ def test_a_word_piece_never_joins_prompt_and_response(tmp_path: Path) -> None:
 def test_a_template_that_cannot_show_a_conversation_is_named_once_and_early(
     source: str | None, problem: str, tmp_path: Path
 ) -> None:
-    from prm_gym.hosts.trl.inputs import load_tokenizer as for_training
-    from prm_gym.inference.checkpoint import load_tokenizer
-    from prm_gym.inference.served_model import load_tokenizer as for_a_server
+    from prm_gym.prompts.tokenizer import load_tokenizer
 
     tokens = tokenizer(CASES["plain"].source, tmp_path)
     tokens.chat_template = source
@@ -168,10 +166,8 @@ def test_a_template_that_cannot_show_a_conversation_is_named_once_and_early(
         load_tokenizer(tmp_path)
     assert "\n" not in str(told.value)
     assert told.value.remedy
-    with pytest.raises(UserError, match=problem):
-        for_a_server(tmp_path)
     with pytest.raises(UserError, match=f"model_name_or_path: {problem}"):
-        for_training(str(tmp_path), "model_name_or_path")
+        load_tokenizer(str(tmp_path), "model_name_or_path", padding=False)
 
 
 def test_a_template_is_probed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +188,7 @@ def test_a_template_is_probed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not template_of(tokens).system_role
 
 
-def check_any(tokens: Any) -> None:
+def assert_ids_of_any_tokenizer(tokens: Any) -> None:
     """What holds for every tokenizer: the prompt is the template's, a turn follows it, and reads back as it was."""
     template = template_of(tokens)
     chat = adapted(tokens, [CHAT[0], CHAT[1], CHAT[3], CHAT[4]])
@@ -223,7 +219,7 @@ FOLDERS = os.environ.get("PRM_GYM_TOKENIZERS")
 def test_a_real_tokenizer(folder: Path | None) -> None:
     if folder is None:
         pytest.skip("PRM_GYM_TOKENIZERS names no folder of model or tokenizer folders")
-    check_any(transformers.AutoTokenizer.from_pretrained(folder))
+    assert_ids_of_any_tokenizer(transformers.AutoTokenizer.from_pretrained(folder))
 
 
 def families() -> list[Any]:
@@ -250,4 +246,4 @@ def test_the_template_of_a_model_family(path: Path) -> None:
     tokens = transformers.PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<eos>", bos_token="<bos>")
     tokens.add_special_tokens({"additional_special_tokens": sorted({m for m in marks if "think" not in m})})
     tokens.chat_template = source
-    check_any(tokens)
+    assert_ids_of_any_tokenizer(tokens)

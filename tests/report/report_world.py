@@ -9,7 +9,9 @@ from pathlib import Path
 
 from prm_gym.atomic import write_json
 from prm_gym.evaluation.prm_quality import measure
-from prm_gym.evaluation.success import TASK_TYPES, add_result, summarise
+from prm_gym.evaluation.results_file import add_result
+from prm_gym.evaluation.results_table import TASK_TYPES
+from prm_gym.evaluation.success import summarise
 from prm_gym.labels import monte_carlo
 from prm_gym.policies.best_of_n import BestOf
 from prm_gym.store import EpisodeWriter, read_episodes

@@ -12,7 +12,7 @@ from report_world import GAMES, make_run
 
 from prm_gym.cli import main
 from prm_gym.errors import UserError
-from prm_gym.evaluation.success import read_results
+from prm_gym.evaluation.results_file import read_results
 from prm_gym.report.gather import TARGET_BINS, gather
 from prm_gym.report.result_entries import pooled
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from report_world import EVIL, add_evaluation, make_run, page_data
 
 from prm_gym.cli import main
-from prm_gym.evaluation.success import add_result, read_results
+from prm_gym.evaluation.results_file import add_result, read_results
 from prm_gym.report import display_names, write
 from prm_gym.report.page import as_json
 

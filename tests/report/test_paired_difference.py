@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from prm_gym.evaluation.success import wilson
+from prm_gym.evaluation.intervals import wilson
 from prm_gym.report import paired_difference
 from prm_gym.report.episode_summaries import Played
 

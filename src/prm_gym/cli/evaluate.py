@@ -28,7 +28,9 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from prm_gym.evaluation import success
+    from prm_gym.evaluation.results_file import read_results
+    from prm_gym.evaluation.results_table import table
+    from prm_gym.evaluation.success import evaluate
 
     choice = _best_of(options)
     read_by_q = options.prm if options.policy == "random" and options.prompt is None else None
@@ -43,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
 
         scorer = PRMScorer(options.prm, prompt=options.prompt)
         policy, mode = BestOfN(policy, scorer, **asdict(choice)), choice.mode
-    _, summary = success.evaluate(
+    _, summary = evaluate(
         games,
         policy,
         options.out,
@@ -57,7 +59,7 @@ def run(options: argparse.Namespace) -> None:
         concurrency=options.concurrency,
     )
     console.print(f"{options.out}: {summary.line()}", highlight=False, soft_wrap=True)
-    console.print(success.table(success.read_results(options.out / "results.json")))
+    console.print(table(read_results(options.out / "results.json")))
 
 
 def _best_of(options: argparse.Namespace) -> BestOf | None:

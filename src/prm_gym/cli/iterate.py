@@ -30,7 +30,8 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from prm_gym.evaluation import success
+    from prm_gym.evaluation.results_file import read_results
+    from prm_gym.evaluation.results_table import table
     from prm_gym.runs import stage
     from prm_gym.runs.iteration import Run
 
@@ -41,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
         return
     stage.run(stages, console)
     if options.iteration > 0:
-        console.print(success.table(success.read_results(folder / "results.json")))
+        console.print(table(read_results(folder / "results.json")))
 
 
 def _show(stages: list[Stage], folder: Path) -> None:

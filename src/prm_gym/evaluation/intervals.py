@@ -16,11 +16,23 @@ from pathlib import Path
 import numpy as np
 
 from prm_gym.errors import UserError
-from prm_gym.evaluation.success import Z95, wilson
 from prm_gym.store import read_episodes
+
+Z95 = 1.959963984540054  # the 97.5% quantile of the standard normal distribution
 
 Outcome = dict[str, tuple[str, float]]
 """game_id -> (task type, share of its episodes that won)"""
+
+
+def wilson(successes: float, n: float) -> tuple[float, float]:
+    """The 95% Wilson score interval of a proportion (Wilson 1927); [0, 1] without a sample."""
+    if n == 0:
+        return 0.0, 1.0
+    z = Z95
+    p = successes / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 @dataclass(frozen=True)

@@ -13,94 +13,80 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from prm_gym.errors import UserError
 from prm_gym.evaluation.ranking import KINDS, VALIDITY, Fork, Ranking, pairs_of, rank
+from prm_gym.prm.metrics import Bin, Floats, auc, calibration_bins, calibration_error
 from prm_gym.prm.scorer import Scorer
 from prm_gym.types import Episode, Response, State
 
-Floats = npt.NDArray[np.float64]
 Pair = tuple[bytes, str]  # (state_key, action)
+_FLAT = {
+    "pairs": "pairs",
+    "gap_weighted": "gap_weighted_accuracy",
+    "gap_weighted_corrected": "gap_weighted_corrected",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """What was measured, on how much.
+    """How good Q is on `visits` executed actions.
 
     auc: probability that Q of a visit that ended in a win exceeds Q of one that did not; 0.5 is chance.
-    calibration_error: mean |Q - observed mean return| over ten bins of Q, weighted by visits.
+    calibration_error: mean |Q - mean return| over ten bins of Q, weighted by visits.
     correlation: of Q with the discounted return, over visits.
-    pairs, ranking_accuracy, ranking_ci95, ranking_corrected, ranking_corrected_ci95, gap_weighted_accuracy,
-        gap_weighted_corrected: of all pairs of actions at one state, as in `ranking.Ranking`.
-    ranking_ceiling: how often one half of the rollouts orders a pair as the other half does; a Q as good as half of
-        the rollouts reaches it.
-    ranking_by_validity: the `Ranking` of the pairs with both, one or neither action admissible, by `ranking.VALIDITY`;
+    ranking: of all pairs of actions at one state.
+    ranking_ceiling: how often one half of the rollouts orders a pair as the other half does. A Q as good as half of the
+        rollouts reaches it.
+    ranking_by_validity: the ranking of the pairs with both, one or neither action admissible, by `ranking.VALIDITY`;
         empty if the environment does not say what is admissible.
-    ranking_by_kind: the `Ranking` of the pairs that hold an action of a kind, by `ranking.KINDS` and "other". A pair of
+    ranking_by_kind: the ranking of the pairs that hold an action of a kind, by `ranking.KINDS` and "other". A pair of
         two kinds counts for both.
-    bins: (mean Q, mean return, visits) for each bin that has any.
+    bins: (mean Q, mean return, visits) of the ten bins that have a visit.
 
-    A figure that the episodes do not determine (no win among them, no pair) is None. Of a Q whose level means nothing,
-    as of one trained on pairs alone, auc, calibration_error and correlation are None, and there are no bins.
+    A figure that the episodes do not determine (no win, no pair) is None. A Q trained on preference pairs has no
+    meaningful scale: auc, calibration_error and correlation are None and bins is empty.
     """
 
     visits: int
     auc: float | None
     calibration_error: float | None
     correlation: float | None
-    pairs: int
-    ranking_accuracy: float | None
-    ranking_ci95: tuple[float, float]
-    ranking_corrected: float | None
-    ranking_corrected_ci95: tuple[float, float]
+    ranking: Ranking
     ranking_ceiling: float | None
-    gap_weighted_accuracy: float | None
-    gap_weighted_corrected: float | None
     ranking_by_validity: dict[str, Ranking]
     ranking_by_kind: dict[str, Ranking]
-    bins: list[tuple[float, float, int]]
+    bins: list[Bin]
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """The fields for quality.json, where those of `ranking` are flat: "pairs", "ranking_accuracy", ..."""
+        values = asdict(self)
+        ranking = {field: value for field, value in values.pop("ranking").items() if field != "games"}
+        return {**values, **{_FLAT.get(field, f"ranking_{field}"): value for field, value in ranking.items()}}
 
     def summary(self) -> str:
         """Two lines for the terminal."""
-        split = {**self.ranking_by_validity, **self.ranking_by_kind}
+        every, split = self.ranking, {**self.ranking_by_validity, **self.ranking_by_kind}
         of = [f"{name} {_show(found.corrected)} of {found.pairs}" for name, found in split.items()]
         return (
             f"Q on {self.visits} visits of held-out games: AUC {_show(self.auc)}, calibration error "
-            f"{_show(self.calibration_error)}; of {self.pairs} pairs of actions at one state in the order of their "
-            f"rollouts {_share(self.ranking_accuracy, self.ranking_ci95)}, half of them against half "
+            f"{_show(self.calibration_error)}; of {every.pairs} pairs of actions at one state in the order of their "
+            f"rollouts {_share(every.accuracy, every.ci95)}, half of them against half "
             f"{_show(self.ranking_ceiling)}\n"
             f"Pairs in their true order, noise of the rollouts taken out: "
-            f"{_share(self.ranking_corrected, self.ranking_corrected_ci95)}, weighted by the gap "
-            f"{_show(self.gap_weighted_corrected)}{'; ' if of else ''}{', '.join(of)}"
+            f"{_share(every.corrected, every.corrected_ci95)}, weighted by the gap "
+            f"{_show(every.gap_weighted_corrected)}{'; ' if of else ''}{', '.join(of)}"
         )
-
-
-def auc(scores: Floats, positive: npt.NDArray[np.bool_]) -> float | None:
-    """Area under the ROC curve: the Mann-Whitney statistic, ties counting one half; None if one class is empty."""
-    order = np.argsort(scores, kind="stable")
-    _, inverse, counts = np.unique(scores[order], return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    ranks = np.empty(len(scores))
-    ranks[order] = (last - (counts - 1) / 2)[inverse]  # 1-based, tied scores share the mean rank
-    wins = int(positive.sum())
-    losses = len(scores) - wins
-    if not wins or not losses:
-        return None
-    return float((ranks[positive].sum() - wins * (wins + 1) / 2) / (wins * losses))
 
 
 async def measure(
     episodes: Iterable[Episode], scorer: Scorer, *, gamma: float = 0.95, seed: int = 0, levels: bool = True
 ) -> Quality:
-    """Compare Q with what happened in `episodes`: independent ones and branches of the policy that Q stands for.
+    """Compare Q with the outcomes of `episodes`: independent ones and branches of the policy that Q was trained on.
 
     AUC and calibration are over the executed turns of the independent episodes, which visit states as the policy does.
-    The ranking is over the branches: the returns that followed each action at a state (see `ranking`). Without
-    `levels` it is all that is measured: Q only ranks actions at one state. Raises `UserError` if there is no
+    The ranking is over the branches: the returns that followed each action at a state (see `ranking`). `levels=False`
+    measures the ranking alone, for a Q that only ranks actions at one state. Raises `UserError` if there is no
     independent episode.
     """
     states: dict[Pair, tuple[State, Response]] = {}
@@ -129,7 +115,7 @@ async def measure(
     q = dict(zip(keys, await scorer.score([states[key] for key in keys]), strict=True))
     scores = np.array([q[pair] for pair, _, _ in visits])
     returns = np.array([value for _, value, _ in visits])
-    bins = _bins(scores, returns) if levels else []
+    bins = calibration_bins(scores, returns) if levels else []
     by_state: dict[bytes, list[Pair]] = defaultdict(list)
     for pair in returns_of:
         by_state[pair[0]].append(pair)
@@ -144,7 +130,6 @@ async def measure(
         for of in by_state.values()
     ]
     pairs = pairs_of(forks)
-    ranking = rank(pairs, seed=seed)
 
     def split(labels: Iterable[str]) -> dict[str, Ranking]:
         return {label: found for label in labels if (found := rank(pairs.having(label), seed=seed)).pairs}
@@ -152,16 +137,10 @@ async def measure(
     return Quality(
         visits=len(visits),
         auc=auc(scores, np.array([won for _, _, won in visits])) if levels else None,
-        calibration_error=sum(abs(s - r) * n for s, r, n in bins) / len(visits) if levels else None,
+        calibration_error=calibration_error(bins) if levels else None,
         correlation=_correlation(scores, returns) if levels else None,
-        pairs=ranking.pairs,
-        ranking_accuracy=ranking.accuracy,
-        ranking_ci95=ranking.ci95,
-        ranking_corrected=ranking.corrected,
-        ranking_corrected_ci95=ranking.corrected_ci95,
+        ranking=rank(pairs, seed=seed),
         ranking_ceiling=_ceiling(forks, random.Random(seed)),
-        gap_weighted_accuracy=ranking.gap_weighted,
-        gap_weighted_corrected=ranking.gap_weighted_corrected,
         ranking_by_validity=split(VALIDITY.values()),
         ranking_by_kind=split((*KINDS, "other")),
         bins=bins,
@@ -178,12 +157,6 @@ def _share(value: float | None, ci95: tuple[float, float]) -> str:
 
 def _correlation(scores: Floats, returns: Floats) -> float | None:
     return float(np.corrcoef(scores, returns)[0, 1]) if scores.std() > 0 and returns.std() > 0 else None
-
-
-def _bins(scores: Floats, returns: Floats) -> list[tuple[float, float, int]]:
-    index = np.minimum((scores * 10).astype(int), 9)
-    chosen = [index == b for b in range(10)]
-    return [(float(scores[m].mean()), float(returns[m].mean()), int(m.sum())) for m in chosen if m.any()]
 
 
 def _ceiling(forks: Sequence[Fork], rng: random.Random) -> float | None:

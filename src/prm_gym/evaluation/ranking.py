@@ -35,7 +35,7 @@ from statistics import fmean
 import numpy as np
 import numpy.typing as npt
 
-from prm_gym.evaluation.success import wilson
+from prm_gym.evaluation.intervals import wilson
 
 Floats = npt.NDArray[np.float64]
 

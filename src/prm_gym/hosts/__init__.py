@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from prm_gym.errors import UserError
-from prm_gym.hosts.end_with_parent import end_with_parent
+from prm_gym.hosts.training_process import end_with_parent
 from prm_gym.quiet import training_environment
 
 MODULES = {"trl": "prm_gym.hosts.trl", "open-instruct": "prm_gym.hosts.open_instruct"}

@@ -21,10 +21,11 @@ from typing import Any
 from prm_gym import prompts
 from prm_gym.errors import HOTTEST, INT32, check_range
 from prm_gym.inference.http_servers import Endpoints
-from prm_gym.inference.served_model import load_tokenizer, served_model
+from prm_gym.inference.served_model import served_model
 from prm_gym.inference.server_answers import Reader
 from prm_gym.inference.server_logprobs import Scale, by_temperature, find_scale
 from prm_gym.prompts.chat import Tokenizer, prompt_ids, template_of
+from prm_gym.prompts.tokenizer import load_tokenizer
 from prm_gym.provenance.fingerprints import of_prompt
 from prm_gym.types import Message, PromptTooLong, Response, State
 
@@ -41,7 +42,7 @@ class ServerPolicy:
     temperature, max_tokens, stop: as the API means them; `max_tokens` of one response.
     extra_body: further fields of the request; None removes a field, such as {"max_tokens": None,
         "max_completion_tokens": 256} for a provider that renamed it.
-    concurrency, timeout, retries, backoff, api_key_env: see `Endpoints`.
+    connection: the options of `Endpoints`: concurrency, timeout, retries, backoff, api_key_env.
 
     Raises `UserError` as `Endpoints`, and as `chat.template_of` for a tokenizer.
     """
@@ -58,25 +59,17 @@ class ServerPolicy:
         stop: Sequence[str] = (),
         extra_body: Mapping[str, Any] | None = None,
         policy_id: str | None = None,
-        concurrency: int = 256,
-        timeout: float = 300.0,
-        retries: int = 6,
-        backoff: float = 0.5,
-        api_key_env: str | None = None,
+        **connection: Any,
     ) -> None:
         check_range("temperature", temperature, least=0, most=HOTTEST)
         check_range("max_tokens", max_tokens, least=1, most=INT32)
         self.policy_id = model if policy_id is None else policy_id
         self._prompt = prompts.load(prompt) if isinstance(prompt, str) else prompt
-        self._endpoints = Endpoints(
-            base_urls,
-            concurrency=concurrency,
-            timeout=timeout,
-            retries=retries,
-            backoff=backoff,
-            api_key_env=api_key_env,
-        )
-        self._tokenizer = load_tokenizer(tokenizer) if isinstance(tokenizer, str | PathLike) else tokenizer
+        self._endpoints = Endpoints(base_urls, **connection)
+        if isinstance(tokenizer, str | PathLike):
+            self._folder, self._tokenizer = tokenizer, load_tokenizer(tokenizer, padding=False)
+        else:
+            self._folder, self._tokenizer = model, tokenizer
         if self._tokenizer is not None:
             template_of(self._tokenizer)
         fields = {"model": model, "temperature": temperature, "max_tokens": max_tokens, "stop": list(stop) or None}
@@ -87,7 +80,6 @@ class ServerPolicy:
         self._reader = Reader()
         self._context: asyncio.Task[int | None] | None = None
         self._scale: asyncio.Task[Scale] | None = None
-        self._folder = tokenizer if isinstance(tokenizer, str | PathLike) else model
 
     async def settings(self) -> dict[str, Any]:
         """The fields of a request, and what the servers tell of the model. Raises `UserError` as `Endpoints.served`."""

@@ -17,9 +17,10 @@ from typing import Any
 from prm_gym import prompts
 from prm_gym.errors import UserError
 from prm_gym.inference.http_servers import Endpoints
-from prm_gym.inference.served_model import load_tokenizer, served_model
+from prm_gym.inference.served_model import served_model
 from prm_gym.prm.scorer import Scorer
 from prm_gym.prompts.chat import Tokenizer, sequence_ids, template_of
+from prm_gym.prompts.tokenizer import load_tokenizer
 from prm_gym.provenance.fingerprints import of_prompt
 from prm_gym.types import Response, State
 
@@ -39,26 +40,19 @@ class ServedPRMScorer(Scorer):
         prompt: str | prompts.Prompt,
         tokenizer: Tokenizer | str | PathLike[str],
         concurrency: int = 64,
-        timeout: float = 300.0,
-        retries: int = 6,
-        backoff: float = 0.5,
-        api_key_env: str | None = None,
+        **connection: Any,
     ) -> None:
         urls = [base_urls] if isinstance(base_urls, str) else base_urls
-        self._endpoints = Endpoints(
-            [url.rstrip("/").removesuffix("/v1") for url in urls],
-            concurrency=concurrency,
-            timeout=timeout,
-            retries=retries,
-            backoff=backoff,
-            api_key_env=api_key_env,
-        )
+        roots = [url.rstrip("/").removesuffix("/v1") for url in urls]
+        self._endpoints = Endpoints(roots, concurrency=concurrency, **connection)
         self._model = model
         self._prompt = prompts.load(prompt) if isinstance(prompt, str) else prompt
-        self._tokenizer = load_tokenizer(tokenizer) if isinstance(tokenizer, str | PathLike) else tokenizer
+        if isinstance(tokenizer, str | PathLike):
+            self._folder, self._tokenizer = tokenizer, load_tokenizer(tokenizer, padding=False)
+        else:
+            self._folder, self._tokenizer = model, tokenizer
         template_of(self._tokenizer)
         self._trusted = False
-        self._folder = tokenizer if isinstance(tokenizer, str | PathLike) else model
 
     async def settings(self) -> dict[str, Any]:
         """What the servers tell of the model, and the prompt. Raises `UserError` as `Endpoints.served`."""

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from prm_gym.errors import UserError
-from prm_gym.evaluation.success import CONDITIONS, name
+from prm_gym.evaluation.results_file import CONDITIONS
+from prm_gym.evaluation.results_table import name
 from prm_gym.report import paired_difference
 from prm_gym.report.gather import gather
 from prm_gym.report.paired_difference import Difference

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from prm_gym.evaluation.success import TASK_TYPES
+from prm_gym.evaluation.results_table import TASK_TYPES
 from prm_gym.policies.best_of_n import BestOf
 
 DASH = "\N{EN DASH}"

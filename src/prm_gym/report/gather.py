@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prm_gym.errors import UserError
-from prm_gym.evaluation.success import read_results
+from prm_gym.evaluation.results_file import read_results
 from prm_gym.report import result_entries
 from prm_gym.report.episode_summaries import stores
 from prm_gym.report.training_logs import read_json, stage3

@@ -12,8 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from prm_gym.evaluation.intervals import gain
-from prm_gym.evaluation.success import wilson
+from prm_gym.evaluation.intervals import gain, wilson
 from prm_gym.report.episode_summaries import Played
 
 LEAST_DIFFERING = 6  # games; of fewer a sign test cannot reach p < 0.05, as 2 * 0.5^5 = 0.0625

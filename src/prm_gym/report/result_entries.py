@@ -9,7 +9,9 @@ from typing import Any
 
 from prm_gym import provenance
 from prm_gym.errors import UserError
-from prm_gym.evaluation.success import CONDITIONS, told_apart, wilson
+from prm_gym.evaluation.intervals import wilson
+from prm_gym.evaluation.results_file import CONDITIONS
+from prm_gym.evaluation.results_table import told_apart
 from prm_gym.report.episode_summaries import Store
 
 Entry = dict[str, Any]

@@ -10,7 +10,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from prm_gym.evaluation.success import TASK_TYPES, wilson
+from prm_gym.evaluation.intervals import wilson
+from prm_gym.evaluation.results_table import TASK_TYPES
 from prm_gym.report import display_names, paired_difference
 from prm_gym.report.cells import Interval, Percent
 from prm_gym.report.paired_difference import Difference

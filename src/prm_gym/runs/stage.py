@@ -33,11 +33,16 @@ _HOW_FAST = ("sampling.max_batch", "sampling.processes")  # recorded, but what i
 
 @dataclass(frozen=True)
 class Cost:
-    """What a stage will take, as far as the recipe says, for a dry run."""
+    """The cost of a stage, as far as the recipe determines it, for a dry run."""
 
-    rows: int | None = None  # at most, in its store of episodes
-    command: tuple[str, ...] = ()  # of the host, for a training
-    model: Path | None = None  # that the training starts from
+    rows: int | None = None  # at most, in its episode store
+    command: tuple[str, ...] = ()  # of the host, for a training stage
+    model: Path | None = None  # the checkpoint that a training starts from
+
+    @classmethod
+    def of_episodes(cls, episodes: int, max_episode_steps: int) -> Cost:
+        """A row for each action, and one for the final observation."""
+        return cls(rows=episodes * (max_episode_steps + 1))
 
 
 @dataclass(frozen=True)

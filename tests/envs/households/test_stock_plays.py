@@ -28,7 +28,7 @@ def of_type(folder: Path, task_type: str) -> Path:
     return next(path for path in files(folder) if path.parts[-3].startswith(f"{task_type}-"))
 
 
-def win_by_walkthrough(path: Path, env: Any) -> None:
+def assert_walkthrough_wins(path: Path, env: Any) -> None:
     state = env.reset()
     assert not state.won
     for command in json.loads(path.read_text())["walkthrough"]:
@@ -59,18 +59,18 @@ def test_alfred_tw_env_collects_every_game(small: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize("task_type", TASK_TYPES)
 def test_walkthrough_wins_a_small_game_in_stock(task_type: str, small: Path, stock: Load) -> None:
     path = of_type(small / "train", task_type)
-    win_by_walkthrough(path, stock(path))
+    assert_walkthrough_wins(path, stock(path))
 
 
 def test_walkthrough_wins_a_full_game_in_stock(full: Path, stock: Load) -> None:
     path = of_type(full / "train", "look_at_obj_in_light")
-    win_by_walkthrough(path, stock(path))
+    assert_walkthrough_wins(path, stock(path))
 
 
 @pytest.mark.slow
 def test_walkthrough_wins_every_game_in_stock(small: Path, full: Path, stock: Load) -> None:
     for path in files(small) + files(full):
-        win_by_walkthrough(path, stock(path))
+        assert_walkthrough_wins(path, stock(path))
 
 
 def test_first_observation_lists_the_receptacles_and_shows_no_object(small: Path, stock: Load) -> None:

@@ -8,13 +8,13 @@ import yaml
 
 pytest.importorskip("trl", reason="needs the extra 'trl'")
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification
 
 from prm_gym.errors import UserError
 from prm_gym.hosts import command, launch
 from prm_gym.hosts.tiny_model import make_tiny_model
 from prm_gym.hosts.trl.__main__ import main
-from prm_gym.hosts.trl.inputs import check_same_vocabulary, load_split, load_tokenizer
+from prm_gym.hosts.trl.inputs import load_split
 from prm_gym.labels import monte_carlo
 from prm_gym.store import EpisodeWriter
 from prm_gym.types import Episode, Turn
@@ -40,25 +40,6 @@ def test_the_loss_is_the_soft_cross_entropy_of_equation_2(checkpoint: Path) -> N
     q = output.logits.sigmoid()
     expected = -(targets * q.log() + (1 - targets) * (1 - q).log()).mean()
     assert output.loss.item() == pytest.approx(expected.item(), abs=1e-6)
-
-
-def test_a_tokenizer_without_a_pad_token_of_its_own_is_refused(checkpoint: Path, tmp_path: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=r"model_name_or_path: the tokenizer has no pad token.*; add one with"):
-        load_tokenizer(str(tmp_path), "model_name_or_path")
-
-
-def test_a_folder_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"reward_model_path: no tokenizer to load"):
-        load_tokenizer(str(tmp_path / "none"), "reward_model_path")
-
-
-def test_another_vocabulary_is_refused(checkpoint: Path, tmp_path: Path) -> None:
-    make_tiny_model(tmp_path, ["look at cup 1"] * 20, hidden_size=32, layers=1, heads=2)
-    with pytest.raises(UserError, match="vocabulary"):
-        check_same_vocabulary(load_tokenizer(str(checkpoint), "a"), load_tokenizer(str(tmp_path), "b"), "b")
 
 
 def make_labels(folder: Path) -> None:

@@ -189,15 +189,6 @@ def test_a_host_that_stops_elsewhere_is_named(tmp_path: Path) -> None:
         preflight.load_tokenizer(str(tmp_path), None, "model_name_or_path")
 
 
-def test_a_prm_with_another_template_is_refused(tmp_path: Path) -> None:
-    from prm_gym.hosts.trl.inputs import check_same_vocabulary
-
-    ours = tokenizer(CASES["plain"].source, tmp_path / "a")
-    theirs = tokenizer(CASES["a line after the end"].source, tmp_path / "b")
-    with pytest.raises(UserError, match="the PRM's chat template is not the policy's"):
-        check_same_vocabulary(ours, theirs, "b")
-
-
 def test_a_second_bos_through_vllm_is_refused(tmp_path: Path) -> None:
     from tokenizers.processors import TemplateProcessing
 

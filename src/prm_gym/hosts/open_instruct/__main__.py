@@ -16,10 +16,9 @@ from typing import Any
 
 from prm_gym.config import read_yaml
 from prm_gym.errors import UserError
-from prm_gym.hosts.end_with_parent import end_with_parent
 from prm_gym.hosts.open_instruct import arguments
 from prm_gym.hosts.open_instruct.prepare import environment_problems, require_prepared
-from prm_gym.hosts.teardown import leave_process_group
+from prm_gym.hosts.training_process import end_with_parent, leave_process_group
 from prm_gym.provenance.checkpoint_settings import carry
 
 

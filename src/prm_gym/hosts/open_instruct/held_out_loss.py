@@ -11,19 +11,17 @@ Rows are gathered from all processes and counted once each, whatever a sampler a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from prm_gym.hosts.losses import FIRST
 from prm_gym.hosts.open_instruct.tokenized_rows import ROW
+from prm_gym.prm.metrics import Floats, auc, calibration_bins, calibration_error
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Floats = NDArray[np.float64]
 
 # The host's names of its four training averages, and what they hold under each loss.
 _HOST_NAMES = ("chosen_rewards", "rejected_rewards", "reward_margin", "accuracy")
@@ -42,24 +40,6 @@ def log_names(loss: str) -> dict[str, str]:
     return {f"train/rm/{theirs}": f"train/rm/{ours}" for theirs, ours in pairs}
 
 
-def auc(scores: Sequence[float] | Floats, positive: Sequence[bool] | NDArray[np.bool_]) -> float:
-    """Probability that a positive outscores a negative, ties counting half; nan if either is missing."""
-    values, labels = np.asarray(scores, dtype=np.float64), np.asarray(positive, dtype=bool)
-    n_positive, n_negative = int(labels.sum()), int((~labels).sum())
-    if not n_positive or not n_negative:
-        return float("nan")
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]  # mean rank of each tied group, from 1
-    return float((ranks[labels].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
-
-
-def calibration_error(predicted: Floats, target: Floats, bins: int = 10) -> float:
-    """Mean of |mean prediction - mean target| over equal bins of the prediction in [0, 1], weighted by their size."""
-    which = np.minimum((predicted * bins).astype(int), bins - 1)
-    gaps = [abs(predicted[which == b].sum() - target[which == b].sum()) for b in range(bins)]
-    return float(sum(gaps) / len(predicted))
-
-
 def metrics(loss: str, first: Floats, second: Floats) -> dict[str, float]:
     """The table's metrics from the two columns that the loss of that name logs (see `LOGGED`), each [rows]."""
     if loss == "bradley_terry":
@@ -73,15 +53,21 @@ def metrics(loss: str, first: Floats, second: Floats) -> dict[str, float]:
         expert = second > 0.5
         advantage = np.log(safe) - np.log(1 - safe)
         separation = advantage[expert].mean() - advantage[~expert].mean() if 0 < expert.sum() < len(expert) else np.nan
-        found |= {"auc": auc(first, expert), "separation": separation}
+        found |= {"auc": _auc(first, expert), "separation": separation}
     else:
         found |= {
-            "auc": auc(first, second > second.mean()),
-            "calibration_error": calibration_error(first, second),
+            "auc": _auc(first, second > second.mean()),
+            "calibration_error": calibration_error(calibration_bins(first, second)),
             "predicted": first.mean(),
             "target": second.mean(),
         }
     return {f"eval/rm/{name}": float(value) for name, value in found.items()}
+
+
+def _auc(scores: Floats, positive: Any) -> float:
+    """`auc`, nan if one class is empty: the host logs numbers alone."""
+    found = auc(scores, positive)
+    return float("nan") if found is None else found
 
 
 def make_evaluate(

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from prm_gym.errors import UserError, first_line
+from prm_gym.prompts import tokenizer as tokenizers
 from prm_gym.prompts.chat import template_of
 
 # Pieces that Llama 3 and others reserve and never use, fit for padding.
@@ -21,24 +22,17 @@ def load_tokenizer(path: str, revision: str | None, field: str) -> Any:
 
     A new pad token would make the PRM's vocabulary larger than the policy's, which Stage 3 refuses.
     """
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
-    except Exception as error:  # tokenizers has no errors of its own for a damaged file
-        raise UserError(path, f"no tokenizer to load ({first_line(error)})", "name a checkpoint", field=field) from None
+    tokenizer = tokenizers.load_tokenizer(path, field, revision=revision, padding=False)
     if tokenizer.eos_token_id is None:
         raise UserError(path, "the tokenizer has no end-of-turn token", "set its eos_token", field=field)
-    end = template_of(tokenizer, path, field).end
+    end = template_of(tokenizer).end
     if end != tokenizer.eos_token:
         problem = f"the chat template ends a turn with {end}, the host with eos_token {tokenizer.eos_token}"
         raise UserError(path, problem, f"save the tokenizer with eos_token {end}", field=field)
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        spare = next((name for name in _SPARE_TOKENS if name in tokenizer.get_vocab()), None)
-        if spare is None:
-            remedy = "save it with a pad_token of its own that the model's embedding has a row for"
-            raise UserError(path, "the tokenizer has no pad token apart from its end token", remedy, field=field)
+    spare = next((name for name in _SPARE_TOKENS if name in tokenizer.get_vocab()), None)
+    if spare and not tokenizers.has_pad_token(tokenizer):
         tokenizer.pad_token = spare
+    tokenizers.check_pad_token(tokenizer, path, field)
     return tokenizer
 
 
@@ -48,8 +42,7 @@ def load_config(path: str, revision: str | None, field: str) -> Any:
     try:
         return AutoConfig.from_pretrained(path, revision=revision)
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(path, f"no model to load ({reason})", "name a checkpoint", field=field) from None
+        raise UserError(path, f"no model to load ({first_line(error)})", "name a checkpoint", field=field) from None
 
 
 def check_embedding(tokenizer: Any, config: Any, where: str) -> None:
@@ -60,18 +53,15 @@ def check_embedding(tokenizer: Any, config: Any, where: str) -> None:
 
 
 def check_same_vocabulary(policy: Any, prm: Any, policy_config: Any, prm_config: Any, where: str) -> None:
-    """Q reads the ids that the policy samples: same pieces, same ids, same number of embedding rows."""
-    remedy = "train the PRM from a checkpoint of this policy"
+    """`tokenizer.check_same_vocabulary`, and the same end-of-turn token and number of embedding rows."""
+    remedy, field = "train the PRM from a checkpoint of this policy", "reward_model_path"
     if policy_config.vocab_size != prm_config.vocab_size:
         problem = f"the PRM's embedding has {prm_config.vocab_size} rows, the policy's {policy_config.vocab_size}"
-        raise UserError(where, problem, remedy, field="reward_model_path")
-    if policy.get_vocab() != prm.get_vocab():
-        raise UserError(where, "the PRM's tokenizer is not the policy's", remedy, field="reward_model_path")
+        raise UserError(where, problem, remedy, field=field)
+    tokenizers.check_same_vocabulary(policy, prm, where, field)
     if policy.eos_token_id != prm.eos_token_id:
         problem = f"the PRM ends a turn with id {prm.eos_token_id}, the policy with {policy.eos_token_id}"
-        raise UserError(where, problem, remedy, field="reward_model_path")
-    if policy.chat_template != prm.chat_template:
-        raise UserError(where, "the PRM's chat template is not the policy's", remedy, field="reward_model_path")
+        raise UserError(where, problem, remedy, field=field)
 
 
 def check_host_pad(tokenizer: Any, where: str) -> None:

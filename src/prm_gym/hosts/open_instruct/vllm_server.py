@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from prm_gym.errors import UserError
-from prm_gym.hosts.end_with_parent import end_with_parent
+from prm_gym.hosts.training_process import end_with_parent
 
 
 def check(command: str | None, url: str | None) -> None:

@@ -7,8 +7,7 @@ import sys
 from importlib import import_module
 
 from prm_gym.errors import UserError
-from prm_gym.hosts.end_with_parent import end_with_parent
-from prm_gym.hosts.teardown import leave_process_group
+from prm_gym.hosts.training_process import end_with_parent, leave_process_group
 
 STAGES = ("sft", "prm", "online_dpo")
 

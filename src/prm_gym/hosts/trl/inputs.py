@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prm_gym.errors import UserError, first_line
-from prm_gym.prompts.chat import template_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 
 def load_split(folder: str, split: str, columns: tuple[str, ...]) -> Dataset:
@@ -26,22 +25,6 @@ def load_split(folder: str, split: str, columns: tuple[str, ...]) -> Dataset:
     if missing:
         raise UserError(folder, f"lacks the columns {', '.join(missing)}", "label it with the kind this stage needs")
     return splits[split]
-
-
-def load_tokenizer(folder: str, field: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of the checkpoint `folder`. Raises `UserError` without pad token, chat template or checkpoint."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except Exception as error:  # tokenizers has no errors of its own for a damaged file
-        problem = f"no tokenizer to load ({first_line(error)})"
-        raise UserError(folder, problem, "name a checkpoint folder", field=field) from None
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        remedy = "add one with tokenizer.add_special_tokens({'pad_token': '<|pad|>'}) and save the tokenizer"
-        raise UserError(folder, "the tokenizer has no pad token apart from its end token", remedy, field=field)
-    template_of(tokenizer, folder, field)
-    return tokenizer
 
 
 def load_model(auto_class: Any, folder: str, field: str, **options: Any) -> PreTrainedModel:
@@ -61,13 +44,3 @@ def load_model(auto_class: Any, folder: str, field: str, **options: Any) -> PreT
     finally:
         logging.set_verbosity(level)
     return model
-
-
-def check_same_vocabulary(policy: PreTrainedTokenizerBase, prm: PreTrainedTokenizerBase, where: str) -> None:
-    """Raise `UserError` unless both make the same ids of a conversation: Q must read what the policy wrote."""
-    remedy = "train the PRM from the policy's checkpoint"
-    if policy.get_vocab() != prm.get_vocab():
-        problem = f"the PRM's vocabulary ({len(prm)} pieces) is not the policy's ({len(policy)})"
-        raise UserError(where, problem, remedy)
-    if policy.chat_template != prm.chat_template:
-        raise UserError(where, "the PRM's chat template is not the policy's", remedy)

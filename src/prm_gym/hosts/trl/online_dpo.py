@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from prm_gym.errors import UserError
-from prm_gym.hosts.trl.inputs import check_same_vocabulary, load_model, load_split, load_tokenizer
+from prm_gym.hosts.trl.inputs import load_model, load_split
 from prm_gym.hosts.trl.tokenization import adapt, check_vllm, scored_as_trained
 from prm_gym.prompts.chat import template_of
+from prm_gym.prompts.tokenizer import check_same_vocabulary, load_tokenizer
 from prm_gym.provenance.checkpoint_settings import carry
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from typing import Any
 
 from prm_gym.errors import UserError
 from prm_gym.hosts.losses import FIRST, NUMBERS, SECOND, SOURCE_COLUMNS
-from prm_gym.hosts.trl.inputs import load_model, load_split, load_tokenizer
+from prm_gym.hosts.trl.inputs import load_model, load_split
 from prm_gym.prompts.chat import prompt_ids, sequence_ids
+from prm_gym.prompts.tokenizer import load_tokenizer
 from prm_gym.provenance.checkpoint_settings import carry
 
 # The sequences of each loss as (prompt, response) columns.

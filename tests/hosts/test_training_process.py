@@ -19,7 +19,7 @@ HOST = """
 import os, sys, time
 from pathlib import Path
 if "LOCAL_RANK" in os.environ:
-    from prm_gym.hosts.end_with_parent import end_with_parent
+    from prm_gym.hosts.training_process import end_with_parent
     end_with_parent()
 Path(sys.argv[-1]).with_name(f"pid-{os.getpid()}").touch()
 time.sleep(60)

@@ -1,0 +1,52 @@
+"""results.json: a list with one entry for each evaluation, whatever its settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prm_gym.atomic import write_json
+from prm_gym.errors import UserError
+
+KEY = ("policy", "prm", "mode", "split", "seed")
+# The settings that tell apart entries of one KEY, and how a table shows them. Entries of older versions lack them.
+CONDITIONS = {
+    "prompt": "prompt {}",
+    "temperature": "T {:g}",
+    "max_new_tokens": "{} tokens",
+    "max_episode_steps": "{} steps",
+    "games_fingerprint": "games {:.8}",
+}
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """The entries of a results.json; none if there is no such file. Raises `UserError` if it is not one."""
+    if not path.exists():
+        return []
+    try:
+        results = json.loads(path.read_text("utf-8"))
+        if not all({*KEY, "success", "ci95"} <= entry.keys() for entry in results):
+            raise ValueError("an entry lacks its keys")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(path, f"not a results file ({error})", "move it away") from None
+    return list(results)
+
+
+def add_result(path: Path, result: dict[str, Any], *, keep_larger: bool = False) -> None:
+    """Add `result` to the list in `path`, in place of the entry of the same `KEY` and `CONDITIONS`.
+
+    With `keep_larger`, an entry of more games stays instead.
+    """
+    results = read_results(path)
+    fields = (*KEY, *CONDITIONS)
+    same = [entry for entry in results if all(entry.get(field) == result.get(field) for field in fields)]
+    if keep_larger and any(entry["games"] > result["games"] for entry in same):
+        return
+    write_json(path, [*(entry for entry in results if entry not in same), result])
+
+
+def has_returns(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry's mean return says more than its success; entries of older versions have none."""
+    return abs(float(entry.get("return", entry["success"])) - float(entry["success"])) > 1e-6

@@ -1,0 +1,153 @@
+"""The stages before the first iteration: games, demonstrations, the model to start from, and pi_0."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from prm_gym.errors import UserError
+from prm_gym.runs.actors import Actors
+from prm_gym.runs.recipe import Demonstrations
+from prm_gym.runs.stage import Cost, Stage
+from prm_gym.runs.training import link_to, training
+
+
+def games(actors: Actors) -> Stage:
+    """Generate the games of the recipe, and compile them."""
+    settings = actors.recipe.games
+
+    def make() -> dict[str, Any]:
+        from prm_gym.envs.engine import compile_games
+        from prm_gym.envs.games import find_games
+        from prm_gym.envs.households import generate
+
+        out = actors.root / "games"
+        written = generate(out, preset=settings.preset, splits=settings.splits, seed=settings.seed, workers=2)
+        compile_games([game.path for game in find_games(out)], workers=2)
+        return {"games": written}
+
+    return Stage("games", actors.root / "games", asdict(settings), make)
+
+
+def pi_0(actors: Actors) -> list[Stage]:
+    """The stages up to pi_0, as `recipe.Start` says."""
+    start, base = actors.recipe.start, actors.root / "base"
+    if start.sft is None:
+        return [_given(actors, "pi_0", actors.policy(0), actors.root / "start")]
+    assert start.demonstrations is not None
+    dataset, before = actors.root / "sft_dataset", start.pretraining
+    shown = _demonstrations(actors, actors.root, start.demonstrations, start.exploring)
+    trained = training(actors, "sft", actors.policy(0), start.sft)
+    if start.model is not None and start.cut_vocabulary:
+        return [*shown, _cut(actors, start.model, base, dataset), trained]
+    if start.model is not None:
+        return [_given(actors, "base", base, actors.root / "start"), *shown, trained]
+    if start.scratch is None:
+        return [*shown, trained]
+    if before is None:
+        return [*shown, _scratch(actors, start.scratch, dataset), trained]
+    folder = actors.root / "pretraining"
+    return [
+        *_demonstrations(actors, folder, before.demonstrations, before.exploring),
+        _scratch(actors, start.scratch, folder / "sft_dataset"),
+        replace(training(actors, "sft", base, before.sft), name="pretraining"),
+        *shown,
+        trained,
+    ]
+
+
+def _given(actors: Actors, name: str, place: Path, out: Path) -> Stage:
+    """Link `place` to the checkpoint that the recipe names."""
+    model = actors.recipe.start.model
+    assert model is not None
+
+    def link() -> None:
+        if not (Path(model) / "config.json").is_file():
+            problem = f"no checkpoint folder {model}"
+            raise UserError(actors.folder / "recipe.yaml", problem, "download it first", field="start.model")
+        link_to(Path(model).resolve(), place)
+
+    return Stage(name, out, {"model": model}, link)
+
+
+def _cut(actors: Actors, model: str, base: Path, dataset: Path) -> Stage:
+    """A pretrained model, reduced to the tokens that the `sft` dataset needs."""
+
+    def make() -> dict[str, Any]:
+        from prm_gym.pretrained.checkpoint import conversations, prepare
+
+        return prepare(model, base, conversations([dataset]))._asdict()
+
+    settings = {"model": model, "cut_vocabulary": True}
+    return Stage("base with a cut vocabulary", base, settings, make, actors.made_from(dataset))
+
+
+def _scratch(actors: Actors, sizes: dict[str, int], dataset: Path) -> Stage:
+    """A randomly initialised model, and a tokenizer made from the texts of the `sft` dataset."""
+    out = actors.root / "scratch"
+
+    def make() -> None:
+        from prm_gym.hosts.tiny_model import make_tiny_model
+
+        make_tiny_model(out, _texts(dataset), **sizes)
+
+    return Stage("model from scratch", out, dict(sizes), make, actors.made_from(dataset))
+
+
+def _demonstrations(
+    actors: Actors, folder: Path, plain: Demonstrations, explored: Demonstrations | None
+) -> list[Stage]:
+    """Collect expert episodes into `folder` and label all of them into its `sft_dataset`: `plain` under the recipe's
+    prompt, `explored` under the exploration prompt.
+    """
+    kinds, dataset = {folder / "demonstrations": plain}, folder / "sft_dataset"
+    if explored is not None:
+        kinds[folder / "exploring"] = explored
+    collected, *exploring = kinds
+    shown_as = {"prompt": actors.recipe.prompt, **({"exploring": True} if exploring else {})}
+
+    def demonstrate(wanted: Demonstrations, out: Path) -> dict[str, Any]:
+        from prm_gym.policies.expert import ExpertPolicy
+
+        policy = partial(
+            ExpertPolicy,
+            wanted.random_actions,
+            mistakes=wanted.mistakes,
+            dawdling=wanted.dawdling,
+            search=wanted.search,
+        )
+        return actors.collect(
+            actors.games("train", wanted.games),
+            policy,
+            out,
+            rollouts_per_game=wanted.rollouts_per_game,
+            max_games=wanted.games,
+            seed=wanted.seed,
+        )
+
+    def label() -> None:
+        from prm_gym.labels import sft
+
+        sft.label([collected], dataset, prompt=actors.recipe.prompt, exploring=exploring)
+
+    def stage_of(wanted: Demonstrations, out: Path) -> Stage:
+        cost = Cost.of_episodes(wanted.games * wanted.rollouts_per_game, actors.recipe.max_episode_steps)
+        make, inputs = partial(demonstrate, wanted, out), actors.made_from(games="train")
+        return Stage(out.name, out, asdict(wanted), make, inputs, cost)
+
+    return [
+        *(stage_of(wanted, out) for out, wanted in kinds.items()),
+        Stage("sft dataset", dataset, shown_as, label, actors.made_from(*kinds)),
+    ]
+
+
+def _texts(dataset: Path) -> Iterator[str]:
+    """The content of every message of an `sft` dataset."""
+    from datasets import load_dataset
+
+    for row in load_dataset(str(dataset), split="train"):
+        for message in [*row["prompt"], *row["completion"]]:
+            yield message["content"]

@@ -1,0 +1,71 @@
+"""A stage that a host trains: sft, prm or online_dpo, from the host's own YAML in the recipe."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from prm_gym import hosts, provenance
+from prm_gym.config import read_yaml
+from prm_gym.errors import UserError
+from prm_gym.prompts import load
+from prm_gym.provenance.checkpoint_settings import TrainedFor
+from prm_gym.runs import recipe
+from prm_gym.runs.actors import Actors
+from prm_gym.runs.stage import Cost, Stage
+
+
+def training(actors: Actors, name: str, out: Path, config: str) -> Stage:
+    """The stage `name` (sft, prm or online_dpo) of the recipe's host, from its file `config` into `out`."""
+    source = actors.folder / config
+    filled = recipe.fill(source.read_text("utf-8"), actors.root, actors.n, source)
+
+    # Placeholders stay as they are: a run folder that was moved is still complete.
+    settings: dict[str, Any] = {
+        "host": actors.recipe.host,
+        "config": read_yaml(source),
+        "processes": actors.recipe.stages.processes,
+    }
+    named = (recipe.fill(text, actors.root, actors.n, source) for text in _paths_in(settings["config"]))
+    inputs = actors.made_from(*map(Path, named))
+
+    def make() -> None:
+        r = actors.recipe
+        if any(out.glob("checkpoint-*")) and provenance.read(out) is None:
+            problem = "holds a training begun by an older version, which did not record all of its settings"
+            raise UserError(out, problem, f"remove {out}, or choose another run folder")
+        reads = TrainedFor(load(r.prompt), r.max_episode_steps, r.sampling.temperature)
+        made_with = {"kind": "training", "stage": name, "host": r.host, "config": settings["config"]}
+        provenance.claim(out, {**made_with, "inputs": inputs(), "trained_for": reads.as_dict()})
+        (out / config).write_text(filled, "utf-8")  # all that the host's launcher reads
+        hosts.launch(actors.recipe.host, name, out / config, out, actors.recipe.stages.processes)
+
+    title = {"sft": "pi_0 by SFT", "prm": f"Q_{actors.n - 1}", "online_dpo": f"pi_{actors.n} by online DPO"}[name]
+    model = settings["config"].get("model_name_or_path")
+    cost = Cost(
+        command=tuple(hosts.command(actors.recipe.host, name, out / config, actors.recipe.stages.processes, out)),
+        model=None if model is None else Path(recipe.fill(model, actors.root, actors.n, source)),
+    )
+    return Stage(title, out, settings, make, inputs, cost)
+
+
+def link_to(target: Path, link: Path) -> None:
+    """Make `link` a relative symbolic link to `target`: a run folder may be moved."""
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if link.is_symlink():
+        link.unlink()
+    link.symlink_to(os.path.relpath(target, link.parent))
+
+
+def _paths_in(config: Any) -> Iterator[str]:
+    """The folders of the run that the host's file reads: all strings with {run}, except the output folder."""
+    if isinstance(config, str) and "{run}" in config:
+        yield config
+    elif isinstance(config, dict):
+        for key, value in config.items():
+            yield from () if key == "output_dir" else [*_paths_in(key), *_paths_in(value)]
+    elif isinstance(config, list):
+        for value in config:
+            yield from _paths_in(value)
