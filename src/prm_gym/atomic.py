@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: who reads one meanwhile finds the former or the new content."""
+"""Write files atomically: a concurrent reader sees the old or the new content."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to, which is renamed to `path` at the end, and removed if anything fails."""
+    """A temporary file beside `path` to write to, renamed to `path` at the end and removed on an error."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         yield partial

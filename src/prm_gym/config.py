@@ -1,6 +1,6 @@
-"""Read a YAML mapping into a dataclass, strictly: every problem of the file is found before work starts.
+"""Read a YAML mapping into a dataclass, strictly, so that errors come before work starts.
 
-A misspelt key is an error that names file, key and the nearest valid one; a value of the wrong type names the type.
+For a misspelt key the error names file, key and the nearest valid key; for a value of the wrong type, the type.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class _Loader(yaml.SafeLoader):
-    """A date is a string, as in JSON, in which what was read is kept."""
+    """Reads a date as a string, since values are stored as JSON."""
 
 
 _Loader.yaml_implicit_resolvers = {

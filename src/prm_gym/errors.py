@@ -1,8 +1,8 @@
-"""The one exception a user is meant to see: a single line that names file, field and remedy.
+"""`UserError`, the only exception meant for users: a single line that names file, field and remedy.
 
-The library names its parameters in it (`max_games`); `prm_gym.cli` replaces them by its flags (`--max-games`), prints
-the line without a traceback and exits with status 2. What the operating system or DuckDB refuses becomes one too, by
-`of_system`. Everything else is a bug and keeps its traceback.
+The library names its parameters (`max_games`); `prm_gym.cli` replaces them by flags (`--max-games`), prints the line
+without a traceback and exits with status 2. `of_system` turns errors of the operating system and of DuckDB into it.
+Every other exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from functools import partial
 from os import PathLike
 
 INT32, INT64 = 2**31 - 1, 2**63 - 1  # the largest turn, iteration or count, and the largest seed
-HOTTEST = 100.0  # the highest sampling temperature, where every token is about as likely
+HOTTEST = 100.0  # the highest sampling temperature; all tokens are about equally likely there
 
 
 class UserError(Exception):
-    """Input that cannot be used. `where` is the parameter, file or folder, `field` the entry in it if any."""
+    """Unusable input. `where` is the parameter, file or folder, `field` the entry in it, if any."""
 
     where: str | PathLike[str]
 
@@ -53,14 +53,14 @@ def check_range(
 
 
 def of_system(error: Exception, where: str | PathLike[str]) -> UserError | None:
-    """What the operating system, Arrow or DuckDB could not do, as one line; None if `error` is a bug.
+    """An error of the operating system, Arrow or DuckDB as a `UserError`; None if `error` is a bug.
 
-    `where` is the file or folder that was written or read, for the errors that name none.
+    `where` is the file or folder that was read or written, for errors that name none.
     """
     if isinstance(error, UserError):
         return error
     if isinstance(error, OSError):
-        # Arrow has a text of its own for a full disk, Python's network errors have numbers of their own
+        # Arrow has its own text for a full disk; Python's network errors have their own numbers
         said = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or first_line(error)
         return UserError(error.filename or where, said, "check the path, its rights and free space")
     duckdb = sys.modules.get("duckdb")
@@ -74,5 +74,5 @@ def of_system(error: Exception, where: str | PathLike[str]) -> UserError | None:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what `error` says, its type's name if it says nothing."""
+    """The first line of the message of `error`, or the name of its type if it is empty."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,7 +1,7 @@
 """Hide the logs, load reports and progress bars of the libraries below; `prm-gym -v` shows them.
 
-The libraries read these variables when they are imported, worker processes inherit them. Python's warnings are shown
-if they come from prm_gym, in one line.
+The libraries read these variables when they are imported, and worker processes inherit them. Of Python's warnings only
+those of prm_gym are shown, in one line.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _SETTINGS = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "TRL_EXPERIMENTAL_SILENCE": "1",
-    "PYTHONWARNINGS": "ignore::FutureWarning",  # of a training's process
+    "PYTHONWARNINGS": "ignore::FutureWarning",  # of a training process
 }
-_OF_TRAINING = "TRANSFORMERS_VERBOSITY"  # hides the progress of a training too
+_OF_TRAINING = "TRANSFORMERS_VERBOSITY"  # would also hide the progress of training
 
 
 @contextmanager
 def hushed() -> Iterator[None]:
-    """Enter it before the libraries are imported. What the user has set stays; all is as before afterwards."""
+    """Enter before the libraries are imported. Variables that the user has set are kept; the rest are restored."""
     new = {name: value for name, value in _SETTINGS.items() if name not in os.environ}
     os.environ.update(new)
     try:
@@ -42,7 +42,7 @@ def hushed() -> Iterator[None]:
 
 
 def training_environment() -> dict[str, str]:
-    """The environment of a host's process, which shows the progress of its training."""
+    """The environment of a host's process, where the progress of training is shown."""
     hushed = os.environ.get(_OF_TRAINING) == _SETTINGS[_OF_TRAINING]
     return {name: value for name, value in os.environ.items() if not (hushed and name == _OF_TRAINING)}
 

@@ -1,24 +1,24 @@
 """The vocabulary of prm_gym, and the map of the package.
 
-The way of the data, each arrow one module:
+The data flow; each arrow is one module:
 
     game files -> envs -> rollout(policies) -> store (Parquet) -> labels (SQL) -> HF datasets -> hosts -> checkpoint
         ^                                                                                           |
         +------------------------------ next iteration, policy pi_i -------------------------------+
 
-The packages, each of which imports only those in the lines above it (a test checks it):
+The packages; each imports only those above it (a test checks this):
 
     envs         text environments: ALFWorld, its exact engine, generated households
     prompts      state -> chat messages -> token ids; model text -> action
-    provenance   what an artefact was made with; refuses to mix settings
+    provenance   the settings of an artefact, recorded and compared
     store        episodes on disk (Parquet)
     inference    language models: KV cache, batching, HTTP servers
     prm          Q(s, a), in this process or served
-    policies     who acts: transformers, a server, the expert, best-of-N
-    rollout      environments and policies into the store
+    policies     transformers, a server, the scripted expert, best-of-N
+    rollout      collects episodes of a policy into the store
     labels       episodes to datasets (SQL); hosts: launch TRL and open-instruct; evaluation: success, quality of Q
-    runs         a recipe, iteration by iteration
-    report       one HTML page about runs
+    runs         runs a recipe, iteration by iteration
+    report       an HTML report on runs
     cli          `prm-gym`
 
 The turn-level MDP of the paper (section 2.1): the state s_t is the history of observations and actions
@@ -60,11 +60,11 @@ class StopReason(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """s_t: the task and the history, with what the environment accepts now.
+    """s_t: the task, the history, and the commands that the environment accepts.
 
-    `observations` holds o_0..o_t (t+1 entries), `actions` a_0..a_{t-1} (t entries): environment actions as they were
-    executed, never the reasoning around them. `admissible_commands` is None where they are unknown. `expert_action` is
-    known to environments with an expert of their own while they are played; no prompt shows it.
+    `observations` holds o_0..o_t (t+1 entries), `actions` a_0..a_{t-1} (t entries): environment actions as executed,
+    without the reasoning. `admissible_commands` is None if unknown. `expert_action` is set during play by environments
+    that have an expert; no prompt shows it.
     """
 
     game_id: str
@@ -85,11 +85,11 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One sampled response of a policy at a state. Token ids are those sampled, where the policy knows them.
+    """One sampled response of a policy at a state. `token_ids` are the ids as sampled, if the policy knows them.
 
     The texts are made well formed (`unicode.well_formed`). `logprob` is the log-probability of the sampled tokens, the
-    end-of-turn token included, at temperature 1, and `sampling_logprob` the one under the distribution they were
-    sampled from. Both are in nats, None if unknown.
+    end-of-turn token included, at temperature 1; `sampling_logprob` is that under the sampling distribution. Both are
+    in nats, None if unknown.
     """
 
     text: str
@@ -108,23 +108,25 @@ class Response:
 
 
 class PromptTooLong(Exception):
-    """A policy raises it when the prompt of a state leaves no room for a response; the rollout ends there,
-    with `StopReason.PROMPT_TOO_LONG`. A prompt is never cut in silence."""
+    """Raised by a policy when the prompt of a state leaves no room for a response. The episode ends with
+    `StopReason.PROMPT_TOO_LONG`; prompts are never truncated.
+    """
 
 
 class Policy(Protocol):
-    """Who acts. Any number of `act` calls may be under way at once; the policy batches them as it likes."""
+    """Samples responses at states. Calls of `act` may be concurrent; the policy may batch them."""
 
     policy_id: str
 
     async def settings(self) -> dict[str, Any]:
-        """All that its responses depend on beside the state and the seed, as JSON values (see `provenance`). A policy
-        behind a server asks it; no connection is left open.
+        """Everything that the responses depend on besides the state and the seed, as JSON values (see `provenance`).
+
+        A policy behind a server asks it, and leaves no connection open.
         """
         ...
 
     async def act(self, state: State, *, n: int = 1, seed: int = 0) -> list[Response]:
-        """Sample `n` responses at `state`. The same state and seed give the same responses where the backend can."""
+        """Sample `n` responses at `state`. Equal state and seed give equal responses, if the backend supports it."""
         ...
 
     async def close(self) -> None: ...
@@ -132,8 +134,9 @@ class Policy(Protocol):
 
 @dataclass(slots=True)
 class Turn:
-    """One row of the episode store. The final observation is kept in a last turn with an empty action, reward None.
-    `admissible_commands` and `action_valid` are None where the environment does not tell them.
+    """One row of the episode store. The last turn has the final observation, an empty action and reward None.
+
+    `admissible_commands` and `action_valid` are None if the environment does not tell them.
     """
 
     turn: int
@@ -181,7 +184,7 @@ class Episode:
 
     @property
     def actions(self) -> int:
-        """How many actions were executed (the final row holds an observation alone)."""
+        """How many actions were executed (the last turn has none)."""
         return sum(turn.reward is not None for turn in self.turns)
 
     def state_at(self, turn: int) -> State:
@@ -199,7 +202,7 @@ class Episode:
 def state_key(game_id: str, observations: Sequence[str], actions: Sequence[str]) -> bytes:
     """16-byte BLAKE2b chain over the game and o_0, a_0, ..., o_t. Two states are equal if and only if their keys are.
 
-    `observations` has one entry more than `actions`. See `extend_key` for the step that makes it a chain.
+    `observations` has one entry more than `actions`. `extend_key` is one step of the chain.
     """
     key = extend_key(blake2b(well_formed(game_id).encode(), digest_size=STATE_KEY_BYTES).digest(), "", observations[0])
     for action, observation in zip(actions, observations[1:], strict=True):
@@ -208,8 +211,8 @@ def state_key(game_id: str, observations: Sequence[str], actions: Sequence[str])
 
 
 def extend_key(key: bytes, action: str, observation: str) -> bytes:
-    """The key of the state reached from the state `key` by `action`, which showed `observation`; both count as the
-    store has them, well formed.
+    """The key of the state reached from the state `key` by `action`, with the new `observation`. Both are made well
+    formed first, as in the store.
     """
     action, observation = well_formed(action), well_formed(observation)
     text = f"{len(action)}:{action}{observation}".encode()

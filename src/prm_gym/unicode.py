@@ -1,8 +1,8 @@
 """Text that UTF-8 can carry: no lone surrogates.
 
-A surrogate is half of a UTF-16 pair. JSON can spell one alone (`"\\ud83d"`), and Python's `str` holds it, but no file,
-hash or tokenizer takes it. Text is made well formed where it comes in (environments, responses) and where it goes out
-(store, state keys, prompts, reports).
+A surrogate is half of a UTF-16 pair. JSON can encode a lone one (`"\\ud83d"`) and a Python `str` can hold it, but no
+file, hash or tokenizer accepts it. Text is made well formed on input (environments, responses) and on output (store,
+state keys, prompts, reports).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Worker processes: spawned, no more than there is work for, and one line of error when one of them dies."""
+"""A pool of spawned worker processes, limited to the work, with a one-line error if a worker dies."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def spawned(
     initializer: Callable[..., object] | None = None,
     initargs: tuple[Any, ...] = (),
 ) -> Iterator[ProcessPoolExecutor]:
-    """A pool of `processes`, at most one for each of `jobs` and for each processor if `jobs` is given.
+    """A pool of `processes` workers; with `jobs`, at most one per job and per processor.
 
-    They are not forked: the caller may have threads (torch, an event loop) whose locks a fork would copy. A spawned
-    process imports the calling script, so a script that starts the work outside of `if __name__ == "__main__":` starts
-    it in every process again. Those end here, without a word.
+    Workers are spawned, not forked: a fork would copy locks held by the caller's threads (torch, an event loop). A
+    spawned worker imports the calling script. If that starts the work outside of `if __name__ == "__main__":`, the
+    worker exits here silently.
 
-    Raises `UserError` when a process dies.
+    Raises `UserError` when a worker dies.
     """
     if getattr(current_process(), "_inheriting", False):  # set by multiprocessing while it imports the script
         sys.exit(1)

@@ -132,8 +132,8 @@ def test_memory_bounds_the_slots_and_splits_batches():
     model = slot_model(8, memory_bytes=1 << 19)
     prompts = [text(rng, 10, 60) for _ in range(8)]
     assert greedy(model, prompts) == [stock_greedy(prompt, NEW) for prompt in prompts]
-    assert len(model._slots._stores[0]) < 8
-    assert sum(store.nbytes for store in model._slots._stores) <= 1 << 19
+    assert len(model._cache._stores[0]) < 8
+    assert sum(store.nbytes for store in model._cache._stores) <= 1 << 19
 
 
 def test_a_failed_batch_leaves_nothing_half_written(monkeypatch):

@@ -1,1 +1,1 @@
-"""How good a policy is (success), how good Q is (`prm_quality`, `ranking`), and 95% intervals of both."""
+"""Evaluation: `success` of a policy, quality of Q (`prm_quality`, `ranking`), and 95% `intervals` of both."""

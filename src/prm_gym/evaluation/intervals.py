@@ -1,9 +1,9 @@
 """Success rates and paired gains over games and seeds, with 95% intervals.
 
-Policies are compared on the same games. With several seeds the interval covers both: a mean over G games and S seeds
-has the variance v_games / G + v_seeds / S, where v_games is the variance between games of the mean over seeds, and
-v_seeds what the seeds' means vary beyond what G games explain (a random-effects estimate, 0 if negative). With one
-seed it is over games alone.
+Policies are compared on the same games. With several seeds the interval covers games and seeds: a mean over G games and
+S seeds has the variance v_games / G + v_seeds / S, where v_games is the variance between games of the mean over seeds,
+and v_seeds the variance of the seeds' means beyond that explained by G games (a random-effects estimate, 0 if
+negative). With one seed it covers games alone.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Estimate:
 
 
 def outcome(episodes: Path) -> Outcome:
-    """Who won, by game. Raises `UserError` if there is no episode."""
+    """The outcome of the episodes in a store. Raises `UserError` if there is none."""
     won: dict[str, list[bool]] = {}
     kind: dict[str, str] = {}
     for episode in read_episodes(episodes):
@@ -58,7 +58,7 @@ def outcome(episodes: Path) -> Outcome:
 
 
 def success(outcomes: Sequence[Outcome]) -> Estimate:
-    """Of one policy, one outcome a seed; Wilson's interval for a single seed."""
+    """Success of one policy from one outcome per seed; Wilson's interval for a single seed."""
     if len(outcomes) == 1:
         values = [share for _, share in outcomes[0].values()]
         mean = math.fsum(values) / len(values)
@@ -67,14 +67,15 @@ def success(outcomes: Sequence[Outcome]) -> Estimate:
 
 
 def gain(better: Sequence[Outcome], worse: Sequence[Outcome]) -> Estimate:
-    """Mean difference of success on the games that both played, seed by seed."""
+    """Mean difference of success, seed by seed, on the games that both played."""
     pairs = zip(better, worse, strict=True)
     return _estimate(_table([{game: of[game][1] - to[game][1] for game in of.keys() & to.keys()} for of, to in pairs]))
 
 
 def interval(shares: Sequence[float], counts: Sequence[int]) -> tuple[float, float]:
-    """The 95% interval of the mean of `shares` p, one a seed, each of so many cases n that say yes or no: its variance
-    is that of the module over S seeds, with v_cases = mean(p (1 - p) / n) for what chance explains.
+    """The 95% interval of the mean of `shares` p, one per seed, each of n binary cases (`counts`).
+
+    The variance is that of the module over S seeds, with mean(p (1 - p) / n) in place of v_games / G.
     """
     p, n = np.array(shares), np.array(counts)
     within, between = float((p * (1 - p) / n).mean()), float(p.var(ddof=1)) if len(p) > 1 else 0.0

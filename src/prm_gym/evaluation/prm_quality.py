@@ -1,6 +1,7 @@
-"""How good a PRM is on held-out games: AUC, calibration, and whether it ranks two actions at one state as rollouts do.
+"""The quality of a PRM on held-out games: AUC, calibration, and how well it ranks two actions at one state.
 
-Stage 3 and best-of-N use nothing but that ranking. A Q that only tells good states from bad ones passes the first two.
+Stage 3 and best-of-N use the ranking alone. A Q that only separates good states from bad ones has a high AUC and is
+calibrated, and ranks nothing.
 """
 
 from __future__ import annotations
@@ -160,7 +161,7 @@ def _correlation(scores: Floats, returns: Floats) -> float | None:
 
 
 def _ceiling(forks: Sequence[Fork], rng: random.Random) -> float | None:
-    """How often a random half of the rollouts orders two actions as the rest does, which must tell them apart."""
+    """How often a random half of the rollouts orders two actions as the other half, in which they differ."""
     halves: list[float] = []
     for fork in forks:
         for first, second in combinations(fork.returns, 2):

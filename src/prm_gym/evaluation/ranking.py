@@ -1,8 +1,7 @@
 """How often Q orders two actions at one state as their true returns do, from finitely many rollouts of each.
 
-The order by rollouts is itself wrong at times, so the raw share of pairs is too low: a perfect Q would not reach 1. The
-corrected share estimates the share of the same pairs that Q orders as the true returns do, a true tie counting one
-half.
+The order by rollouts is sometimes wrong, so the raw share of pairs is too low: a perfect Q would not reach 1. The
+corrected share estimates how many of the same pairs Q orders as their true returns, with one half for a true tie.
 
 Model. The returns of an action are independent, and their distribution at mean mu is p_mu(x) ~ p(x) exp(theta(mu) x),
 the exponential family through the pooled returns p of all actions at the state. (For returns of 0 or 1 it is the
@@ -10,14 +9,14 @@ binomial.) Then n returns with mean m have the likelihood exp(n (theta m - log E
 returns (of the action that Q prefers, of the other), as shares of the largest return seen at the state, are drawn from
 an unknown G on a grid. G is fitted to all pairs by maximum likelihood (Kiefer and Wolfowitz 1956; by EM, Laird 1978).
 The corrected share is the mean over the pairs of the posterior P(preferred > other | returns), cells with equal returns
-counting one half. Because the preferred action comes first, G says how good Q is, and how hard the pairs are, and no
-independence of the two is assumed.
+counting one half. Since the preferred action comes first, G describes both how good Q is and how hard the pairs are,
+without assuming that the two are independent.
 
-No simpler formula will do. Let r be the probability that the rollouts order a pair right, and a say whether Q does.
-The raw share gives E[(2a-1)(2r-1)], half against half E[(2r-1)^2]. E[2a-1] follows from them only if r is the same for
-all pairs, which it is not: (raw - (1-r)) / (2r-1) with r = half against half is 0.03 to 0.67 too high below.
+A simpler formula is biased. Let r be the probability that rollouts order a pair correctly, and a = 1 if Q does, else 0.
+The raw share gives E[(2a-1)(2r-1)], half against half E[(2r-1)^2]. They determine E[2a-1] only if r is the same for all
+pairs. It is not: (raw - (1-r)) / (2r-1) with r = half against half is 0.03 to 0.67 too high in the simulation below.
 
-Bias. Finitely many rollouts do not determine the share without a model, so no estimate is unbiased. In the simulation
+Bias. Without a model, finitely many rollouts do not determine the share, so no estimate is unbiased. In the simulation
 of tests/evaluation/test_ranking.py (2,400 pairs, 4 or 8 rollouts, Qs whose true share is 0.51 to 0.88; mean of 10
 samples) the corrected share is off by -0.014 to +0.009 where the raw one is off by -0.18 to 0.00, and the corrected
 gap-weighted one by -0.006 to +0.009 where the raw one is by -0.18 to -0.01. On other states the corrected share is at
@@ -40,7 +39,7 @@ from prm_gym.evaluation.intervals import wilson
 Floats = npt.NDArray[np.float64]
 
 KINDS = ("go", "take", "put", "open", "close", "use", "clean", "heat", "cool", "look", "examine")
-"""Kinds of actions by their first word; `move` is `put`, and all else `other`."""
+"""Kinds of actions, by their first word; `move` counts as `put`, any other word as `other`."""
 VALIDITY = {2: "both admissible", 1: "one admissible", 0: "neither admissible"}
 
 _CELLS = 12  # of the grid for each action's true return
@@ -54,9 +53,9 @@ _RIGHT = (1 + np.sign(np.round(_GAP, 9))) / 2
 
 @dataclass(frozen=True, slots=True)
 class Fork:
-    """One state where several actions were tried: `q` [actions], and the returns in [0, 1] of each action's rollouts.
+    """A state where several actions were tried: `q` [actions], and the returns in [0, 1] of each action's rollouts.
 
-    `admissible` is None for an environment that does not say it.
+    `admissible` is None if the environment does not tell.
     """
 
     game_id: str
@@ -68,18 +67,18 @@ class Fork:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """What a set of pairs of actions says of Q.
+    """The ranking of a set of pairs of actions by Q.
 
-    pairs: those whose mean returns differ, on `games` games; only these count.
-    accuracy: share of them that Q orders as the mean returns do; a tie of Q counts one half.
-    corrected: share of them that Q orders as the true returns do (see the module).
-    ci95, corrected_ci95: over games. The standard deviation s of 100 bootstrap resamples of games (Efron 1979; all is
+    pairs: number of pairs whose mean returns differ, on `games` games; only these count.
+    accuracy: share of them that Q orders as the mean returns; a tie of Q counts one half.
+    corrected: share of them that Q orders as the true returns (see the module).
+    ci95, corrected_ci95: over games. The standard deviation s of 100 bootstrap resamples of games (Efron 1979; each is
         fitted anew) gives the effective number of pairs, share (1 - share) / s^2, of a Wilson interval.
-    gap_weighted: as accuracy, each pair weighted by the difference of its mean returns.
-    gap_weighted_corrected: as corrected, each pair weighted by the difference of its true returns: sum of D where Q is
-        right, over the sum of |D|, of all pairs. It depends least on the number of rollouts.
+    gap_weighted: accuracy, with each pair weighted by the difference of its mean returns.
+    gap_weighted_corrected: corrected, with each pair weighted by the difference D of its true returns: the sum of D
+        where Q is right over the sum of |D|. It depends least on the number of rollouts.
 
-    A share is None, and its interval (0, 1), where no pair counts.
+    Without a pair that counts, a share is None and its interval (0, 1).
     """
 
     pairs: int
@@ -94,11 +93,11 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Pairs of actions at one state: a row each."""
+    """Pairs of actions at one state, one per row."""
 
     game: npt.NDArray[np.str_]
     gap: Floats  # mean return of the action that Q prefers less that of the other
-    agree: Floats  # of the orders by Q and by mean returns: 1, 0, or 0.5 if Q ties
+    agree: Floats  # of the orders by Q and by mean returns: 1 or 0, 0.5 for a tie of Q
     top: Floats  # the largest return at the state
     likelihood: Floats  # [pairs, cells of G] of the returns, up to a factor of each row
     labels: list[frozenset[str]]  # kinds of the two actions, and a value of VALIDITY
@@ -120,7 +119,7 @@ def kind(action: str) -> str:
 
 
 def pairs_of(forks: Sequence[Fork]) -> Pairs:
-    """All pairs of actions at one state, but for states where all returns are equal, which say nothing."""
+    """All pairs of actions at one state, except at states where all returns are equal, which carry no information."""
     rows = [row for fork in forks for row in _rows(fork)]
     games, gaps, agree, tops, likelihoods, labels = zip(*rows, strict=True) if rows else ((),) * 6
     table = np.array(likelihoods).reshape(len(rows), _CELLS**2)
@@ -128,7 +127,7 @@ def pairs_of(forks: Sequence[Fork]) -> Pairs:
 
 
 def rank(pairs: Pairs, *, seed: int = 0) -> Ranking:
-    """What `pairs` say of Q. The bootstrap over games is seeded."""
+    """The ranking of `pairs` by Q, with a seeded bootstrap over games."""
     counted = pairs.gap != 0
     games, game = np.unique(pairs.game, return_inverse=True)
     number, of = int(counted.sum()), len(set(pairs.game[counted]))
@@ -180,9 +179,9 @@ def _rows(fork: Fork) -> Iterator[tuple[str, float, float, float, Floats, frozen
 
 
 def _likelihoods(returns: Sequence[Sequence[float]], pooled: Floats, top: float) -> Floats:
-    """[actions, cells] of the returns at each mean on the grid, the largest of an action 1; `pooled` are in [0, 1].
+    """Likelihoods [actions, cells] of the returns at each mean on the grid, scaled to a maximum of 1 per action.
 
-    Half an observation at 0 and at 1 is added to the pooled ones, so that every mean in between can be reached.
+    `pooled` returns are in [0, 1]. Half an observation at 0 and at 1 is added, so every mean in between can be reached.
     """
     values = np.append(pooled, [0.0, 1.0])
     weights = np.append(np.ones(len(pooled)), [0.5, 0.5]) / (len(pooled) + 1)
@@ -196,7 +195,7 @@ def _likelihoods(returns: Sequence[Sequence[float]], pooled: Floats, top: float)
 
 
 def _fit(likelihood: Floats, weights: Floats) -> Floats:
-    """[resamples, cells] G of largest likelihood of the rows, weighted by each row of `weights` [resamples, pairs]."""
+    """The maximum-likelihood G [resamples, cells] for each row of `weights` [resamples, pairs], by EM."""
     mixtures = np.full((len(weights), likelihood.shape[1]), 1 / likelihood.shape[1])
     shares = weights / weights.sum(1, keepdims=True)
     for _ in range(_STEPS):
@@ -205,7 +204,7 @@ def _fit(likelihood: Floats, weights: Floats) -> Floats:
 
 
 def _interval(shares: Floats, pairs: int, games: int) -> tuple[float, float]:
-    """Of the share [0], from those of the resamples [1:]; the games count where they do not vary."""
+    """The interval of `shares[0]` from the resamples `shares[1:]`; if these do not vary, games count as cases."""
     variance, binomial = float(shares[1:].var(ddof=1)), float(shares[0] * (1 - shares[0]))
     effective = min(float(pairs), binomial / variance) if variance and binomial else float(games)
     return wilson(float(shares[0]) * effective, effective)

@@ -1,7 +1,7 @@
-"""Attention masks by kind of layer: full attention and sliding windows over the same cached columns.
+"""Attention masks for each kind of layer: full attention and sliding windows over the same cached columns.
 
-Keys and values are kept for every column, so a cached sequence can be cut to any prefix; the mask alone makes the
-window. Left out: layers that keep anything else, such as the state of state-space models and of linear attention.
+The cache keeps the keys and values of every column, so a sequence can be cut to any prefix; only the mask limits the
+window. Left out: layers with another kind of state, such as state-space models and linear attention.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from prm_gym.inference.kv_shapes import SERVE
 _FULL, _SLIDING = "full_attention", "sliding_attention"  # as in `layer_types` of a transformers config
 
 Masks = dict[str, torch.Tensor]
-"""By kind of layer [rows, 1, T, columns], added to the attention scores: 0, or the lowest number for hidden columns."""
+"""Kind of layer -> [rows, 1, T, columns], added to attention scores: 0 if visible, the dtype's minimum if hidden."""
 
 
 class LayerMasks:
-    """The masks of the kinds of layers that `model` has.
+    """Masks for the kinds of layers in `model`.
 
-    The token at position p sees the columns 0 to p, with a sliding window of w tokens p - w + 1 to p.
+    The token at position p sees columns 0 to p; with a sliding window of w tokens, columns p - w + 1 to p.
     Raises `UserError` for a model with layers of other kinds.
     """
 
@@ -44,22 +44,22 @@ class LayerMasks:
         return masks
 
     def advance(self, masks: Masks, position: torch.Tensor) -> None:
-        """Turn the masks of single tokens (T = 1) into those of the tokens after them, at `position` [rows, 1]."""
+        """Update the masks of single tokens (T = 1) in place for the next tokens, at `position` [rows, 1]."""
         position = position[:, None, None]
         for kind, window in self._windows.items():
             masks[kind].scatter_(-1, position, 0.0)
-            if window:  # column 0 is written, to the value that it has, until another leaves the window
+            if window:  # until a column leaves the window, column 0 is rewritten with its own value
                 left = position - window
                 masks[kind].scatter_(-1, left.clamp(min=0), torch.where(left < 0, 0.0, self._lowest).to(self._dtype))
 
 
 def model_argument(masks: Masks) -> Masks | torch.Tensor:
-    """As a transformers model takes them: by kind if its layers are of several, else the mask itself."""
+    """The form that a transformers model takes: a dict if it has several kinds of layers, else the mask itself."""
     return masks if len(masks) > 1 else next(iter(masks.values()))
 
 
 def _windows(model: PreTrainedModel) -> dict[str, int | None]:
-    """By kind of layer its window in tokens, None for full attention."""
+    """Kind of layer -> window in tokens, None for full attention."""
     config = model.config.get_text_config()
     only = _SLIDING if getattr(config, "sliding_window", None) else _FULL
     kinds = set(getattr(config, "layer_types", None) or [only])

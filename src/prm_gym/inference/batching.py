@@ -1,9 +1,8 @@
 """Dynamic batching: many `await batcher.submit(item)` calls become few calls of one function over a list of items.
 
-The function runs in one thread of its own, so that the event loop keeps stepping environments meanwhile. Whatever
-waits when it is free is taken, oldest first. No item waits for a full batch; the batcher only lingers for at most a
-tenth of the time the last batch took while fewer items wait than that batch had, because the callers which have just
-been answered are about to come back.
+The function runs in a thread of its own, so the event loop goes on stepping environments. When the thread is free it
+takes the waiting items, oldest first, without waiting for a full batch. If fewer items wait than the last batch had, it
+lingers for at most a tenth of that batch's time: callers that were just answered usually submit again at once.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_LINGER = 0.1  # of the last batch's time
+_LINGER = 0.1  # share of the last batch's time
 _POLL_SECONDS = 0.001
 
 
 class Batcher(Generic[Item, Result]):
-    """`run(items)` returns one result per item, in order; an exception of it goes to every item of that batch.
+    """`run(items)` returns one result per item, in order; its exception is raised for every item of that batch.
 
-    All calls of `submit` under way at once belong to one event loop.
+    Concurrent calls of `submit` must come from one event loop.
     """
 
     def __init__(self, run: Callable[[list[Item]], list[Result]], *, max_batch: int, name: str) -> None:
@@ -44,7 +43,7 @@ class Batcher(Generic[Item, Result]):
         return await future
 
     async def close(self) -> None:
-        """Wait for what is under way, then end the thread."""
+        """Wait for pending items, then end the thread."""
         if self._worker is not None:
             await asyncio.wait([self._worker])
         self._thread.shutdown()
@@ -61,7 +60,7 @@ class Batcher(Generic[Item, Result]):
                 results = await asyncio.get_running_loop().run_in_executor(
                     self._thread, self._run, [item for item, _ in batch]
                 )
-            except Exception as error:  # the batch's callers get it, whatever it is; the next batch goes on
+            except Exception as error:  # raised in the callers of this batch; the next batch is not affected
                 for _, future in batch:
                     if not future.done():
                         future.set_exception(error)

@@ -1,10 +1,10 @@
-"""A causal transformer on `KVCache`: ragged prompts in, the output at their last token, then sampled continuations.
+"""A causal transformer on `KVCache`: outputs at the last token of ragged prompts, and sampled continuations.
 
-Rows of a batch are never padded on the left: one with fewer new tokens than the others feeds some cached ones once
-more, which rewrites the same values. Sampling inverts the cumulative distribution at one uniform number per token,
-given by the caller; a response thus depends on its own prompt and numbers, not on what else is in the batch. The
-exception: matrix products of other shapes round differently (about 1e-6 in float32, 1e-2 in bfloat16), which can tip
-a token that was a near tie.
+Rows of a batch are never padded on the left: a row with fewer new tokens than the others feeds some cached tokens
+again, which rewrites the same values. Sampling inverts the cumulative distribution at one uniform number per token,
+given by the caller, so a response depends on its own prompt and numbers and not on the rest of the batch. One
+exception: matrix products of other shapes round differently (about 1e-6 in float32, 1e-2 in bfloat16), which can decide
+a near tie.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from prm_gym.inference.attention_masks import LayerMasks, Masks, model_argument
 from prm_gym.inference.kv_cache import Index, KVCache, Placement, Tokens
 from prm_gym.inference.kv_shapes import cached_shapes
 
-_PREFILL_TOKENS = 8192  # of one forward pass, to bound its memory
-_LONG = 1.5  # times the third quartile of new tokens: such rows are brought level before the batch is run
+_PREFILL_TOKENS = 8192  # per forward pass, to bound its memory
+_LONG = 1.5  # times the third quartile of new tokens: longer rows are prefilled before the batch runs
 
 
 class Sampled(NamedTuple):
-    """One continuation: its token ids, and the sum over them of log softmax(logits) and of log softmax(logits /
-    temperature) in nats. Sampling at temperature 0 is certain: its log-probability is 0.
+    """One continuation: its token ids, and its log-probability in nats under softmax(logits) and under softmax(logits /
+    temperature). Greedy sampling (temperature 0) is certain: its log-probability is 0.
     """
 
     ids: list[int]
@@ -39,9 +39,9 @@ class Sampled(NamedTuple):
 class CausalModel:
     """`forward(**inputs)` calls the model and returns its output at the last position, [rows, outputs].
 
-    Up to `max_rows` sequences run together, and twice as many are remembered, as far as `memory_bytes` holds them:
-    by default 1 GiB, or half of a GPU's free memory. Not thread safe.
-    Raises `UserError` for a model that does not run on cached keys and values alone.
+    Up to `max_rows` sequences run together and twice as many are cached, within `memory_bytes` (by default 1 GiB, or
+    half of a GPU's free memory). Not thread safe. Raises `UserError` for a model that needs more than cached keys and
+    values.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class CausalModel:
         self._max_rows = max_rows
         self._device = model.device
         self._masks = LayerMasks(model)
-        self._slots = KVCache(
+        self._cache = KVCache(
             cached_shapes(model, self._feed_first),
             max_slots=2 * max_rows,
             max_length=max_length,
@@ -77,9 +77,9 @@ class CausalModel:
     def generate(
         self, prompts: Sequence[Tokens], uniforms: NDArray[np.float32], *, temperature: float, stop: frozenset[int]
     ) -> list[Sampled]:
-        """Continue each prompt up to a token in `stop`, which is the last returned, or by `uniforms.shape[1]` tokens.
+        """Continue each prompt up to and including a token in `stop`, or by `uniforms.shape[1]` tokens.
 
-        `uniforms` [len(prompts), tokens] in [0, 1) decide the samples; temperature 0 takes the likeliest token.
+        `uniforms` [len(prompts), tokens] in [0, 1) determine the samples; temperature 0 takes the likeliest token.
         """
         batches = self._batches(prompts, uniforms.shape[1])
         return [
@@ -89,24 +89,24 @@ class CausalModel:
         ]
 
     def _batches(self, prompts: Sequence[Tokens], room: int) -> Iterator[slice]:
-        """Slices of as many prompts as run together, each with `room` tokens more."""
-        size = min(self._max_rows, self._slots.reserve(max(map(len, prompts)) + room))
+        """Slices of prompts that run together, each prompt with room for `room` more tokens."""
+        size = min(self._max_rows, self._cache.reserve(max(map(len, prompts)) + room))
         return (slice(first, first + size) for first in range(0, len(prompts), size))
 
     def _outputs(self, prompts: Sequence[Tokens]) -> torch.Tensor:
-        place = self._slots.place(prompts)
+        place = self._cache.place(prompts)
         output = self._prefill(place, prompts)
         for i in place.leaders:
-            self._slots.commit(place.start + place.row[i], prompts[i])
+            self._cache.commit(place.start + place.row[i], prompts[i])
         return output[self._tensor(place.source[place.row])]
 
     def _generate(
         self, prompts: Sequence[Tokens], uniforms: NDArray[np.float32], temperature: float, stop: frozenset[int]
     ) -> list[Sampled]:
-        place = self._slots.place(prompts)
+        place = self._cache.place(prompts)
         output = self._prefill(place, prompts)[self._tensor(place.source)]
         lengths = np.array([len(prompt) for prompt in prompts])
-        self._slots.copy_to(place.start + len(place.leaders), place.start + place.copied_from, lengths.max())
+        self._cache.copy_to(place.start + len(place.leaders), place.start + place.copied_from, lengths.max())
 
         responses: list[list[int]] = [[] for _ in prompts]
         logprobs = np.zeros((len(prompts), 2))  # at temperature 1 and at `temperature`
@@ -127,8 +127,8 @@ class CausalModel:
             if not running.any() or step + 1 == uniforms.shape[1]:
                 break
             width = int(lengths[item].max()) + step + 1
-            if 2 * running.sum() <= len(running):  # finished rows leave: the others take the first places
-                order = self._close_ranks(place.start, running, width)
+            if 2 * running.sum() <= len(running):  # drop finished rows: the running ones move to the front
+                order = self._running_first(place.start, running, width)
                 slot[item[order]] = place.start + np.arange(len(order))
                 kept = order[: running.sum()]
                 item, running = item[kept], running[kept]
@@ -140,15 +140,15 @@ class CausalModel:
             seen = {kind: mask[..., :width] for kind, mask in masks.items()}
             output = self._step(tokens[:, None], position, _slice(place.start, len(item)), seen, width)
         for i, prompt in enumerate(prompts):  # the last token sampled was never fed
-            self._slots.commit(slot[i], np.append(prompt, np.array(responses[i][:-1], prompt.dtype)))
+            self._cache.commit(slot[i], np.append(prompt, np.array(responses[i][:-1], prompt.dtype)))
         return [Sampled(ids, *sums) for ids, sums in zip(responses, logprobs.tolist(), strict=True)]
 
     def _prefill(self, place: Placement, prompts: Sequence[Tokens]) -> torch.Tensor:
-        """Compute what is not cached of the leaders; the output at their last tokens, [leaders, outputs]."""
+        """Compute the uncached tokens of the leaders; returns the output at their last tokens, [leaders, outputs]."""
         texts = [prompts[i] for i in place.leaders]
         length = np.array([len(text) for text in texts])
         new = length - place.cached
-        shared = int(np.quantile(new, 0.75, method="higher"))  # of the rows, the last tokens that all feed together
+        shared = int(np.quantile(new, 0.75, method="higher"))  # last tokens that all rows feed together
         if new.max() <= _LONG * shared:
             shared = int(new.max())
         shared = min(shared, int(length.min()), max(1, _PREFILL_TOKENS // len(texts)))
@@ -166,7 +166,7 @@ class CausalModel:
                 self._tensor(place.start + group),
                 self._masks.at(position, width),
                 width,
-                self._tensor(np.where(real, columns, self._slots.spare_column)),
+                self._tensor(np.where(real, columns, self._cache.spare_column)),
             )
 
         ids = np.stack([text[-shared:] for text in texts])
@@ -184,13 +184,13 @@ class CausalModel:
         width: int,
         column: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Feed `ids` [rows, T] at `position` [rows, T] to `slots`; the output at the last of them, [rows, outputs].
+        """Feed `ids` [rows, T] at `position` [rows, T] to `slots`; returns the output at the last one, [rows, outputs].
 
-        The tokens see what `masks` leave of the first `width` columns. Keys and values go to `column` [rows, T], which
-        is the position except for padding.
+        The tokens see the first `width` columns as far as `masks` allow. Keys and values are written to `column`
+        [rows, T], by default the position; padding goes elsewhere.
         """
-        self._slots.point_at(slots, position if column is None else column, width)
-        return self._feed(ids, position, masks, self._slots)
+        self._cache.point_at(slots, position if column is None else column, width)
+        return self._feed(ids, position, masks, self._cache)
 
     def _feed(self, ids: torch.Tensor, position: torch.Tensor, masks: Masks, cache: Cache) -> torch.Tensor:
         return self._forward(
@@ -206,12 +206,12 @@ class CausalModel:
         token = torch.zeros(1, 1, dtype=torch.long, device=self._device)
         return self._feed(token, token, self._masks.at(token, 1), cache)
 
-    def _close_ranks(self, start: int, running: NDArray[np.bool_], columns: int) -> Index:
-        """Swap slots so that the running rows come first; returns the old row at each new row."""
+    def _running_first(self, start: int, running: NDArray[np.bool_], columns: int) -> Index:
+        """Swap slots so that running rows come first; returns the old index of each new row."""
         order = np.arange(len(running))
         rows = int(running.sum())
         late, holes = rows + np.flatnonzero(running[rows:]), np.flatnonzero(~running[:rows])
-        self._slots.swap(start + late, start + holes, columns)
+        self._cache.swap(start + late, start + holes, columns)
         order[late], order[holes] = holes, late
         return order
 
@@ -228,7 +228,7 @@ def _slice(start: int, rows: int) -> slice:
 
 
 def _groups(ahead: Index) -> Iterator[tuple[Index, int]]:
-    """Rows with tokens ahead, longest first, in groups of bounded size; with each the number of its longest row."""
+    """Groups of rows that have tokens ahead, longest first and of bounded size, each with its longest row's number."""
     rows = np.argsort(-ahead)[: int((ahead > 0).sum())]
     while len(rows):
         most = int(ahead[rows[0]])
@@ -238,8 +238,8 @@ def _groups(ahead: Index) -> Iterator[tuple[Index, int]]:
 
 
 def _sample(logits: torch.Tensor, uniform: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """One token per row, [rows]: the first at which the cumulative distribution exceeds `uniform`; and its
-    log-probability at temperature 1 and at `temperature`, [rows, 2].
+    """One token per row, [rows], the first whose cumulative probability exceeds `uniform`, and its log-probability at
+    temperature 1 and at `temperature`, [rows, 2].
     """
     logits = logits.float()
     if temperature == 0:

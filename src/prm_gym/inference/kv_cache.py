@@ -1,12 +1,10 @@
-"""Keys and values of many sequences, kept between calls so that a prompt which extends an earlier one costs only
-its new tokens.
+"""The KV cache of many sequences, kept between calls: a prompt that extends an earlier one costs only its new tokens.
 
-A slot is one row of the per-layer tensors [slots, heads, columns, size]; token p of a sequence is in column p,
-rotated for position p, so that any prefix of a slot is valid by itself. A batch runs on the slots in place: its slots
-are brought side by side, after which the model reads and writes a slice of the store. Batches whose members come
-back together, as in a rollout, thus copy nothing. A sequence takes over the slot with which it shares the longest
-prefix, unless that would throw away more than it keeps; then the prefix is copied to the slot used least recently,
-as for a branch.
+A slot is one row of the per-layer tensors [slots, heads, columns, size]. Token p of a sequence is in column p, rotated
+for position p, so any prefix of a slot is valid by itself. A batch runs in place: its slots are swapped until they are
+adjacent, and the model reads and writes a slice of the tensors. A batch of the same sequences again, as in a rollout,
+copies nothing. A sequence takes over the slot that shares the longest prefix with it, unless that would discard more
+than it keeps; then the prefix is copied to the least recently used slot, as for a branch.
 
 Left out: which columns a layer may see (`attention_masks`).
 """
@@ -33,10 +31,10 @@ _FIRST_BLOCK = 32
 
 @dataclass(slots=True)
 class Placement:
-    """Where a batch lies: batch item i is in slot `start + row[i]`.
+    """The slots of a batch: batch item i is in slot `start + row[i]`.
 
-    Row r < len(leaders) belongs to item `leaders[r]`, of which the first `cached[r]` tokens are in place. The rows
-    after them belong to items equal to a leader, and wait for a copy of the rows `copied_from`.
+    Row r < len(leaders) belongs to item `leaders[r]`, whose first `cached[r]` tokens are cached. The rows after them
+    belong to items equal to a leader, and are to be copied from the rows `copied_from`.
     """
 
     start: int
@@ -47,16 +45,15 @@ class Placement:
 
     @property
     def source(self) -> Index:
-        """For every row the row that computes its prompt."""
+        """For every row, the row that computes its prompt."""
         return np.append(np.arange(len(self.leaders)), self.copied_from)
 
 
 class KVCache(Cache):  # type: ignore[misc]
     """At most `max_slots` sequences of up to `max_length` tokens, in at most `memory_bytes` unless one alone is larger.
 
-    `shapes` has an entry for each layer. Columns are allotted for the longest sequence so far (doubling), and with
-    them falls the number of slots that fit. As a transformers `Cache` it writes and reads what the last `point_at`
-    named.
+    `shapes` has an entry for each layer. Columns are allocated for the longest sequence so far (doubling), and the more
+    columns, the fewer slots fit. As a transformers `Cache` it reads and writes the slots of the last `point_at`.
     """
 
     def __init__(
@@ -71,7 +68,7 @@ class KVCache(Cache):  # type: ignore[misc]
     ) -> None:
         super().__init__(layers=[])
         self._max_slots = max_slots
-        self._max_columns = max_length + 1  # the last column takes what padding writes
+        self._max_columns = max_length + 1  # padding is written to the last column
         self._memory_bytes = memory_bytes
         self._stores = [  # keys and values of layer l at 2l and 2l + 1
             torch.empty(0, heads, 0, size, device=device, dtype=dtype)
@@ -83,12 +80,12 @@ class KVCache(Cache):  # type: ignore[misc]
         self._used: Index = np.zeros(0, np.int64)
         self._clock = 0
 
-    # Which sequence lies where
+    # Sequences and slots
 
     def reserve(self, columns: int) -> int:
-        """Make room for sequences of `columns` tokens; how many of them can lie here at once, at least one.
+        """Make room for sequences of `columns` tokens; returns how many of them fit at once, at least one.
 
-        If that leaves fewer slots than before, the oldest are forgotten.
+        If fewer slots remain than before, the least recently used are evicted.
         """
         old = int(self._tokens.shape[1])
         if columns < old:
@@ -110,7 +107,7 @@ class KVCache(Cache):  # type: ignore[misc]
         return slots
 
     def place(self, prompts: Sequence[Tokens]) -> Placement:
-        """Give each prompt a slot; `reserve` has said that there are enough, with columns to go on in.
+        """Assign a slot to each prompt, after `reserve` for as many of their length.
 
         Equal prompts have one leader. At least one token of a leader is left to compute. The slots count as empty
         until `commit`.
@@ -140,7 +137,7 @@ class KVCache(Cache):  # type: ignore[misc]
             sources, items = np.array(copies).T
             self._copy(sources, slot[items], int(cached[items].max()))
         self._length[slot[new]] = cached[new]
-        start = self._bring_together(slot, leaders, followers)
+        start = self._make_adjacent(slot, leaders, followers)
         self._length[slot] = 0
         self._used[slot] = self._clock
 
@@ -151,7 +148,7 @@ class KVCache(Cache):  # type: ignore[misc]
         return Placement(start, row, leaders, cached[leaders], copied_from)
 
     def commit(self, slot: int, tokens: Tokens) -> None:
-        """Declare that `slot` now holds the keys and values of `tokens`."""
+        """Record that `slot` now holds the keys and values of `tokens`."""
         self._tokens[slot, : len(tokens)] = tokens
         self._length[slot] = len(tokens)
 
@@ -167,7 +164,7 @@ class KVCache(Cache):  # type: ignore[misc]
             record[here] = record[there]
 
     def _longest_prefix(self, tokens: Tokens, taken: NDArray[np.bool_]) -> tuple[int, int]:
-        """The slot that shares most with `tokens`, and how much; of equals one not `taken`, then the shortest."""
+        """The slot with the longest common prefix, and its length; of equals one not `taken`, then the shortest."""
         candidates = np.flatnonzero(self._length)
         shared, block = 0, _FIRST_BLOCK
         while len(candidates) and shared < len(tokens):
@@ -186,8 +183,8 @@ class KVCache(Cache):  # type: ignore[misc]
         order = np.lexsort((self._length[candidates], taken[candidates]))
         return int(candidates[order[0]]), shared
 
-    def _bring_together(self, slot: Index, leaders: Index, followers: Index) -> int:
-        """Swap slots until the leaders and then the followers stand side by side; changes `slot`, returns where."""
+    def _make_adjacent(self, slot: Index, leaders: Index, followers: Index) -> int:
+        """Swap slots until the leaders, then the followers, are adjacent. Updates `slot`; returns the first of them."""
         led = np.zeros(len(self._length) + 1, np.int64)
         led[slot[leaders] + 1] = 1
         led = np.cumsum(led)
@@ -212,15 +209,16 @@ class KVCache(Cache):  # type: ignore[misc]
         for store in self._stores:
             store[write, :, :columns] = store[read, :, :columns]
 
-    # What the model sees
+    # The interface of a transformers cache
 
     @property
     def spare_column(self) -> int:
-        """A column that no sequence uses, for the keys of padding."""
+        """The column for the keys of padding; no sequence uses it."""
         return int(self._tokens.shape[1]) - 1
 
     def point_at(self, slots: slice | torch.Tensor, columns: torch.Tensor, width: int) -> None:
-        """The next forward pass writes to `slots` at `columns` [rows, T], and then reads them up to column `width`.
+        """Set where the next forward pass writes, `slots` at `columns` [rows, T], and that it reads them up to `width`.
+
         A slice of slots is read in place, an index tensor copies them.
         """
         self._read = slots
@@ -231,7 +229,7 @@ class KVCache(Cache):  # type: ignore[misc]
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values [B, heads, T, size] of one layer in, those of the whole sequences out."""
+        """Write keys and values [B, heads, T, size] of one layer; returns those of the whole sequences."""
         keys, values = self._stores[2 * layer_idx : 2 * layer_idx + 2]
         keys[self._write] = key_states.transpose(1, 2)
         values[self._write] = value_states.transpose(1, 2)
@@ -243,8 +241,9 @@ class KVCache(Cache):  # type: ignore[misc]
 
 
 def _zeros(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
-    """Zeros, because a masked column still takes part with weight 0, which does not hide a NaN. On a CPU they are
-    numpy's: those take no memory until written."""
+    """Zeros, since a masked column has weight 0, which does not hide a NaN. On a CPU by numpy: its zeros take no memory
+    until written.
+    """
     if like.device.type != "cpu":
         return like.new_zeros(shape)
     count = int(np.prod(shape)) * like.dtype.itemsize

@@ -1,4 +1,4 @@
-"""The shapes of the keys and values that each layer of a model caches, as the model itself shows them."""
+"""The shapes of the keys and values that each layer caches, found by running the model on one token."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SERVE = "serve it (vllm serve MODEL) and use the server policy (--server)"
 
 
 class KVShape(NamedTuple):
-    """Of one layer: its key-value heads, and the size of a key and of a value of each.
+    """The key-value heads of one layer, and the size of each key and value.
 
-    All are 0 for a layer that caches nothing because it reads the keys and values of an earlier one.
+    All are 0 for a layer that caches nothing because it reads the keys and values of an earlier layer.
     """
 
     heads: int
@@ -26,14 +26,14 @@ class KVShape(NamedTuple):
 
 
 def cached_shapes(model: PreTrainedModel, feed: Callable[[Cache], object]) -> list[KVShape]:
-    """The shape of each layer's cache up to the last that has one, from `feed(cache)`, which runs `model` on one token.
+    """The shape of each layer's cache, up to the last layer that has one. `feed(cache)` runs `model` on one token.
 
-    Raises `UserError` if that fails or leaves a layer's keys and values out: the model then keeps something else.
+    Raises `UserError` if that fails, or if a layer caches no keys and values: it then keeps another kind of state.
     """
     probe = _Probe()
     try:
         feed(probe)
-    except Exception as error:  # models differ in what they raise for arguments or a cache that they do not take
+    except Exception as error:  # models raise different errors for arguments or a cache that they do not support
         problem = f"cannot run in process on cached keys and values ({type(error).__name__}: {first_line(error)})"
         raise UserError(model.name_or_path, problem, SERVE) from error
     layers = DynamicCache(config=model.config.get_text_config()).layers
@@ -47,7 +47,7 @@ def cached_shapes(model: PreTrainedModel, feed: Callable[[Cache], object]) -> li
 
 
 class _Probe(Cache):  # type: ignore[misc]
-    """A cache for the first token of one sequence, which keeps shapes only."""
+    """A cache for the first token of one sequence that records shapes only."""
 
     def __init__(self) -> None:
         super().__init__(layers=[])

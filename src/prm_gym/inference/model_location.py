@@ -1,7 +1,7 @@
 """Where a model is: a folder on this machine first, then the cache of the Hugging Face Hub, then the Hub itself.
 
-transformers asks the Hub for whatever is no folder, for half a minute where there is no network. Here a folder that is
-missing is told at once, and the Hub is asked once.
+For a missing folder transformers asks the Hub, and waits half a minute where there is no network. Here a missing folder
+is an error at once, and the Hub is asked once.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from pathlib import Path
 from prm_gym.errors import UserError
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_SECONDS = 5.0  # that the Hub is waited for
+_SECONDS = 5.0  # to wait for the Hub
 
 
 def check_model(model: str | PathLike[str], flag: str | PathLike[str] | None = None) -> None:
-    """Raise `UserError` unless `model` is a folder with a config.json, or a model that the Hub or its cache has.
+    """Raise `UserError` unless `model` is a folder with a config.json, or a model on the Hub or in its cache.
 
-    `flag` is what the error names, by default the model itself.
+    The error names `flag`, by default the model itself.
     """
     where = model if flag is None else flag
     said, folder = f"'{model}' " if flag is not None else "", Path(model)
@@ -39,7 +39,7 @@ def check_model(model: str | PathLike[str], flag: str | PathLike[str] | None = N
 
 
 def _is_path(model: str) -> bool:
-    """A name that cannot be, or was not meant as, `model` or `owner/model` on the Hub."""
+    """Whether a name cannot be, or was not meant as, `model` or `owner/model` on the Hub."""
     owner, slash, _ = model.partition("/")
     return _HUB_ID.fullmatch(model) is None or model.startswith(".") or (bool(slash) and Path(owner).is_dir())
 

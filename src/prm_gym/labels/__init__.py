@@ -9,8 +9,8 @@
 | `prompts` | section 4.1 | states for Stage 3: Reset-50-50, Steered Exploration |
 | `sft` | section 2.3 | successful demonstrations, for pi_0 |
 
-`sql_views` decides which episodes and visits count, `turn_texts` renders the chosen ones, `dataset` writes,
-`statistics` prints. A target is computed in SQL beside its equation; the texts are streamed after it.
+`sql_views` decides which episodes and visits count, `turn_texts` reads their texts, `dataset` writes, `statistics`
+summarises. Targets are computed in SQL beside their equations; then the texts are streamed.
 """
 
 KINDS = ("monte_carlo", "preferences", "inverse", "value", "shaping", "prompts", "sft")

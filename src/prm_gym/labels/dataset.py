@@ -1,9 +1,8 @@
-"""What a label writes: Parquet for `train` and `test`, a dataset card, a provenance.json, and a report of what went in.
+"""The dataset of a label: Parquet for `train` and `test`, a dataset card, a provenance.json, and a report.
 
-`datasets.load_dataset(OUT)` reads it; a split without rows (one game has no other side) is not there. Rows are
-streamed, so memory does not grow with the dataset, and the folder appears under its name whole or not at all. A
-former dataset of the same settings is replaced, by one of more episodes too; nothing else ever is. Data files are named
-by their content.
+`datasets.load_dataset(OUT)` reads it; a split without rows is left out. Rows are streamed, so memory does not grow with
+the dataset, and the folder is renamed into place when it is complete. Only an earlier dataset of the same settings is
+ever replaced (it may have been made from fewer episodes). Data files are named by their content.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _BATCH = 1000
 
 @dataclass(frozen=True)
 class LabelReport:
-    """What a label wrote, printed by the command line and written into the card."""
+    """Summary of a dataset, for the command line and the dataset card."""
 
     kind: str
     out: Path
@@ -51,7 +50,7 @@ class LabelReport:
     used: dict[str, int]  # episodes that count, wins, branches, games
     skipped: dict[str, int]  # episodes that do not count, and rows left out, by reason
     statistics: dict[str, Any]
-    note: str = ""  # of a run that went on after a stop, for the person who waits; not for the card
+    note: str = ""  # about resumed work, for the terminal alone
 
     def lines(self) -> list[str]:
         """The report as `name: value` lines."""
@@ -61,7 +60,7 @@ class LabelReport:
 
 
 class Dataset:
-    """The dataset in the making. A context manager: leaving it without `finish` leaves no trace.
+    """Writes a dataset. A context manager: leaving it without `finish` removes everything.
 
     Parameters
     ----------
@@ -70,7 +69,7 @@ class Dataset:
     kind
         The label's name.
     columns
-        The label's own columns; where a row comes from is added to them.
+        The label's own columns; the origin of a row (`_PROVENANCE`) is added to them.
     settings
         The arguments of the label, for the card and for provenance.json.
     made_with
@@ -79,7 +78,7 @@ class Dataset:
     Raises
     ------
     UserError
-        `out` is there and is no former dataset of this kind, or one of other settings.
+        `out` exists and is not a dataset of this kind and these settings.
     """
 
     def __init__(
@@ -112,8 +111,7 @@ class Dataset:
         self._games: dict[str, set[str]] = {split: set() for split in SPLITS}
 
     def add(self, origin: Mapping[str, Any], **values: Any) -> None:
-        """A row: the label's `values`; `origin`, a row of `turn_texts.visits`, gives its split and where it comes
-        from."""
+        """Add a row with the label's `values`; `origin`, a row of `turn_texts.visits`, has its split and provenance."""
         split = origin["split"]
         for name, _ in _PROVENANCE:
             values[name] = origin[name]
@@ -126,7 +124,7 @@ class Dataset:
     def finish(
         self, source: Rollouts, statistics: dict[str, Any], left_out: Mapping[str, int] | None = None
     ) -> LabelReport:
-        """Write the card, give the folder its name, and close `source`. `left_out` are rows by reason.
+        """Write the card, rename the folder into place, and close `source`. `left_out` counts rows by reason.
 
         Raises
         ------
@@ -165,7 +163,7 @@ class Dataset:
             self._waiting[split] = []
 
     def _refuse_others(self) -> None:
-        """Raise `UserError` unless the folder is empty or a former dataset of the same settings."""
+        """Raise `UserError` unless the folder is empty or a dataset of the same settings."""
         if self.out.is_dir() and not any(self.out.iterdir()):
             return
         card, remedy = self.out / "README.md", "remove it or name another folder"
@@ -200,7 +198,10 @@ def _as_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
     def as_prompt(name: str) -> dict[str, Any]:
         prompt = load(name)
-        return {**of_prompt(prompt), "source": prompt.source}  # a model trained on these labels carries it
+        return {
+            **of_prompt(prompt),
+            "source": prompt.source,
+        }  # models trained on these labels record it
 
     return {
         name: as_prompt(value) if name == "prompt" else as_setting(value)
@@ -210,7 +211,7 @@ def _as_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _regardless_of_amount(settings: Any) -> Any:
-    """The settings with each folder that tells its own known by these: more of the same may be in it now."""
+    """The settings, with each input folder identified by its own settings: more episodes may have been added to it."""
     if isinstance(settings, Mapping):
         made_of = {name: _regardless_of_amount(value) for name, value in settings.items()}
         known = made_of.get("settings")
@@ -223,8 +224,8 @@ def _mark(kind: str) -> str:
 
 
 def _digest(path: Path) -> str:
-    """16 hex digits of the file's content. `datasets` keys its cache by the names of the files and of the folder: were
-    the names always the same, it would give an older dataset in place of this one.
+    """16 hex digits of the file's content, for its name: `datasets` keys its cache by file and folder names, so with
+    fixed names it would return an older dataset.
     """
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -245,7 +246,7 @@ configs:
 ---
 {_mark(report.kind)}
 
-Train and test are divided by game.
+Train and test are split by game.
 
     {_command(report.kind, settings)}
 

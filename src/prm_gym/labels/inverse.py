@@ -1,13 +1,13 @@
 """Transitions for InversePRM (paper, section 3.2, Algorithm 2): demonstrations against all past policies.
 
 A row per transition (s, a, s', a'): D+ (`expert` true) from successful demonstrations, D- from the rollouts of
-pi_0 .. pi_{i-1}. Both get their next action a' freshly from pi_{i-1}. `terminated` is true only where s' is terminal
-(won or lost): there
-is no a' then and `next_prompt`, `next_completion` are empty. A time-out is not terminal.
+pi_0 .. pi_{i-1}. The next action a' of both is freshly sampled from pi_{i-1}. `terminated` is true only if s' is
+terminal (won or lost): then there is no a', and `next_prompt` and `next_completion` are empty. A time-out is not
+terminal.
 
-Balance is by transition, within each split: every past policy gives the same number, together as many as D+; what
-exceeds that is left out by a seeded draw. Frequencies within D+ and D- are those of the episodes, nothing is merged.
-Branches are left out: their states are not where the policy would have gone.
+Each split is balanced by transition: every past policy has the same number, and together they have as many as D+.
+Surplus transitions are left out by a seeded draw. Frequencies within D+ and D- are those of the episodes; duplicates
+are kept. Branches are left out, since the policy would not have visited their states.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ SELECT numbered.* EXCLUDE (place) FROM numbered JOIN share USING (split)
 WHERE place <= CASE WHEN expert THEN k * $policies ELSE k END
 """
 
-# Line 6: each transition takes a sample of its own at its next state.
+# Line 6: each transition takes its own sample at its next state.
 _ROWS = """
 SELECT t.episode, t.turn, t.state_key, t.terminated, t.expert, a.reason, a.action, a.response
 FROM (
@@ -95,16 +95,16 @@ def label(
     Parameters
     ----------
     rollouts
-        Folders of all past policies pi_0 .. pi_{i-1}, told apart by their policy_id.
+        Folders of all past policies pi_0 .. pi_{i-1}, identified by policy_id.
     expert
         Folders of demonstrations; only successful episodes count.
     policy
-        pi_{i-1}, which gives the next actions; at most `concurrency` requests are under way. It is closed at the end.
+        pi_{i-1}, which samples the next actions, with at most `concurrency` requests at once. It is closed at the end.
     valid_only
         Leave out transitions by an action that was not admissible.
 
-    The others are as in `monte_carlo.label`. The actions sampled so far are kept in `OUT.relabel.jsonl` until the
-    dataset is whole: after a kill, the same command goes on there.
+    The others are as in `monte_carlo.label`. Sampled actions are kept in `OUT.relabel.jsonl` until the dataset is
+    complete: after a kill, the same command resumes from there.
 
     Raises
     ------

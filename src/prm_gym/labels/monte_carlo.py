@@ -1,9 +1,8 @@
 """Monte Carlo targets of AgentPRM (paper, section 2.2, Eq. 1): Q of every state and action that was visited.
 
 A row per (s, a): `prompt` renders s, `completion` renders a, `target` is the mean return over all visits, `count`
-their number. Rewards are within [0, 1] in sum over an episode, so targets are in [0, 1] as they are; a store whose
-returns leave [0, 1] is refused. Of the reasons sampled with a at s, the one from the episode with the lowest seeded
-draw is kept.
+their number. The rewards of an episode sum to at most 1, so targets are in [0, 1]; a store with other returns is
+refused. The reason in `completion` is that of one visit: the one whose episode has the lowest seeded draw.
 """
 
 from __future__ import annotations
@@ -36,14 +35,14 @@ FROM turns v LEFT JOIN gains USING (episode)
 WHERE v.visit
 """
 
-# Eq. 1: Q(s, a) = the mean of G_t over all visits of (s, a). The decimal makes the sum exact, so that it does not
-# depend on the order in which threads add.
+# Eq. 1: Q(s, a) = the mean of G_t over all visits of (s, a). Decimals are summed exactly, so the order in which threads
+# add does not matter.
 _ACTION_VALUES = """
 CREATE TABLE action_values AS
 WITH q AS (
     SELECT state_key, action, avg(g::DECIMAL(18, 15)) AS target, count(*) AS count,
            min(turn) AS turn,  -- a state has one
-           min(draw_rank) AS draw_rank  -- the text that is kept
+           min(draw_rank) AS draw_rank  -- of the episode whose text is kept
     FROM returns GROUP BY state_key, action
     HAVING count(*) >= $min_visits AND (bool_or(action_valid) OR NOT $valid_only)
 )
@@ -73,12 +72,11 @@ def label(
     out
         The dataset's folder.
     prompt
-        A prompt template by name or path; by default the one that the policies of `rollouts` read, or `full` if they
-        read none.
+        A prompt template by name or path; by default the one of the rollouts' policies, or `full` if they have none.
     gamma
         The discount, in [0, 1].
     min_visits, valid_only
-        Leave out the (s, a) with fewer visits, or whose action was not admissible. Returns do not change by it.
+        Leave out (s, a) with fewer visits, or whose action was not admissible. The returns do not change.
     task_types, weights, train_share, seed
         See `sql_views.Rollouts`.
 
@@ -109,12 +107,12 @@ def label(
 
 
 def returns(source: Rollouts, gamma: float) -> None:
-    """Make the view `returns`: G_t of every visit.
+    """Create the view `returns`: G_t of every visit.
 
     Raises
     ------
     UserError
-        gamma outside [0, 1]; a reward outside [0, 1], or several in one episode whose sum leaves it.
+        gamma, a reward, or the sum of an episode's rewards is outside [0, 1].
     """
     check_range("gamma", gamma, least=0, most=1)
     source.db.execute(_RETURNS.replace("GAMMA", repr(float(gamma))))
@@ -132,7 +130,7 @@ def returns(source: Rollouts, gamma: float) -> None:
 
 
 def action_values(source: Rollouts, gamma: float, *, min_visits: int = 1, valid_only: bool = False) -> None:
-    """Make the table `action_values`: state_key, action, target, count, and the visit (episode, turn) of its text."""
+    """Create the table `action_values`: state_key, action, target, count, and the visit (episode, turn) of its text."""
     check_range("min_visits", min_visits, least=1, most=2**31)
     returns(source, gamma)
     source.db.execute(_ACTION_VALUES, {"min_visits": min_visits, "valid_only": valid_only})

@@ -1,7 +1,7 @@
-"""Fresh next actions a' ~ pi_{i-1}(s') for `inverse` (paper, Algorithm 2, line 6): a pass that survives a kill.
+"""Fresh next actions a' ~ pi_{i-1}(s') for `inverse` (paper, Algorithm 2, line 6), resumable after a kill.
 
-Every finished state is a line of a journal beside the dataset; the same command goes on after the last whole line.
-The journal begins with the policy, its settings and the seed, and a journal of others is refused: actions of two
+Every finished state is a line of a journal beside the dataset; the same command resumes after the last whole line. The
+head of the journal has the policy, its settings and the seed. A journal with another head is refused, so actions of two
 policies are never mixed.
 """
 
@@ -19,7 +19,7 @@ from prm_gym.labels.sql_views import Rollouts, file_list
 from prm_gym.labels.turn_texts import visits
 from prm_gym.types import Policy, PromptTooLong, State
 
-# Each next state once, with the number of transitions that lead there: that many actions are sampled.
+# Each next state once, with the number of transitions into it, which is the number of actions to sample.
 _NEXT_STATES = """
 SELECT episode, turn, state_key, samples FROM (
     SELECT min(draw_rank) AS draw_rank, min(turn) + 1 AS turn, next_key AS state_key, count(*) AS samples
@@ -44,17 +44,17 @@ FROM (
 def relabel(
     source: Rollouts, policy: Policy, settings: provenance.Settings, journal: Path, *, seed: int, concurrency: int
 ) -> tuple[int, int]:
-    """Sample the next actions of the table `transitions` and make the table `next_actions`; closes the policy. Returns
-    the number of next states, and of those among them that the journal had already.
+    """Sample the next actions of the table `transitions` into the table `next_actions`, and close the policy.
 
-    next_actions has next_key, sample (1, 2, ...), reason, action, response: as many lines per next state as there are
-    transitions into it, none where the prompt is too long for the policy.
+    next_actions has next_key, sample (1, 2, ...), reason, action, response: a line per transition into a next state,
+    none if its prompt is too long for the policy. Returns the number of next states, and how many of them the journal
+    already had.
 
     Raises
     ------
     UserError
-        The journal is of another policy, of other settings or of another seed. What the policy raises passes through;
-        the journal keeps the rest.
+        The journal is of another policy, other settings or another seed. Errors of the policy are raised as they are;
+        finished states stay in the journal.
     """
     head = {"policy_id": policy.policy_id, "seed": seed, "policy": settings}
     done = _open_journal(journal, head)
@@ -65,7 +65,7 @@ def relabel(
 
 
 def _open_journal(journal: Path, head: dict[str, object]) -> dict[str, int]:
-    """Cut a half-written last line, check the head, and say how many samples each state has."""
+    """Truncate a half-written last line and check the head. Returns the number of samples of each state."""
     if not journal.exists():
         journal.write_text(json.dumps(head) + "\n", encoding="utf-8")
     with journal.open("rb+") as file:
@@ -105,7 +105,7 @@ async def _sample_all(
         lines.write(json.dumps({"state": key.hex(), "asked": n, "samples": samples}) + "\n")
         lines.flush()
 
-    under_way: set[asyncio.Task[None]] = set()
+    pending: set[asyncio.Task[None]] = set()
     states = there = 0
     try:
         for texts, row in visits(source, _NEXT_STATES):
@@ -113,16 +113,16 @@ async def _sample_all(
             if done.get(row["state_key"].hex(), 0) >= row["samples"]:
                 there += 1
                 continue
-            if len(under_way) >= concurrency:
-                finished, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+            if len(pending) >= concurrency:
+                finished, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 for task in finished:
                     task.result()
             state = texts.state(row["turn"])
-            under_way.add(asyncio.create_task(sample(state, row["state_key"], row["samples"])))
-        await asyncio.gather(*under_way)
+            pending.add(asyncio.create_task(sample(state, row["state_key"], row["samples"])))
+        await asyncio.gather(*pending)
         return states, there
     finally:
-        for task in under_way:
+        for task in pending:
             task.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
+        await asyncio.gather(*pending, return_exceptions=True)
         await policy.close()

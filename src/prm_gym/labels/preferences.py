@@ -1,7 +1,7 @@
 """Preference pairs (paper, section 2.3, "relative vs absolute losses"): two actions at one state whose Q differ.
 
-A row per pair with Q(s, a1) - Q(s, a2) >= delta, `margin` being the difference. Q is that of `monte_carlo`, on the
-same scale, [0, 1]. A state with one action only, or with actions that are alike, gives no row.
+A row per pair with `margin` = Q(s, a1) - Q(s, a2) >= delta. Q is that of `monte_carlo`, in [0, 1]. A state with a
+single action, or with actions of equal Q, gives no row.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from prm_gym.prompts import load
 
 COLUMNS = [("prompt", MESSAGES), ("chosen", MESSAGES), ("rejected", MESSAGES), ("margin", pa.float64())]
 
-# (s, a1 >= a2) with Q(s, a1) - Q(s, a2) >= delta. Rounded, so that 0.95 - 0.92 is not below 0.03.
+# (s, a1 >= a2) with Q(s, a1) - Q(s, a2) >= delta. Rounded, or 0.95 - 0.92 would be below 0.03.
 _PAIRS = """
 CREATE TABLE pairs AS
 SELECT a1.episode, a1.turn, a1.state_key, round(a1.target - a2.target, 12) AS margin,
@@ -30,7 +30,7 @@ FROM action_values a1 JOIN action_values a2 USING (state_key)
 WHERE round(a1.target - a2.target, 12) >= $delta
 """
 
-# The text of the rejected action lies in another episode than that of the chosen one.
+# The chosen and the rejected action are from different episodes.
 _ROWS = """
 SELECT p.episode, p.turn, p.state_key, p.margin, p.rejected_action, r.reason, r.response
 FROM pairs p JOIN episodes e ON e.episode = p.rejected_episode
@@ -57,7 +57,7 @@ def label(
     Parameters
     ----------
     delta
-        The least margin, in (0, 1]. The default is the paper's 0.03, which was on a scale from -1 to 1.
+        The least margin, in (0, 1]. The default is the paper's 0.03 on its scale of [-1, 1].
 
     The others, and the errors, are as in `monte_carlo.label`.
     """

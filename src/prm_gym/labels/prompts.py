@@ -1,8 +1,8 @@
 """Prompts for Stage 3 (paper, section 4.1): visited states, with Reset-50-50 and Steered Exploration.
 
-A row per distinct state in which an action was chosen: `prompt`, the same with the call to explore
-(`exploration_prompt`, to sample from, never to train on), and `source`: `policy` or `expert`. With expert episodes a
-stated fraction of the rows are states of successful ones; a state that both visited counts as the expert's.
+A row per distinct state in which an action was chosen: `prompt`; `exploration_prompt`, the same with the request to
+explore, to sample from and never to train on; and `source`, `policy` or `expert`. With expert episodes, a given
+fraction of the rows are states of the successful ones. A state that both visited counts as the expert's.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from prm_gym.prompts import load
 
 COLUMNS = [("prompt", MESSAGES), ("exploration_prompt", MESSAGES), ("source", pa.string())]
 
-# rho(s): the distinct states that were acted in, in a seeded order within each split and source.
+# rho(s): the distinct states with an action, in a seeded order within each split and source.
 _STATES = """
 CREATE TABLE states AS
 WITH visited AS (
@@ -58,7 +58,7 @@ def label(
     expert
         Folders of expert episodes (Reset-50-50); none for states of the policy alone.
     expert_fraction
-        The share of rows from the expert, in each split; what one side lacks, the other gives up.
+        The share of rows from the expert in each split. If one source is short of states, both are cut.
     size
         At most this many rows, over both splits; all if None.
 
@@ -119,7 +119,7 @@ def label(
 
 
 def quotas(policy: int, expert: int, fraction: float, size: float) -> dict[str, int]:
-    """The largest numbers of policy and expert rows, at most `size` together, with `fraction` of them the expert's."""
+    """The largest numbers of policy and expert rows, at most `size` in total, of which `fraction` are the expert's."""
     most = [size]
     if fraction < 1:
         most.append(policy / (1 - fraction))

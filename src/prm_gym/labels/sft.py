@@ -1,8 +1,8 @@
-"""Demonstrations for supervised fine-tuning: the successful episodes, identical ones once.
+"""Demonstrations for supervised fine-tuning: the successful episodes, without duplicates.
 
 With a multi-turn prompt a row is an episode: `prompt` is the chat up to the first user message, `completion` the rest
-of the conversation up to the last action. The messages are those that inference shows, nothing is added. With any
-other prompt a row is a turn. A branch brings nothing: its first turns are its parent's.
+of the conversation up to the last action. The messages are those of inference. With any other prompt a row is a turn.
+Branches are left out, since they begin with the turns of their parents.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from prm_gym.prompts import load
 
 COLUMNS = [("prompt", MESSAGES), ("completion", MESSAGES)]
 
-# The key of the final state covers all that happened, so episodes with the same one are the same demonstration.
+# The key of the final state covers the whole history, so episodes with the same key are the same demonstration.
 _DEMONSTRATIONS = """
 CREATE TABLE demonstrations AS
 SELECT min(draw_rank) AS draw_rank, count(*) AS copies FROM turns WHERE won AND NOT branch AND final
@@ -51,8 +51,8 @@ def label(
     Parameters
     ----------
     exploring
-        Folders of demonstrations of what the exploration prompt asks for: they are shown under it. A model that they
-        have taught can be steered (section 4.1).
+        Folders of demonstrations of exploration, rendered with the exploration prompt. A model trained on them can be
+        steered (section 4.1).
     valid_only
         Leave out turns whose action was not admissible; with a multi-turn prompt, episodes with such a turn.
 

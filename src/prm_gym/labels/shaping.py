@@ -2,12 +2,12 @@
 
     x = (1 - alpha) Q(s, a) + alpha A_mu(s, a),     A_mu(s, a) = r + gamma V_mu(s') - V_mu(s),     V_mu in [0, 1]
 
-A_mu is in [-1, 1], so x is in [-alpha, 1], and `target` = (x + alpha) / (1 + alpha) is in [0, 1]: the order within and
-between states is kept, alpha = 0 gives the targets of `monte_carlo`, alpha = 1 those of AggreVaTe.
+A_mu is in [-1, 1], so x is in [-alpha, 1], and `target` = (x + alpha) / (1 + alpha) is in [0, 1]. This keeps the order
+of targets. alpha = 0 gives the targets of `monte_carlo`, alpha = 1 those of AggreVaTe.
 
-V_mu(s') is 0 where s' is terminal. V_mu(s) is subtracted at every step, the last too. A cut-off episode's final
-state counts what the values say of it, and 0 where they say nothing, which is its return in Eq. 1. A row whose other
-values are unknown is left out and counted.
+V_mu(s') is 0 if s' is terminal. V_mu(s) is subtracted at every step, the last included. The value of the final state of
+a truncated episode is 0 if it is unknown, which is its return in Eq. 1. Rows with any other unknown value are left out
+and counted.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from prm_gym.prompts import Prompt, load
 from prm_gym.types import Message
 
 ValueFn = Callable[[list[list[Message]]], list[float]]
-"""V_mu of some states, given as prompts: one number in [0, 1] each (a sigmoid's output, not a logit)."""
+"""V_mu of states given as prompts: one number in [0, 1] each (the output of a sigmoid, not a logit)."""
 
 _VALUE_BATCH = 256
 
@@ -53,7 +53,7 @@ SELECT q.* EXCLUDE (target), CASE WHEN known THEN ((1 - ALPHA) * target + ALPHA 
 FROM action_values q JOIN advantages USING (state_key, action)
 """
 
-# Every state that needs a value: those acted in, and what followed unless it is terminal.
+# Every state that needs a value: those with an action, and their successors unless terminal.
 _STATES = """
 SELECT episode, turn, state_key FROM (
     SELECT min(draw_rank) AS draw_rank, min(turn) AS turn, state_key FROM turns t SEMI JOIN (
@@ -87,8 +87,8 @@ def label(
     values
         V_mu as a dataset that `value.label` wrote from rollouts of mu.
     value_fn
-        V_mu as a function of prompts, such as a fitted value model, whose attribute `identity`, if it has one, goes
-        into provenance.json. Give this or `values`.
+        V_mu as a function of prompts, such as a fitted value model. Its attribute `identity`, if any, is recorded in
+        provenance.json. Give this or `values`.
     alpha
         The weight of the reference policy, in [0, 1].
 

@@ -1,19 +1,19 @@
-"""The episodes of some folders as SQL views, with what may not be counted marked and counted.
+"""The episodes of some folders as SQL views, with the rules that all labels share.
 
-`Rollouts` opens DuckDB over the Parquet parts. What every label shares is decided here, once:
+`Rollouts` opens DuckDB over the Parquet parts. The rules:
 
-- An episode counts if it is whole (turns 0..n, rewards on all but the last) and did not fail; one that failed
-  (policy_error, env_error) is no sample of the MDP. Time-outs count: no reward follows them.
-- An episode that lies in two parts or folders (same episode_id, policy, iteration and texts) counts once. The same
-  policy under two settings, say temperatures, gives episodes of the same ids, which all count.
-- A folder's weight is the share of its episodes used, drawn by a seeded hash of the episode, so that weights thin
+- An episode counts if it is whole (turns 0..n, rewards on all but the last) and did not fail: a failed one
+  (policy_error, env_error) is not a sample of the MDP. Time-outs count: no reward follows them.
+- An episode that is in two parts or folders (same episode_id, policy, iteration and texts) counts once. A policy under
+  two settings, such as temperatures, gives episodes of the same ids; all of them count.
+- A folder's weight is the share of its episodes used. They are drawn by a seeded hash of the episode, so weights reduce
   the sample and never bias a target.
-- A branch brings as *visits* only the turns from `branch_turn` on: the turns before are its parent's. Its action at
-  `branch_turn` was chosen, so it is no sample of pi there (`on_policy` is false).
-- Every game is in `train` or in `test` by a seeded hash of its game_id: no state lies in both, and a game keeps its
-  side when others are added.
+- The *visits* of a branch are the turns from `branch_turn` on; the turns before are its parent's. Its action at
+  `branch_turn` was chosen, so it is not a sample of pi (`on_policy` is false).
+- A seeded hash of its game_id puts every game in `train` or `test`: no state is in both, and a game stays in its split
+  when others are added.
 
-Left out: text. The views hold what targets are computed from; `turn_texts` reads the texts of the chosen turns.
+Left out: texts. The views have the columns that targets are computed from; `turn_texts` reads the texts.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from prm_gym.store import parts
 from prm_gym.store.episodes import being_written
 from prm_gym.store.parquet import scan
 
-MEGABYTES, MEGABYTES_PER_THREAD = 1000, 100  # what DuckDB may hold; what is more spills to the work folder
+MEGABYTES, MEGABYTES_PER_THREAD = 1000, 100  # memory limit of DuckDB; the rest spills to the work folder
 
-# One line per episode, `problem` says why it does not count. $seed, and `parts`, `rows` as made below.
+# One line per episode; `problem` says why it does not count. Reads $seed and the tables `parts` and `rows`.
 _EPISODES = """
 CREATE TABLE episodes AS
 WITH found AS (
@@ -49,7 +49,7 @@ WITH found AS (
            min(iteration) AS iteration, min(parent_id) IS NOT NULL AS branch,
            CASE WHEN min(parent_id) IS NULL THEN 0 ELSE coalesce(min(branch_turn), 0) END AS branch_turn,
            arg_max(stop_reason, turn) FILTER (stop_reason <> '') AS stop_reason, arg_max(state_key, turn) AS texts,
-           -- the rows lie together and in order, and the last alone has no reward
+           -- the rows are together and in order, and only the last has no reward
            min(turn) = 0 AND max(turn) = count(*) - 1 AND min(row - turn) = max(row - turn)
                AND count(reward) = count(*) - 1 AND count(game_id) = count(*)
                AND coalesce(max(turn) FILTER (reward IS NOT NULL), -1) = max(turn) - 1 AS whole
@@ -61,7 +61,7 @@ WITH found AS (
     FROM found JOIN parts USING (part)
 )
 SELECT row_number() OVER (ORDER BY part, first_row) AS episode,
-       row_number() OVER (ORDER BY draw, role, part, first_row) AS draw_rank,  -- a seeded order; the lowest is kept
+       row_number() OVER (ORDER BY draw, role, part, first_row) AS draw_rank,  -- a seeded order; labels keep the lowest
        * EXCLUDE (draw, whole, copy, file, texts),
        CASE WHEN NOT whole OR stop_reason IS NULL THEN 'without an end'
             WHEN copy > 1 THEN 'duplicate'
@@ -74,7 +74,7 @@ SELECT row_number() OVER (ORDER BY part, first_row) AS episode,
 FROM numbered
 """
 
-# One line per turn of the episodes that count; the last, which holds the final observation alone, has no reward.
+# One line per turn of the episodes that count; the last has the final observation alone, and no reward.
 _TURNS = """
 CREATE VIEW turns AS
 SELECT e.episode, e.draw_rank, e.role, e.policy_id, e.split, e.branch, e.stop_reason = 'won' AS won,
@@ -106,7 +106,7 @@ _COLUMNS = {
 
 
 class Rollouts:
-    """Views `turns`, `episodes` and `rows` over the folders, on `db`. A context manager; `work` is for spilling.
+    """The views `turns`, `episodes` and `rows` over the folders, on `db`. A context manager; DuckDB spills to `work`.
 
     Parameters
     ----------
@@ -117,15 +117,15 @@ class Rollouts:
     task_types
         Only these; all if empty.
     seed
-        Of every draw: the thinning, the division by game, the order `draw_rank`.
+        Of every draw: the weights, the split by game, the order `draw_rank`.
     train_share
         The expected share of games in `train`.
 
     Raises
     ------
     UserError
-        A folder that is missing, empty, given twice, being written, or holds a part that cannot be used; a weight or
-        share out of range; nothing left to label.
+        A folder that is missing, empty, given twice, being written, or has an unusable part; a weight or share out of
+        range; no episode to label.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class Rollouts:
                 self.db.execute("INSERT INTO parts VALUES (?, ?, ?, ?)", [part, str(file), role, weight])
             self._open_rows()
             self.db.execute(_EPISODES, {"seed": seed, "task_types": list(task_types or [])})
-            self._divide_games(seed, train_share)
+            self._split_games(seed, train_share)
             self.db.execute(_TURNS)
         except BaseException as error:
             self._close(error)
@@ -191,7 +191,7 @@ class Rollouts:
             FROM stored s LEFT JOIN computed c ON c.part = s.part AND c.row = s.row"""
         )
 
-    def _divide_games(self, seed: int, train_share: float) -> None:
+    def _split_games(self, seed: int, train_share: float) -> None:
         found = self.db.execute("SELECT DISTINCT game_id FROM episodes WHERE problem IS NULL").fetchall()
         if not found:
             reasons = ", ".join(f"{n} {problem}" for problem, n in self.skipped().items())
@@ -230,7 +230,7 @@ class Rollouts:
     def _close(self, error: BaseException | None) -> None:
         self.db.close()
         if isinstance(error, duckdb.Error) and (told := of_system(error, self._work)):
-            for file in self.files:  # DuckDB does not name the file that it cannot read
+            for file in self.files:  # find the damaged file: DuckDB does not name it
                 for _ in scan(file):
                     pass
             raise told from None
@@ -244,10 +244,10 @@ def _connect(work: Path) -> duckdb.DuckDBPyConnection:
 
 
 def divide(games: Sequence[str], seed: int, train_share: float) -> dict[str, str]:
-    """`train` or `test` for each game, by a seeded hash of the game alone.
+    """`train` or `test` for each game, by a seeded hash of its id alone.
 
-    So that small sets have both sides, the game nearest to the border changes over where one side would be empty
-    (not with one game, nor with a share of 1: all is `train` then).
+    If a split of a small set would be empty, the game nearest to the border is moved there (not with a single game or a
+    share of 1: then all are `train`).
     """
 
     def draw(game: str) -> float:
@@ -279,9 +279,9 @@ def _list_parts(folders: Sequence[tuple[Path, str, float]]) -> list[tuple[Path, 
 
 
 def prompt_of(folders: Sequence[Path], asked: str | None) -> str:
-    """The prompt to render with: `asked`, else the one that the policies of these episodes read, else `full`.
+    """The prompt to render with: `asked`, else the one that the episodes were collected with, else `full`.
 
-    Raises `UserError` if they read several, or one whose file has changed since.
+    Raises `UserError` if there are several, or its file has changed since.
     """
     if asked is not None:
         return asked
@@ -303,5 +303,5 @@ def prompt_of(folders: Sequence[Path], asked: str | None) -> str:
 
 
 def file_list(files: Sequence[Path]) -> str:
-    """The files as a list in SQL, taken literally: no character of a name is a pattern."""
+    """The files as an SQL list, with glob characters and quotes escaped."""
     return "[" + ", ".join("'" + glob.escape(str(file)).replace("'", "''") + "'" for file in files) + "]"

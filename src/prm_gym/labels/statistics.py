@@ -1,4 +1,4 @@
-"""The figures that a label prints: what tells beforehand whether a PRM can learn from it."""
+"""Statistics of a label that show whether a PRM can learn from it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from prm_gym.labels.sql_views import Rollouts
 
 
 def of_targets(source: Rollouts, table: str) -> dict[str, Any]:
-    """Of a table with `target` in [0, 1] and `count`: targets in ten bins, and how many visits rows rest on."""
+    """For a table with `target` in [0, 1] and `count`: a histogram of targets, and one of visits per row."""
     targets = source.db.execute(
         f"SELECT least(floor(target * 10), 9)::INT AS bin, count(*) FROM {table} GROUP BY bin ORDER BY bin"
     ).fetchall()
@@ -25,7 +25,7 @@ def of_targets(source: Rollouts, table: str) -> dict[str, Any]:
 
 
 def of_states(source: Rollouts, table: str) -> dict[str, Any]:
-    """Of a table with a row per (s, a): the states, and those with two or more actions, which a ranking lives on."""
+    """For a table with a row per (s, a): the number of states, and of those with two or more actions to rank."""
     states, compared = source.one(
         f"SELECT count(*), count(*) FILTER (n > 1) FROM (SELECT count(*) AS n FROM {table} GROUP BY state_key)"
     )

@@ -1,7 +1,7 @@
-"""From chosen turns back to their texts: a stream of states and responses, one episode in memory at a time.
+"""The texts of chosen turns: a stream of states and responses, one episode in memory at a time.
 
-A label computes *which* turns make rows in SQL; `visits` then reads the Parquet parts once, in order, and joins the
-texts to them. Memory is that of one batch of rows, whatever the size of the store.
+A label selects turns in SQL; `visits` then reads the Parquet parts once, in order, and joins their texts. Memory is
+that of one batch of rows, whatever the size of the store.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ class Texts:
 
 
 def completion(prompt: Prompt, reason: str, action: str, response: str) -> list[Message]:
-    """What the assistant wrote, in the prompt's form; the raw response where no action could be parsed from it."""
+    """The assistant's message in the prompt's form; the raw response if it has no action."""
     return [{"role": "assistant", "content": prompt.response(reason, action) if action else response}]
 
 
 def visits(source: Rollouts, sql: str) -> Iterator[tuple[Texts, dict[str, Any]]]:
-    """The rows of `sql`, which gives `episode`, `turn` and what else a label needs, each with its episode's texts.
+    """The rows of the query `sql`, which has columns `episode`, `turn` and others, each with its episode's texts.
 
-    The row comes with the episode's `split`, `game_id`, `iteration` and `policy_id` too. Rows are in the order of the
+    The episode's `split`, `game_id`, `iteration` and `policy_id` are added to the row. Rows are in the order of the
     store: by part, episode and turn.
     """
     located = source.db.cursor().execute(
@@ -78,7 +78,7 @@ def visits(source: Rollouts, sql: str) -> Iterator[tuple[Texts, dict[str, Any]]]
 
 
 def _stream(files: list[Path]) -> Iterator[tuple[tuple[int, int], Texts]]:
-    """Every run of rows with one episode_id, with the number of its part and of its first row."""
+    """Consecutive rows of one episode_id, with the number of their part and of their first row."""
     for part, file in enumerate(files):
         with reading(file):
             yield from (((part, first_row), texts) for first_row, texts in _runs(file))
@@ -88,7 +88,7 @@ def _runs(file: Path) -> Iterator[tuple[int, Texts]]:
     texts = Texts("", "")
     episode_id: str | None = None
     first_row = row = 0
-    # All columns are decoded, so that their checksums also vouch for what the query engine has read unchecked.
+    # All columns are decoded, so their checksums also cover the ones that DuckDB read without verifying.
     for batch in pq.ParquetFile(file, page_checksum_verification=True).iter_batches(batch_size=2048):
         ids, games, tasks, observations, responses, reasons, actions = (
             batch[name].to_pylist() for name in _COLUMNS if name != "admissible_commands"

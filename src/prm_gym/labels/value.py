@@ -1,7 +1,7 @@
-"""State values of a reference policy mu (paper, section 4.2, step 1): what a value model is fitted to for shaping.
+"""State values of a reference policy mu (paper, section 4.2, step 1), to fit a value model for shaping.
 
 A row per state in which mu chose an action: `target` is the mean return from there over all visits, `count` their
-number. An action that a branch tried on purpose is no sample of mu, so its state takes no return from that branch.
+number. The chosen action of a branch is not a sample of mu, so its state takes no return from that branch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from prm_gym.prompts import load
 
 COLUMNS = [("prompt", MESSAGES), ("target", pa.float64()), ("count", pa.int64())]
 
-# V_mu(s) = E[G_t | s_t = s, a_t ~ mu]: the mean of G_t over the visits of s in which mu itself chose.
+# V_mu(s) = E[G_t | s_t = s, a_t ~ mu]: the mean of G_t over the visits of s whose action mu sampled.
 _STATE_VALUES = """
 CREATE TABLE state_values AS
 WITH v AS (

@@ -1,6 +1,6 @@
-"""Best-of-N: the policy proposes, Q(s, a) of a process reward model chooses.
+"""Best-of-N: the policy samples N responses, and Q(s, a) of a process reward model chooses one.
 
-Among the different actions of N responses the chosen one is
+Among the distinct actions of the N responses, the chosen one is
 
     argmax_a Q(s, a)                                weight 0: how the paper reads Q at test time, BoN(pi, Q)
     argmax_a logit Q(s, a) + weight * log pi(a|s)   weight > 0
@@ -35,8 +35,8 @@ _MODE = re.compile(r"best_of_(\d+)(?:_weight([\d.e+-]+))?(_admissible)?")
 
 @dataclass(frozen=True)
 class BestOf:
-    """How one of `n` responses is chosen: `weight` of log pi(a|s) beside logit Q, `among` all actions or only the
-    admissible ones (all of them where none is).
+    """How one of `n` responses is chosen: `weight` is that of log pi(a|s) beside logit Q; `among` all actions or the
+    admissible ones only (all if none is admissible).
     """
 
     n: int = 16
@@ -45,7 +45,7 @@ class BestOf:
 
     @property
     def mode(self) -> str:
-        """The name in results.json, by all that defines it: `best_of_16`, `best_of_16_weight1_admissible`."""
+        """The name in results.json, with every setting: `best_of_16`, `best_of_16_weight1_admissible`."""
         weight = f"_weight{repr(float(self.weight)).removesuffix('.0')}" if self.weight else ""
         return f"best_of_{self.n}{weight}{'_admissible' if self.among == 'admissible' else ''}"
 
@@ -68,10 +68,10 @@ class BestOf:
 
 
 class BestOfN:
-    """Samples `n` responses of `policy` and gives the one whose action is best by `scorer`, as `BestOf` says.
+    """Samples `n` responses of `policy` and returns the one whose action is best by `scorer`, as `BestOf` says.
 
-    Of responses with the same environment action the first sampled stands for all, so no action is scored twice; of
-    equally good ones the first sampled wins. Its log-probability is that under `policy`.
+    The first of several responses with the same environment action stands for all of them, so no action is scored
+    twice. Ties go to the first sampled. The log-probability is that under `policy`.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class BestOfN:
         return {"kind": "best_of_n", **asdict(self._choice), "policy": policy, "scorer": scorer}
 
     async def act(self, state: State, *, n: int = 1, seed: int = 0) -> list[Response]:
-        """`n` choices, each the best of a draw of its own (servers give sample i of a draw the seed `seed` + i)."""
+        """`n` choices, each the best of its own draw (servers give sample i of a draw the seed `seed` + i)."""
         draws = (self._choose(state, seed + draw * self._choice.n) for draw in range(n))
         return list(await asyncio.gather(*draws))
 
@@ -104,14 +104,14 @@ class BestOfN:
 
     async def _choose(self, state: State, seed: int) -> Response:
         responses = await self._policy.act(state, n=self._choice.n, seed=seed)
-        different: dict[str, Response] = {}
+        distinct: dict[str, Response] = {}
         for response in responses:
-            different.setdefault(response.action, response)
+            distinct.setdefault(response.action, response)
         if self._choice.among == "admissible":
             commands = set(state.admissible_commands or ())
-            admissible = {action: response for action, response in different.items() if action.strip() in commands}
-            different = admissible or different
-        candidates = list(different.values())
+            admissible = {action: response for action, response in distinct.items() if action.strip() in commands}
+            distinct = admissible or distinct
+        candidates = list(distinct.values())
         if len(candidates) == 1:
             return candidates[0]
         values = await self._scorer.logits([(state, response) for response in candidates])

@@ -1,9 +1,9 @@
 """A scripted expert for household tasks, for demonstrations and as an upper bound.
 
-It reads what any player reads (task, observations, actions, admissible commands) and decides afresh at every turn, so
-it recovers from whatever was done before, its own random actions included. It searches receptacles it has not looked
-into, brings what it finds where the task wants it, and gives a one-sentence reason for every action. A share of random
-actions and one of mistakes make demonstrations of a chosen quality.
+It reads what any policy reads (task, observations, actions, admissible commands) and decides from the state alone, so
+it recovers from any earlier action, its own random ones included. It searches receptacles it has not seen, brings the
+object to its destination, and gives a one-sentence reason for every action. Shares of random actions and of mistakes
+set the quality of demonstrations.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ class ExpertPolicy:
 
     Parameters
     ----------
-    random_actions: share of turns, in [0, 1], on which a uniformly random admissible command is taken instead; which
-        turns and which commands depends on the seed, the game and the turn.
-    mistakes: share of turns on which a command is tried that is not admissible, made of names that were read: what a
-        model imitates from such turns is how to go on after "Nothing happens."
-    dawdling: share of departures for another receptacle before which it takes a needless `look`, a habit that costs a
-        step. A model imitates it at a low temperature too when the share is above one half.
-    search: receptacles in reach first; then `rare_first`, those of rare types and those that usually stand open, which
-        finds things soonest; `as_listed`, in the order of the first observation, which is easiest to imitate; or
-        `anywhere`, in no order at all, near or far.
+    random_actions: share of turns, in [0, 1], with a uniformly random admissible command instead. Which turns and
+        commands depends on the seed, the game and the turn.
+    mistakes: share of turns with an inadmissible command, made of names from the observations. They teach a model how
+        to go on after "Nothing happens."
+    dawdling: share of moves to another receptacle that are preceded by a needless `look`, which costs a step. Above one
+        half a model imitates it even at a low temperature.
+    search: the order of receptacles, those in reach first. `rare_first`: rare types and those that usually stand open
+        first, which finds objects soonest. `as_listed`: the order of the first observation, the easiest to imitate.
+        `anywhere`: random, in reach or not.
     """
 
     def __init__(
@@ -86,8 +86,9 @@ class ExpertPolicy:
 
 
 def _mistake(state: State, rng: random.Random) -> str:
-    """A command of known names that is not admissible at `state`; `look` if ten draws find none. Half of the draws are
-    about what the task asks for, as if it were here: a model that reads what follows learns when it is not.
+    """An inadmissible command made of known names; `look` if ten draws find none.
+
+    Half of the draws take the task's object as if it were here: the answers teach a model to notice when it is not.
     """
     goal, memory = read_task(state.task), read_history(state)
     things = sorted({thing for inside in memory.contents.values() for thing in inside} | {memory.held} - {""})
@@ -105,7 +106,7 @@ def _mistake(state: State, rng: random.Random) -> str:
 
 
 class _Decision:
-    """What to do at one state. Methods return (reason, action)."""
+    """The decision at one state. Methods return (reason, action)."""
 
     def __init__(self, state: State, search: str, rng: random.Random) -> None:
         self.goal = read_task(state.task)
@@ -126,7 +127,7 @@ class _Decision:
         return self._place()
 
     def _fetch(self) -> tuple[str, str]:
-        """Take a target object that is not yet where it belongs, where one is known, else look for one."""
+        """Take a target object that is not yet at its destination, if one is known, else search for one."""
         target = self.goal.target
         finished = self._destination() if self.goal.copies > 1 else ""
         known = [(thing, place) for thing, place in self.memory.where(target) if place != finished]
@@ -162,7 +163,7 @@ class _Decision:
         return self._reach(place, f"I have the {target}, it belongs in {place}")
 
     def _put_back(self) -> tuple[str, str]:
-        """Get rid of an object that is not wanted, here if this place takes it, else where it came from."""
+        """Put down an object that the task does not need: here if possible, else where it came from."""
         held = self.memory.held
         for command in sorted(self.commands):
             if command.startswith((f"move {held} to ", f"put {held} in/on ")):
@@ -170,10 +171,10 @@ class _Decision:
         return self._reach(self.memory.home.get(held, ""), f"I do not need {held}")
 
     def _search(self, kind: str) -> tuple[str, str]:
-        """Look where nobody has looked yet, first within reach; once all was seen, where it was longest ago."""
+        """Go to a receptacle not seen yet, within reach first; if all were seen, to the one seen longest ago."""
         count = Counter(kind_of(place) for place in self.memory.receptacles)
 
-        def promise(place: str) -> tuple[float, ...]:
+        def priority(place: str) -> tuple[float, ...]:
             seen, far = self.memory.seen.get(place, 0), f"examine {place}" not in self.commands
             if self.search == "anywhere":
                 return seen, self.rng.random()
@@ -181,10 +182,10 @@ class _Decision:
                 return seen, far
             return seen, far, count[kind_of(place)], kind_of(place) in _USUALLY_CLOSED
 
-        return self._reach(min(self.memory.receptacles, key=promise, default=""), f"I look for the {kind}")
+        return self._reach(min(self.memory.receptacles, key=priority, default=""), f"I look for the {kind}")
 
     def _destination(self) -> str:
-        """The receptacle to fill: the one with most target objects in it, else one that was seen inside."""
+        """The receptacle to fill: the one with the most target objects, else one whose contents were seen."""
         there = Counter(place for _, place in self.memory.where(self.goal.target))
         return min(
             self._all(self.goal.place),
@@ -202,7 +203,7 @@ class _Decision:
         return self._go(place, reason)
 
     def _go(self, place: str, reason: str) -> tuple[str, str]:
-        """Go to a receptacle, or look at the one that is here, or around where the texts know of none."""
+        """Go to a receptacle, or examine it if it is here, or look around if none is known."""
         if (command := f"go to {place}") in self.commands:
             return f"{reason}, I go to {place}.", command
         if (command := f"examine {place}") in self.commands:

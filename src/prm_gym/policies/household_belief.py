@@ -1,7 +1,7 @@
-"""What a player can know of a household from its texts alone: the task, and where things are as far as was seen.
+"""What can be known of a household from its observations: the task, and where objects were seen.
 
-This reads the sentences of alfworld's grammar (the installed one says `move`, older ones said `put`). It looks at no
-engine and at nothing that the observations did not say. `expert` decides on it.
+The patterns are the sentences of alfworld's grammar (the installed one says `move`, older ones `put`). The `expert`
+decides on this, without access to the engine.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from prm_gym.errors import UserError
 from prm_gym.types import State
 
-# alfworld's task sentences; the words taken are object and receptacle types.
+# alfworld's task sentences; the groups are object and receptacle types.
 _TASKS = (
     re.compile(r"(?:put|find) (?P<two>two) (?P<target>\w+) (?:in|and put them in) (?P<goal>\w+)"),
     re.compile(r"(?P<treat>clean|heat|cool) some (?P<target>\w+) and put it in (?P<goal>\w+)"),
@@ -33,11 +33,11 @@ _TREATED = re.compile(r"You (clean|heat|cool) the (\w+ \d+) using")
 
 @dataclass(frozen=True)
 class Goal:
-    """The task in the player's words. Types are lower case; `treat` is clean, heat, cool or empty."""
+    """The goal of a task. Types are lower case; `treat` is clean, heat, cool or empty."""
 
     target: str
-    place: str = ""  # where to put it, empty when it is to be looked at
-    lamp: str = ""  # under which to look at it
+    place: str = ""  # the destination; empty if the target is to be examined under a lamp
+    lamp: str = ""
     treat: str = ""
     copies: int = 1
 
@@ -48,29 +48,29 @@ class Goal:
 
 @dataclass
 class Memory:
-    """What the history of an episode says. Names are the game's, such as `drawer 2`."""
+    """What the history of an episode shows. Names are the game's, such as `drawer 2`."""
 
     receptacles: list[str]  # in the order of the first observation
-    contents: dict[str, set[str]] = field(default_factory=dict)  # of the receptacles looked into
+    contents: dict[str, set[str]] = field(default_factory=dict)  # of receptacles whose inside was seen
     seen: dict[str, int] = field(default_factory=dict)  # receptacle -> turn of the last look
     home: dict[str, str] = field(default_factory=dict)  # object -> receptacle it was last taken from
     treated: set[tuple[str, str]] = field(default_factory=set)  # (treatment, object)
     held: str = ""
 
     def where(self, kind: str) -> list[tuple[str, str]]:
-        """(object, receptacle) for all objects of a type whose place is known, sorted."""
+        """(object, receptacle) of all objects of a type whose location is known, sorted."""
         return sorted(
             (thing, place) for place, things in self.contents.items() for thing in things if kind_of(thing) == kind
         )
 
 
 def kind_of(name: str) -> str:
-    """`drawer` of `drawer 2`."""
+    """`drawer` for `drawer 2`."""
     return name.rpartition(" ")[0]
 
 
 def read_task(task: str) -> Goal:
-    """The goal of one of alfworld's task sentences; raises UserError for a sentence it does not know."""
+    """The goal of one of alfworld's task sentences. Raises `UserError` for any other sentence."""
     for pattern in _TASKS:
         if match := pattern.search(task):
             words = {key: word for key, word in match.groupdict().items() if word}
@@ -86,7 +86,7 @@ def read_task(task: str) -> Goal:
 
 
 def read_history(state: State) -> Memory:
-    """Everything the observations of the episode said, the later over the earlier."""
+    """What the observations show; later ones override earlier ones."""
     memory = Memory(receptacles=_LISTED.findall(state.observations[0].partition("Your task is to")[0]))
     for turn, observation in enumerate(state.observations[1:], start=1):
         _remember(memory, observation, turn)

@@ -1,4 +1,4 @@
-"""A policy that takes admissible commands uniformly at random: the floor against which others are measured."""
+"""A policy that takes admissible commands uniformly at random: the baseline for all others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prm_gym.types import Response, State
 
 
 class RandomPolicy:
-    """Uniform over the admissible commands; what is drawn depends on the seed, the game and the turn alone."""
+    """Uniform over the admissible commands. The draw depends on the seed, the game and the turn alone."""
 
     def __init__(self, policy_id: str = "random") -> None:
         self.policy_id = policy_id

@@ -1,10 +1,10 @@
 """A policy behind an OpenAI-compatible server: vLLM, SGLang, or a provider's API.
 
-With a `tokenizer` the prompt is made into token ids here and sent as such to /completions, so that nothing is
-tokenised twice and the server adds no second BOS; the ids sampled come back where the server can give them (vLLM:
-`return_token_ids`), and so do the log-probabilities of the sampled tokens (see `inference.server_logprobs` for their
-temperature). A server that reads more or fewer prompt tokens than were sent is refused once the retries are used up.
-Without a tokenizer the messages go to /chat/completions, with nothing but standard fields: API models.
+With a `tokenizer` the prompt is tokenised here and its ids are sent to /completions, so nothing is tokenised twice and
+the server adds no second BOS. The server returns the sampled ids if it can (vLLM: `return_token_ids`), and their
+log-probabilities (see `inference.server_logprobs` for their temperature). A server that reads more or fewer prompt
+tokens than were sent is refused once the retries are used up. Without a tokenizer (API models) the messages go to
+/chat/completions, with standard fields only.
 
 Left out: streaming, tools, log-probabilities of API models.
 """

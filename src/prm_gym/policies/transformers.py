@@ -1,8 +1,8 @@
-"""A language model in this process as a policy: requests are batched as they come, prompts cost their new tokens only.
+"""A language model in this process as a policy, with dynamic batching and a KV cache across turns.
 
-What is cached is found by comparing token ids (`inference.kv_cache`), so nothing is assumed of the chat template; one
-under which each prompt extends the one before it profits most. For models that fill a GPU, an inference server and
-`policies.server` are faster: here a batch runs until its last row ends.
+Cached prefixes are matched by token id (`inference.kv_cache`), for any chat template. Templates whose prompts only grow
+reuse the most. For models that fill a GPU, a server (`policies.server`) is faster: here a batch runs until its last row
+ends.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ class TransformersPolicy:
 
     Parameters
     ----------
-    prompt : the name or path of a prompt template, or a loaded one; by default the one that the model was trained on,
-        where its folder says so (`checkpoint_settings`), else `full`.
+    prompt : the name or path of a prompt template, or a loaded one; by default the one that the model was trained on
+        (`checkpoint_settings`), or `full` if that is unknown.
     temperature : 0 takes the likeliest token.
-    max_new_tokens : of one response, its end-of-turn token included. A prompt that leaves less room than that in the
-        model's context raises `PromptTooLong`.
-    max_batch : samples generated together. Twice as many sequences are cached; with more episodes in flight than
-        that, each turn computes its whole prompt.
+    max_new_tokens : of one response, its end-of-turn token included. A prompt that leaves less room in the model's
+        context raises `PromptTooLong`.
+    max_batch : samples generated together. Twice as many sequences are cached; with more concurrent episodes, each turn
+        computes its whole prompt.
     device, dtype : by default a GPU in bfloat16 if there is one, else the CPU in float32.
-    cache_bytes : of keys and values, by default 1 GiB or half of the GPU's free memory. What it does not hold
-        makes the batches smaller.
+    cache_bytes : size of the KV cache, by default 1 GiB or half of the GPU's free memory. Batches are smaller if it
+        does not hold `max_batch` sequences.
 
     The same state, seed and sample index give the same tokens whatever else is in the batch, up to near ties (see
-    `inference.causal_model`). `Response.token_ids` are the ids as sampled, with the end-of-turn token if it came;
-    the log-probabilities are sums over all of them, whose last digits vary with the batch.
+    `inference.causal_model`). `Response.token_ids` are the ids as sampled, the end-of-turn token included if it was
+    sampled. The log-probabilities are sums over all of them; their last digits vary with the batch.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class TransformersPolicy:
         return [self._response(len(prompt), each) for each in sampled]
 
     async def close(self) -> None:
-        """Wait for what is under way and end the worker thread."""
+        """Wait for pending calls and end the worker thread."""
         await self._batcher.close()
 
     def _generate(self, rows: list[_Row]) -> list[Sampled]:
@@ -133,7 +133,7 @@ class TransformersPolicy:
 
 
 def _end_tokens(lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """The ids that end a turn: those of the generation config, the tokenizer's eos and the chat template's own."""
+    """The ids that end a turn: those of the generation config, the tokenizer's eos, and the chat template's end."""
     configured = lm.generation_config.eos_token_id if lm.generation_config else None
     ends = configured if isinstance(configured, list) else [configured]
     written = template_of(tokenizer).end

@@ -1,7 +1,7 @@
 """Q of every action of stored episodes, or of every chat in a JSONL file, into a Parquet or JSONL file.
 
-Rows are read, scored and written a block at a time, in the order of the source, whatever its size. The output is there
-whole or not at all. Its columns, by the source:
+Rows are read, scored and written in blocks, in the order of the source, so memory does not grow with it. The output is
+written atomically. Its columns, by source:
 
     episodes  episode_id, policy_id, game_id, turn, state_key (hexadecimal), action, q, logit
     chats     line (from 1), q, logit
@@ -47,7 +47,7 @@ _OF_CHATS = [("line", pa.int64())]
 
 @dataclass(frozen=True)
 class Source:
-    """What is scored: how many rows, their columns, and a function that reads them with their chats from the start."""
+    """The rows to score: their number, their columns, and a function that iterates over (row, chat) from the start."""
 
     total: int
     schema: pa.Schema
@@ -55,7 +55,7 @@ class Source:
 
 
 def of_episodes(folders: Sequence[Path], prompt: Prompt) -> Source:
-    """Every executed action of the episodes in `folders`, as the response that was given to `prompt`.
+    """Every executed action of the episodes in `folders`, as the response to `prompt`.
 
     Raises `UserError` as `store.parts`; `rows` as `store.read_episodes`.
     """
@@ -75,7 +75,7 @@ def of_episodes(folders: Sequence[Path], prompt: Prompt) -> Source:
 
 
 def of_chats(file: Path) -> Source:
-    """Every line of a JSONL file. Raises `UserError` at once for the first that is no chat with an answer."""
+    """Every line of a JSONL file. Raises `UserError` at once for the first line that is not a chat with an answer."""
 
     def rows() -> Iterator[tuple[Row, list[Message]]]:
         with file.open(encoding="utf-8", errors="replace") as lines:
@@ -89,10 +89,10 @@ def of_chats(file: Path) -> Source:
 def score(
     source: Source, scorer: PRMScorer, out: Path, *, track: Callable[..., Iterable[Any]] = iter
 ) -> tuple[int, int]:
-    """Write Q of every row of `source` to `out`, in the format that its suffix names.
+    """Write Q of every row of `source` to `out`, in the format of its suffix.
 
-    `track` wraps the rows, to show how far it is. Returns how many rows were written, and how many of them are over the
-    PRM's context. Raises `UserError` for another suffix, or as the source.
+    `track` wraps the rows, for a progress bar. Returns the number of rows written, and of those over the PRM's context.
+    Raises `UserError` for another suffix, or as the source.
     """
     if out.suffix not in FORMATS:
         raise UserError("out", f"'{out}' is no {' or '.join(FORMATS)} file", "name one")

@@ -1,8 +1,8 @@
-"""Q(s, a) of a process reward model in this process: a sequence classifier with one output, which is logit Q.
+"""Q(s, a) of a process reward model in this process: a sequence classifier with one output, logit Q.
 
-The model reads the ids it was trained on (`chat`): the prompt and the response, to the end of its turn. The logit is
-read at the last token, which is where transformers' `...ForSequenceClassification` finds it (the last that is not
-padding) since the pad token is none of the chat's.
+The model reads the ids it was trained on (`prompts.chat`): the prompt and the response, to the end of its turn. The
+logit is read at the last token, as by transformers' `...ForSequenceClassification` (the last token that is not
+padding).
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class PRMScorer(Scorer):
     """Scores responses with the one-logit classifier in the folder `model`.
 
     `prompt` must be the template of the policy's data; by default it is the one that the model was trained on.
-    `max_batch` sequences are scored together; what they share with each other or with earlier ones is computed once.
-    `device`, `dtype` and `cache_bytes` are as for `TransformersPolicy`. Raises `UserError` for a model of another kind,
-    or without a pad token of its own.
+    `max_batch` sequences are scored together; prefixes that they share with each other or with earlier ones are
+    computed once. `device`, `dtype` and `cache_bytes` are as for `TransformersPolicy`. Raises `UserError` for a model
+    of another kind, or without a pad token of its own.
     """
 
     def __init__(
@@ -71,31 +71,33 @@ class PRMScorer(Scorer):
             max_length=self._max_length,
             memory_bytes=cache_bytes,
         )
-        self._turn = Lock()  # the model serves `logits`' thread and `score_messages`' caller
+        self._lock = Lock()  # the model is used by the batcher's thread and by callers of `score_messages`
         self._batcher: Batcher[Tokens, float] = Batcher(self._logits_of, max_batch=max_batch, name="prm")
 
     async def settings(self) -> dict[str, Any]:
         return self._settings
 
     async def logits(self, pairs: Sequence[tuple[State, Response]]) -> list[float]:
-        """logit Q(s, a) of each pair, the model's output. Calls under way at once are batched. Raises `PromptTooLong`
-        if a pair is over the model's context."""
+        """logit Q(s, a) of each pair, the model's output. Concurrent calls are batched.
+
+        Raises `PromptTooLong` if a pair is over the model's context.
+        """
         texts: list[Tokens] = []
         for state, group in groupby(pairs, key=lambda pair: pair[0]):
             texts += self._encode(self._prompt.messages(state), [response.text for _, response in group])
         return list(await asyncio.gather(*map(self._batcher.submit, texts)))
 
     def score_messages(self, chats: Sequence[Sequence[Message]]) -> list[float]:
-        """Q in [0, 1] of each chat that ends with the assistant's message, in order. Raises `PromptTooLong`."""
+        """Q in [0, 1] of each chat, which ends with the assistant's message. Raises `PromptTooLong`."""
         return [sigmoid(logit) for logit in self.message_logits(chats)]
 
     def message_logits(self, chats: Sequence[Sequence[Message]]) -> list[float]:
-        """As `score_messages`, logit Q."""
+        """logit Q of each chat, as `score_messages`."""
         texts = [text for *prompt, answer in chats for text in self._encode(prompt, [answer["content"]])]
         return self._logits_of(texts)
 
     async def close(self) -> None:
-        """Wait for what is under way and end the worker thread."""
+        """Wait for pending calls and end the worker thread."""
         await self._batcher.close()
 
     def _encode(self, messages: Sequence[Message], responses: Sequence[str]) -> list[Tokens]:
@@ -106,10 +108,10 @@ class PRMScorer(Scorer):
         return [np.array(prompt + answer, np.int32) for answer in answers]
 
     def _logits_of(self, texts: Sequence[Tokens]) -> list[float]:
-        """Texts with a common beginning are neighbours in lexical order: what neighbours share is computed first."""
+        """Texts with a common prefix are neighbours in lexical order; the prefixes of neighbours are computed first."""
         found = np.zeros(len(texts))
         lexical = sorted(range(len(texts)), key=lambda i: texts[i].astype(">i4").tobytes())
-        with self._turn:
+        with self._lock:
             for block in _chunks(lexical, self._max_batch):
                 if stems := _stems([texts[i] for i in block]):
                     self._model.outputs(stems)
@@ -120,7 +122,7 @@ class PRMScorer(Scorer):
 
 
 def _stems(texts: Sequence[Tokens]) -> list[Tokens]:
-    """The distinct beginnings, shortest first, that neighbours share if they are over half of the second."""
+    """The distinct prefixes, shortest first, that neighbours share and that are over half of the second."""
     stems: dict[bytes, Tokens] = {}
     for one, other in pairwise(texts):
         length = min(len(one), len(other))

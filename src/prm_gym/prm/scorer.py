@@ -1,7 +1,7 @@
 """The interface of a process reward model: Q(s, a) in [0, 1], and logit Q, the raw score of its head.
 
-logit Q = log(Q / (1 - Q)), so Q is the sigmoid of the raw score. Both order actions alike; only the logit still does
-where Q rounds to 0 or 1.
+logit Q = log(Q / (1 - Q)), so Q is the sigmoid of the raw score. Both order actions alike, but only the logit tells
+actions apart where Q rounds to 0 or 1.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from prm_gym.types import Response, State
 
 
 class Scorer(Protocol):
-    """Says how good actions are, higher is better. Any number of calls may be under way at once."""
+    """Scores actions, higher is better. Calls may be concurrent."""
 
     async def settings(self) -> dict[str, Any]:
-        """All that its scores depend on, as JSON values (see `provenance`)."""
+        """Everything that the scores depend on, as JSON values (see `provenance`)."""
         ...
 
     async def logits(self, pairs: Sequence[tuple[State, Response]]) -> list[float]:

@@ -1,8 +1,8 @@
 """Q(s, a) of a process reward model that is served as a one-logit classifier (vLLM's /classify).
 
-The text is made into ids here, as `in_process` does: the prompt and the response, to the end of its turn.
-The logit is asked for, because what servers do by default with one logit differs, and a softmax over one class is 1 for
-every input: a server that insists on that is refused.
+The text is tokenised here, as in `in_process`: the prompt and the response, to the end of its turn. Requests ask for
+the logit, since servers differ in what they apply to it by default. A softmax over one class is 1 for every input; a
+server that applies it regardless is refused.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class ServedPRMScorer(Scorer):
         self._trusted = False
 
     async def settings(self) -> dict[str, Any]:
-        """What the servers tell of the model, and the prompt. Raises `UserError` as `Endpoints.served`."""
+        """The facts that the servers list of the model, and the prompt. Raises `UserError` as `Endpoints.served`."""
         told = await self._endpoints.served(self._model, "/v1/models")
         return {"kind": "server", **served_model(self._model, self._folder, told), "prompt": of_prompt(self._prompt)}
 
@@ -72,7 +72,7 @@ class ServedPRMScorer(Scorer):
         await self._endpoints.close()
 
     async def _refuse_softmax(self, text: list[int]) -> None:
-        """Ask with and without the activation: a server that says 1 both times applies a softmax whatever is asked."""
+        """Ask with and without the activation: a server that answers 1 both times always applies a softmax."""
         both = await asyncio.gather(*(self._classified([text], activate=activate) for activate in (False, True)))
         if both == [[1.0], [1.0]]:
             raise UserError(

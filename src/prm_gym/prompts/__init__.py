@@ -1,8 +1,8 @@
-"""From a state to chat messages and from a model's text to an action: the one renderer and the one parser.
+"""From a state to chat messages, and from a model's text to an action.
 
-Rollouts, datasets, Stage 3 and best-of-N all go through `Prompt`, so that a model is trained on what it will read.
-A prompt is a jinja file with `multi_turn` and three macros, `system`, `user` and `response`; `compact` (models made
-from scratch) and `full` (instruction-tuned models) come with the package, any other is named by its path.
+Rollouts, datasets, Stage 3 and best-of-N all use `Prompt`, so a model is trained on the prompts that it will read. A
+prompt is a jinja file with `multi_turn` and three macros, `system`, `user` and `response`. `compact` (for models made
+from scratch) and `full` (for instruction-tuned models) come with the package; any other is named by its path.
 """
 
 from __future__ import annotations

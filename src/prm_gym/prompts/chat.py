@@ -1,14 +1,14 @@
 """A conversation as token ids: the same ids wherever the policy or Q reads them.
 
-A prompt is the tokenizer's chat template over the messages, open for the assistant's turn. A response follows as the
+A prompt is the tokenizer's chat template over the messages, open for the assistant's turn. The response follows as the
 policy samples it: its text, then the token that ends the turn. Rollouts, SFT, PRM training, online DPO and best-of-N
-all take their ids from here. Where the template over the whole conversation only adds text after the end of the turn,
-these are its ids up to that token. Where it shows a finished turn in another way than it asks for one (a generation
-prompt that opens a reasoning block, reasoning that is dropped later), they are the ids that a policy reads and writes.
+all take their ids from here. They are the ids of the template over the whole conversation up to that token, if the
+template only adds text after it. If the template renders a finished turn differently from its generation prompt (which
+may open a reasoning block, or drop earlier reasoning), they are the ids that a policy reads and writes.
 
-What a template can show is found by rendering a few small conversations, once for each tokenizer. Without a system
-role, the system text goes in front of the first user message; where roles must alternate, consecutive messages of one
-role become one.
+The abilities of a template are found by rendering a few small conversations, once for each tokenizer. Without a system
+role, the system text is put before the first user message. Where roles must alternate, consecutive messages of one role
+are merged.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class Tokenizer(Protocol):
 
 
 class Template(NamedTuple):
-    """What a chat template can show, and what it writes around a response.
+    """The abilities of a chat template, and the text that it writes around a response.
 
-    `lead` is white space before the text of a response, `tail` what stands between it and `end`, the token that ends
-    the turn: the template's own (eos if it writes several), else the tokenizer's eos ("" without either).
+    `lead` is white space before the text of a response, `tail` the text between it and `end`. `end` is the token that
+    ends the turn: the template's own (eos if it writes several), else the tokenizer's eos, else "".
     """
 
     system_role: bool
@@ -59,10 +59,10 @@ _known: WeakKeyDictionary[Tokenizer, tuple[Any, Template]] = WeakKeyDictionary()
 
 
 def template_of(tokenizer: Tokenizer, where: Any = None, field: str = "chat_template") -> Template:
-    """The properties of the tokenizer's chat template, found once.
+    """The properties of the tokenizer's chat template, cached.
 
-    Raises `UserError` naming `where` (by default the tokenizer's folder) and `field` without a template, or for one
-    that cannot show a conversation.
+    Raises `UserError` naming `where` (by default the tokenizer's folder) and `field` if there is no template, or it
+    cannot show a conversation.
     """
     source = tokenizer.chat_template
     known, template = _known.get(tokenizer, (None, None))
@@ -77,7 +77,7 @@ def template_of(tokenizer: Tokenizer, where: Any = None, field: str = "chat_temp
 
 
 def adapted(tokenizer: Tokenizer, messages: Iterable[Message]) -> list[Message]:
-    """`messages` with the roles that the chat template has. Without a change, what is shown is as it was."""
+    """`messages` with the roles that the chat template supports, unchanged if it supports all of them."""
     template = template_of(tokenizer)
     chat = list(messages)
     if not template.system_role and chat and chat[0]["role"] == "system":
@@ -101,7 +101,7 @@ def turn_ids(
     for response in responses:
         written = template.written(response)
         ids = _encode(tokenizer, text + written)
-        # A token over the end of the prompt and the beginning of the response is none that a policy can sample.
+        # A policy cannot sample a token that spans the end of the prompt and the start of the response.
         answers.append(ids[len(prompt) :] if ids[: len(prompt)] == prompt else _encode(tokenizer, written))
     return prompt, answers
 
@@ -119,7 +119,7 @@ def _probe(tokenizer: Tokenizer, where: Any, field: str) -> Template:
     def shows(*messages: tuple[str, str]) -> bool:
         try:
             text = _render(tokenizer, chat(*messages))
-        except Exception:  # a template raises what it likes
+        except Exception:  # templates may raise anything
             return False
         return all(content in text for _, content in messages)
 
@@ -140,7 +140,7 @@ def _probe(tokenizer: Tokenizer, where: Any, field: str) -> Template:
         raise UserError(where, problem, "save it as a tokenizer.json of the library tokenizers", field=field)
     try:
         whole = _render(tokenizer, chat(user, reply))
-    except Exception:  # one that shows open conversations only
+    except Exception:  # a template for open conversations only
         whole = prompt + _REPLY
     before, _, last = whole.rpartition(_REPLY)
     earlier = history.rpartition(_REPLY)[2]

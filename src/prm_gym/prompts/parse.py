@@ -5,21 +5,20 @@ The rule, in the order in which it is applied:
 1. A label is REASON or ACTION at the start of a line, in any case, with markdown marks (`*`, `_`, `#`, `>`, `-`,
    backticks) and spaces around it and a colon after it: `ACTION:`, `**Action:**`, `- action :`.
 2. The action is the first line after the *last* ACTION label that has text: models that think aloud correct
-   themselves, and what follows the line is comment.
+   themselves, and text after that line is a comment.
 3. The reason is the text after the last REASON label before that action, up to the next label; without such a label,
    the text before the ACTION label.
 4. Without any ACTION label, a text that ends with `<action>...</action>` gives the action inside the last such pair of
    tags, and a text that ends with a JSON object, in a code fence or not, gives the one under its key "action", a
    string; tags and keys in any case. The reason is that of rule 3, else the text under the key "reason", else the text
    before, without its tags (`<think>`). An object that is cut off, or whose action is no string, is plain text.
-5. Otherwise the last non-empty line outside a REASON is the action: this is all that a compact prompt asks for. A
-   REASON without anything else gives an empty action.
-6. Of the action its first non-empty line counts. A prompt or list mark before it (`>`, `-`, `1.`, `2)`), the tags of
-   rule 4, markdown marks, quotes and a final full stop around it are dropped, runs of spaces become one. Case is kept:
-   ALFWorld's commands are case sensitive and a wrong case is the model's mistake, not the parser's.
+5. Otherwise the last non-empty line outside a REASON is the action, which is all that a compact prompt asks for. A
+   REASON alone gives an empty action.
+6. Only the first non-empty line of the action counts. A prompt or list mark before it (`>`, `-`, `1.`, `2)`), the tags
+   of rule 4, markdown marks, quotes and a final full stop around it are dropped, runs of spaces become one. Case is
+   kept: ALFWorld's commands are case sensitive, and a wrong case is the model's mistake, not the parser's.
 
-An empty action is legal output of the parser; the environment answers it with "Nothing happens." and the rollout
-marks it as not admissible.
+An empty action is valid output: the environment answers "Nothing happens." and the rollout marks it as not admissible.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class Parsed(NamedTuple):
 
 
 def parse(text: str) -> Parsed:
-    """Reason and action in `text`, by the rule above. Never raises; what is missing is an empty string."""
+    """Reason and action in `text`, by the rules above. Never raises; a missing part is an empty string."""
     labels = list(_LABEL.finditer(text))
     ends = [label.start() for label in labels[1:]] + [len(text)]
     sections = [(label[1].upper(), text[label.end() : end]) for label, end in zip(labels, ends, strict=False)]
@@ -63,7 +62,7 @@ def parse(text: str) -> Parsed:
         starts = [label.end() for label in labels if label[1].upper() == "REASON" and label.end() <= start]
         return Parsed(_join(text[starts[-1] : start] if starts else reason), action)
     lines = [line for line in before.splitlines() if line.strip()]
-    if reasons:  # the lines that follow a one-line reason are not part of it
+    if reasons:  # lines after a one-line reason are not part of it
         head, _, tail = reasons[-1].lstrip().partition("\n")
         return Parsed(_join(head), _clean(_last_line(tail)))
     return Parsed(_join("\n".join(lines[:-1])), _clean(lines[-1]) if lines else "")

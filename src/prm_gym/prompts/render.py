@@ -20,12 +20,14 @@ _MACROS = ("system", "user", "response")
 
 
 class Prompt:
-    """One prompt template. `multi_turn`: each turn is a message of its own (every prompt extends the one before it);
-    otherwise a single user message holds the history.
+    """One prompt template.
+
+    With `multi_turn` each turn is a message of its own, so every prompt extends the previous one; otherwise a single
+    user message holds the history.
 
     `user` is called with `task`, `history` (pairs of observation and action; empty if `multi_turn`), `observation`,
-    `admissible_commands` (empty for turns that have passed, None where they are unknown), `turn` and `explore`;
-    `response` with `reason`, `action`.
+    `admissible_commands` (empty for past turns, None if unknown), `turn` and `explore`; `response` with `reason` and
+    `action`.
     """
 
     def __init__(self, name: str, source: str) -> None:
@@ -43,13 +45,13 @@ class Prompt:
         self.multi_turn = bool(vars(module)["multi_turn"])
         system, self._user, self._response = (cast(Callable[..., str], getattr(module, macro)) for macro in _MACROS)
         self._system = str(system()).strip()
-        # A turn that has passed reads the same in every later prompt: it knows no commands.
+        # A past turn is rendered the same in every later prompt, without its commands.
         self._past = lru_cache(maxsize=65536)(
             lambda task, observation, turn, explore: self._content(task, (), observation, (), turn, explore)
         )
 
     def messages(self, state: State) -> list[Message]:
-        """The chat that ends with the user message at `state`; a function of the state alone."""
+        """The chat up to the user message at `state`; a function of the state alone."""
         return self._chat(state, explore=False)
 
     def exploration_messages(self, state: State) -> list[Message]:
@@ -57,7 +59,7 @@ class Prompt:
         return self._chat(state, explore=True)
 
     def response(self, reason: str, action: str) -> str:
-        """What the assistant writes to give `reason` and take `action`."""
+        """The assistant's text for `reason` and `action`."""
         return well_formed(str(self._response(reason, action)))
 
     def _chat(self, state: State, *, explore: bool) -> list[Message]:

@@ -1,7 +1,7 @@
-"""What an artefact was made with: its settings, and content fingerprints of what it was made from.
+"""The provenance of an artefact: its settings, and content fingerprints of its inputs.
 
 `record` writes and compares `provenance.json`, `fingerprints` identifies checkpoints, prompts, games and datasets, and
-`checkpoint_settings` reads what a checkpoint was trained for.
+`checkpoint_settings` reads the settings that a checkpoint was trained for.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What a checkpoint was trained for: the prompt it reads, and the step limit and temperature of its episodes.
+"""The settings that a checkpoint was trained for: its prompt, and the step limit and temperature of its episodes.
 
-`prm-gym iter`, or a host's stage that is run by itself, writes it into the checkpoint's provenance.json as
+`prm-gym iter`, or a host's stage run by itself, writes them into the checkpoint's provenance.json as
 "trained_for": {"prompt": {"name", "fingerprint", "source"}, "max_episode_steps", "temperature"}. Commands that play a
-checkpoint take all three from there. A model that reads another prompt than it was trained on writes nonsense, so other
-values are an error unless they are forced.
+checkpoint use them by default. With another prompt than in training a model writes nonsense, so other values are an
+error unless forced.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from prm_gym.provenance.fingerprints import of_prompt
 
 @dataclass(frozen=True)
 class TrainedFor:
-    """`temperature` is that of the episodes that Q stands for; Stage 3 may sample hotter. None is unknown."""
+    """`temperature` is that of the episodes that Q was trained on; Stage 3 may use a higher one. None if unknown."""
 
     prompt: Prompt
     max_episode_steps: int | None
@@ -34,7 +34,7 @@ class TrainedFor:
 
 
 def trained_for(folder: str | PathLike[str]) -> TrainedFor | None:
-    """What the checkpoint in `folder` says, or the training it is a `checkpoint-STEP` of; None if it says nothing.
+    """The record in the checkpoint `folder`, or in the training of which it is a `checkpoint-STEP`; None without one.
 
     Raises `UserError` if its provenance.json cannot be read.
     """
@@ -60,10 +60,10 @@ def settle(
     temperature: float | None,
     force: bool = False,
 ) -> TrainedFor:
-    """How to play the checkpoint in `folder` (None: a policy that is no checkpoint). Where an argument is None it is as
-    in training; of a model that says nothing, the prompt `full`, 30 steps and temperature 0.3.
+    """The settings to play the checkpoint in `folder` with (None for a policy that is not a checkpoint).
 
-    Raises `UserError` for an argument that differs from the training unless `force`.
+    An argument that is None is as in training, or else the prompt `full`, 30 steps and temperature 0.3. Raises
+    `UserError` for an argument that differs from training unless `force`.
     """
     trained = None if folder is None else trained_for(folder)
     asked = None if prompt is None else load(prompt)
@@ -88,7 +88,7 @@ def settle(
 
 
 def prompt_for(folder: str | PathLike[str], prompt: Prompt | str | None) -> Prompt:
-    """`prompt`, by name, path or as it is; where it is None the one that the model was trained on, else `full`."""
+    """`prompt`, loaded if it is a name or path; if it is None, the one the model was trained on, else `full`."""
     if isinstance(prompt, Prompt):
         return prompt
     trained = trained_for(folder) if prompt is None else None
@@ -96,8 +96,9 @@ def prompt_for(folder: str | PathLike[str], prompt: Prompt | str | None) -> Prom
 
 
 def carry(config: Any, out: str | PathLike[str]) -> None:
-    """Write into the checkpoint folder `out` what the labels were made with whose folder is named anywhere in `config`,
-    a host's file or a list of datasets. `prm-gym iter` has written it already.
+    """Record in the checkpoint folder `out` the settings of the labels it was trained on, unless `prm-gym iter` has.
+
+    The label folder is named anywhere in `config`, a host's file or a list of datasets.
     """
     out = Path(out)
     record = next((record for folder in _folders(config) if (record := provenance.read(folder))), None)
@@ -124,7 +125,7 @@ def _folders(config: Any) -> Iterator[Path]:
 
 
 def check_prm(folder: str | PathLike[str], prompt: Prompt, *, force: bool = False) -> None:
-    """Raise `UserError` if the PRM in `folder` was trained on another prompt than the policy reads, unless `force`."""
+    """Raise `UserError` if the PRM in `folder` was trained on another prompt than the policy's, unless `force`."""
     trained = trained_for(folder)
     if trained is not None and not force and trained.prompt.source != prompt.source:
         problem = f"{folder} was trained on the prompt {trained.prompt.name}, and the policy reads {prompt.name}"

@@ -1,12 +1,12 @@
-"""Content fingerprints of checkpoints, prompts, games, datasets and episodes, wherever they lie.
+"""Content fingerprints of checkpoints, prompts, games, datasets and episodes, independent of their location.
 
 A fingerprint is 16 hex digits of a BLAKE2b hash. The functions return {"name": ..., "fingerprint": ...}: two things are
-the same if their fingerprints are (`provenance` compares them so); the name is for people.
+the same if their fingerprints are equal; the name is for people.
 
-Large files are not read whole. Up to 16 MiB all bytes count; above that the size, the header of a safetensors file, and
-4 KiB at the beginning, middle and end of every tensor (of a file in another format: 256 evenly spaced blocks). So a
-checkpoint of gigabytes takes milliseconds. A change that misses every sampled block goes unnoticed; a training step
-changes all tensors, and an edit of the config, the tokenizer or the chat template is always seen.
+Large files are sampled. Up to 16 MiB all bytes are hashed; above that the size, the header of a safetensors file, and
+4 KiB at the beginning, middle and end of every tensor (for another format: 256 evenly spaced blocks), so a checkpoint
+of gigabytes takes milliseconds. A change that misses every sampled block goes unnoticed, but a training step changes
+all tensors, and the config, the tokenizer and the chat template are hashed whole.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Identity = dict[str, Any]
 _WHOLE = 1 << 24  # bytes; a file up to this size is read to its end
 _BLOCK = 4096
 _BLOCKS = 256  # of a large file whose format is not known
-# All that a model's answers depend on. The rest that training leaves there (optimizer, logs, arguments) does not count.
+# The files that a model's outputs depend on, without those of training (optimizer, logs, arguments).
 _MODEL_FILES = (
     "*.safetensors",
     "*.safetensors.index.json",
@@ -63,10 +63,10 @@ def of_prompt(prompt: Prompt) -> Identity:
 
 
 def of_checkpoint(folder: str | PathLike[str]) -> Identity:
-    """A model folder, by its weights, config, tokenizer and chat template. A name that is no folder here (a model that
-    only its server knows) stands for itself.
+    """A model folder, by its weights, config, tokenizer and chat template. A name without a local folder (a model of a
+    server) is fingerprinted as text.
 
-    Raises `UserError` if a safetensors file is cut off or has no header.
+    Raises `UserError` if a safetensors file is truncated or has no header.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -76,8 +76,8 @@ def of_checkpoint(folder: str | PathLike[str]) -> Identity:
 
 
 def of_games(games: Iterable[Task]) -> Identity:
-    """Games, by their ids and their content, in any order. `find_games` has read each file already and kept its digest,
-    so nothing is read here; the file of a game that was made otherwise is read now.
+    """Games, by their ids and their content, in any order. Files are read only if a game has no `digest`, which
+    `find_games` sets.
     """
     lines = sorted(f"{game.game_id} {game.content()}\n" for game in games)
     splits = sorted({game.split for game in games})
@@ -85,7 +85,7 @@ def of_games(games: Iterable[Task]) -> Identity:
 
 
 def of_folder(folder: str | PathLike[str]) -> Identity:
-    """A checkpoint if there is a config.json, else a dataset or episodes, by the Parquet files."""
+    """A checkpoint if it has a config.json, else a dataset or episodes, by the Parquet files."""
     folder = Path(folder)
     if (folder / "config.json").is_file():
         return of_checkpoint(folder)
@@ -93,7 +93,7 @@ def of_folder(folder: str | PathLike[str]) -> Identity:
 
 
 def _of_files(folder: Path, files: Iterable[Path]) -> str:
-    """By the files' places below `folder`, sizes and (sampled) bytes."""
+    """By the relative paths, sizes and (sampled) bytes of the files."""
     state = blake2b(digest_size=8)
     for file in sorted(files):
         size = file.stat().st_size
@@ -110,8 +110,8 @@ def _of_files(folder: Path, files: Iterable[Path]) -> str:
 
 
 def _tensor_blocks(path: Path, file: BinaryIO, size: int) -> Iterator[tuple[int, int]]:
-    """(start, length) of the header and of the blocks to read of each tensor. The format: 8 bytes with the length of
-    the header, the header in JSON with each tensor's offsets behind it (github.com/huggingface/safetensors, "Format").
+    """(start, length) of the header and of the blocks to read of each tensor. The format is 8 bytes with the length of
+    the header, then the header in JSON with each tensor's offsets (github.com/huggingface/safetensors, "Format").
     """
     try:
         (length,) = struct.unpack("<Q", file.read(8))

@@ -1,11 +1,11 @@
-"""What an artefact was made with: `provenance.json` in every folder of episodes, labels or weights.
+"""The provenance of an artefact: `provenance.json` in every folder of episodes, labels or weights.
 
-    {"settings": {...},   all that the content depends on, and nothing else
+    {"settings": {...},   everything that the content depends on, and nothing else
      "runs": [{"command", "started" (UTC, ISO 8601), "prm_gym", "commit" (null outside a checkout), "python",
                "packages": {name: version}, "machine"}, ...]}    the processes that wrote here, first to last
 
-Settings are nested JSON. A thing with content of its own (a checkpoint, a prompt, a set of games) is an object
-{"name", "fingerprint", ...}: two are the same if their fingerprints are, its other keys are for people. The settings
+Settings are nested JSON. An input with content (a checkpoint, a prompt, a set of games) is an object
+{"name", "fingerprint", ...}: two are the same if their fingerprints are equal; other keys are for people. The settings
 of each kind of artefact:
 
     episodes     {"kind": "collect" or "branch", "policy": Policy.settings, "policy_id", "games", "iteration", "seed",
@@ -18,11 +18,10 @@ of each kind of artefact:
     weights      {"kind": "training", "stage", "host", "config", "inputs", "trained_for"}
     results.json each entry has the "settings" of its episodes
 
-The rules. Other settings are refused by `claim`, which names the first field that differs with both values. A setting
-that a file does not have, because an older version wrote it, is unknown: the artefact may be read but not added to. How
-fast something is made (concurrency, batch sizes, processes, servers, the device and its number format) is no setting.
-Nor is how much of it is made (games drawn, rollouts a game): more of the same may be added. The manifest of a stage
-(`stage`) has "settings" and one such "run" too.
+Rules. `claim` refuses other settings, and names the first field that differs with both values. A setting missing from
+the file of an older version is unknown: the artefact may be read but not added to. Speed (concurrency, batch sizes,
+processes, servers, device, dtype) is not a setting. Neither is the amount (games drawn, rollouts per game): more of the
+same may be added. The manifest of a stage (`runs.stage`) also has "settings" and one "run".
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ from prm_gym.errors import UserError
 from prm_gym.provenance.fingerprints import Identity
 
 FILE = "provenance.json"
-_OLD_FILE = "rollout.json"  # of episodes, up to version 0.1.0: a few of the settings
+_OLD_FILE = "rollout.json"  # of episodes up to version 0.1.0, with some of the settings
 _PACKAGES = ("torch", "transformers", "trl", "vllm", "alfworld", "duckdb", "pyarrow", "datasets")
 _MISSING = object()
 
@@ -55,9 +54,9 @@ Settings = dict[str, Any]
 
 
 def claim(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Begin the folder with `settings`, or check that it was begun with the same, before anything is added to it.
+    """Record `settings` in a new folder, or check that an existing folder has the same, before anything is added to it.
 
-    Raises `UserError` for other settings, for settings unknown here, and for an unreadable file.
+    Raises `UserError` for other or unknown settings, and for an unreadable file.
     """
     file = folder / FILE
     if not file.exists():
@@ -76,19 +75,19 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def refuse_others(file: Path, before: Mapping[str, Any], now: Mapping[str, Any], remedy: str) -> None:
-    """Raise `UserError` for the first setting in `file` that differs from that of the command, with both values."""
+    """Raise `UserError` for the first setting in `file` that differs from the command's, with both values."""
     for field, made, wanted in differences(before, json.loads(json.dumps(now))):
         raise UserError(file, f"begun with {show(made)}, this command says {show(wanted)}", remedy, field=field)
 
 
 def write(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Write the file of an artefact that this process makes."""
+    """Write the provenance of an artefact made by this process."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / FILE, {"settings": settings, "runs": [this_run()]})
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """{"settings", "runs"} of an artefact; None if it has no such file. Raises `UserError` if it cannot be read."""
+    """{"settings", "runs"} of an artefact; None without the file. Raises `UserError` if it cannot be read."""
     file = folder / FILE
     if not file.exists():
         return None
@@ -100,8 +99,8 @@ def read(folder: Path) -> dict[str, Any] | None:
 
 
 def identity(folder: Path) -> Identity:
-    """An artefact that another one is made from, by its settings: more of the same may be added to it meanwhile. One
-    without a provenance.json is of unknown settings.
+    """An input folder, identified by its settings, since more episodes of the same may be added to it. The fingerprint
+    is "unknown" without a provenance.json.
     """
     record = read(folder)
     known = None if record is None else digest(record["settings"])
@@ -109,13 +108,13 @@ def identity(folder: Path) -> Identity:
 
 
 def policy_of(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The settings of the policy of some episodes; of best-of-N, those of the policy that it chooses from."""
+    """The settings of the policy of episodes; for best-of-N, those of the policy that samples."""
     policy: Mapping[str, Any] = settings["policy"]
     return policy_of(policy) if policy.get("kind") == "best_of_n" else policy
 
 
 def prompt_of(settings: Mapping[str, Any]) -> Identity | None:
-    """The prompt that the policy of some episodes reads, or else the scorer that chooses; None if there is none."""
+    """The prompt of the policy of episodes, else of the scorer; None if neither reads one."""
     if "policy" not in settings:
         return None
     reads = [policy_of(settings), settings["policy"].get("scorer", {})]
@@ -123,8 +122,9 @@ def prompt_of(settings: Mapping[str, Any]) -> Identity | None:
 
 
 def differences(one: Any, other: Any, field: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Where two settings differ, as (dotted field, value in `one`, value in `other`); things with a fingerprint are
-    compared by that. A field that one side lacks comes with a mark that `show` gives as "unknown".
+    """The differences of two settings as (dotted field, value in `one`, value in `other`).
+
+    Objects with a fingerprint are compared by it. A missing value is a marker that `show` renders as "unknown".
     """
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         if "fingerprint" in one and "fingerprint" in other:
@@ -142,7 +142,7 @@ def differences(one: Any, other: Any, field: str = "") -> Iterator[tuple[str, An
 
 
 def show(value: Any) -> str:
-    """A setting in an error or a table: a thing with a fingerprint by its name and the first digits of that."""
+    """A setting as text; an object with a fingerprint as its name and the first digits of the fingerprint."""
     if value is _MISSING:
         return "unknown"
     if isinstance(value, Mapping) and "fingerprint" in value:
@@ -155,7 +155,7 @@ def show(value: Any) -> str:
 
 
 def digest(settings: Mapping[str, Any]) -> str:
-    """8 hex digits that stand for the settings, for the names of folders; equal where `differences` finds none."""
+    """8 hex digits of the settings, for folder names; equal if `differences` finds none."""
 
     def compared(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -169,7 +169,7 @@ def digest(settings: Mapping[str, Any]) -> str:
 
 
 def this_run() -> dict[str, Any]:
-    """One entry of "runs": the process that asks."""
+    """The entry of "runs" for this process."""
     return {
         "command": _command(),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -182,7 +182,7 @@ def this_run() -> dict[str, Any]:
 
 
 def _command() -> str:
-    """`prm-gym ...` as it was typed, or `python -m MODULE ...`."""
+    """`prm-gym ...` as typed, or `python -m MODULE ...`."""
     program, *arguments = sys.argv
     names, folder = [Path(program).stem], Path(program).parent
     while (folder / "__init__.py").is_file():  # a file of a package runs by `-m`; a worker process has no `__spec__`
@@ -205,7 +205,7 @@ def _versions() -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def _commit() -> str | None:
-    """The commit of the checkout that prm_gym is imported from, with `-dirty` if files were changed."""
+    """The commit of the checkout that prm_gym is imported from, with `-dirty` if files have changed."""
     root = Path(prm_gym.__file__).parents[2]
     if not (root / ".git").exists():
         return None
@@ -222,7 +222,7 @@ def _commit() -> str | None:
 
 
 def _gpu() -> str:
-    """The GPU, where a library that uses it has been loaded already."""
+    """The GPUs, if torch is already imported."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
         return ""

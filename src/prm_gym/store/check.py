@@ -1,8 +1,8 @@
-"""What is damaged in a store of episodes, what is lost by it, and setting the damage aside: `prm-gym store check`.
+"""Find damaged parts of an episode store, report the loss, and set them aside: `prm-gym store check`.
 
-Every page of every part is read and its checksum verified. Of a damaged part the row groups that can be read are kept
-(8,192 rows each, some 300 episodes). A part whose footer is gone, as of a file that was cut off, tells nothing: how
-many episodes it held is then known by metrics.jsonl alone, where the last run counted them.
+Every page of every part is read and its checksum verified. The readable row groups of a damaged part are kept (8,192
+rows each, about 300 episodes). Nothing can be read from a part without a footer, as of a truncated file; only
+metrics.jsonl, where the last run counted its episodes, tells how many are missing.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _GAMES_NAMED = 3
 
 @dataclass
 class DamagedPart:
-    """A part with its problem, the whole episodes that can be read, and the ids of those that cannot, by game."""
+    """A damaged part: its problem, the whole episodes that can be read, and the ids of those that cannot, by game."""
 
     file: Path
     problem: str
     kept: list[Episode] = field(default_factory=list)
     lost: dict[str, str] = field(default_factory=dict)  # game_id by episode_id
-    unnamed_rows: int = 0  # rows that do not even tell their episode
-    bytes: int | None = None  # of a part without a footer, of which nothing can be read
+    unnamed_rows: int = 0  # rows whose episode is unknown
+    bytes: int | None = None  # size of a part without a footer, which cannot be read at all
 
     def line(self) -> str:
         """The part, its problem and its loss."""
@@ -50,7 +50,7 @@ class DamagedPart:
 
 @dataclass
 class StoreCheck:
-    """What a store holds. `episodes` and `games` are those of the sound parts."""
+    """The result of a check. `episodes` and `games` are those of the sound parts."""
 
     folder: Path
     sound_parts: int
@@ -60,7 +60,7 @@ class StoreCheck:
     counted: int | None  # episodes, by the last line of metrics.jsonl
 
     def lines(self) -> list[str]:
-        """What is sound, then a line for each damaged part."""
+        """A line on the sound parts, then one for each damaged part."""
         parts = f"{self.sound_parts:,} of {self.sound_parts + len(self.damaged):,} parts sound"
         first = f"{self.folder}: {parts}, {self.episodes:,} episodes of {self.games:,} games in them"
         lines = [first, *(part.line() for part in self.damaged)]
@@ -91,9 +91,9 @@ def check(folder: Path) -> StoreCheck:
 def repair(folder: Path) -> tuple[StoreCheck, list[str]]:
     """As `check`, and rename every damaged part to `*.damaged`. Its whole episodes stay in the store.
 
-    Returns what was found, and a line for each part on what was done.
+    Returns the check, and a line for each part that was set aside.
     """
-    check(folder)  # for its errors
+    check(folder)  # raises its errors before the folder is locked
     with only_writer(folder):
         found = _check(folder)
         done = [
@@ -104,7 +104,7 @@ def repair(folder: Path) -> tuple[StoreCheck, list[str]]:
 
 
 def remedy(folder: Path) -> str:
-    """How the lost episodes come back."""
+    """How to collect the lost episodes again."""
     record = provenance.read(folder)
     command = record["runs"][-1]["command"] if record and record["runs"] else "the command that wrote them"
     return f"{command} collects the lost episodes again"
@@ -119,18 +119,18 @@ def _check(folder: Path) -> StoreCheck:
             replaced.update(replaced_by(file))
             sound[file] = ids
         except UserError as error:
-            damaged.append(_look_into(file, error))
+            damaged.append(_inspect(file, error))
     live = {file: ids for file, ids in sound.items() if file.name not in replaced}
     there = {episode_id: game for ids in live.values() for episode_id, game in ids.items()}
     damaged = [part for part in damaged if part.file.name not in replaced]
-    for part in damaged:  # an episode that lies in a sound part too is not lost
+    for part in damaged:  # an episode that is also in a sound part is not lost
         part.kept = [episode for episode in part.kept if episode.episode_id not in there]
         part.lost = {episode_id: game for episode_id, game in part.lost.items() if episode_id not in there}
     return StoreCheck(folder, len(live), len(there), len(set(there.values())), damaged, _counted(folder / METRICS))
 
 
-def _look_into(file: Path, error: UserError) -> DamagedPart:
-    """Raises `UserError` for a sound Parquet file that is no part of a store, or of another version."""
+def _inspect(file: Path, error: UserError) -> DamagedPart:
+    """Raises `UserError` for a sound Parquet file that is not a part of a store, or of another schema version."""
     part = DamagedPart(file, error.problem)
     try:
         pq.read_schema(file)
@@ -169,7 +169,7 @@ def _readable_batches(file: Path) -> Iterator[pa.RecordBatch]:
 
 
 def _row_group(parquet: pq.ParquetFile, group: int, columns: list[str] | None = None) -> pa.Table:
-    """Raises one of `UNREADABLE` unless all of its rows are found (see `part.check_rows`)."""
+    """Raises one of `UNREADABLE` unless all rows are found (see `parquet.check_rows`)."""
     table = parquet.read_row_group(group, columns=columns)
     if len(table) != parquet.metadata.row_group(group).num_rows:
         raise pa.ArrowInvalid("rows are missing")

@@ -1,17 +1,17 @@
 """Episodes on disk: a folder of Parquet parts, one row per turn, an episode whole or not at all.
 
-`EpisodeWriter` appends, `finished_ids` says what need not be collected again, `read_episodes` reads back, `parts`
-lists the files for a query engine. Left out: deleting or changing an episode, and any knowledge of labels.
+`EpisodeWriter` appends, `finished_ids` lists what need not be collected again, `read_episodes` reads, `parts` lists the
+files for a query engine. Left out: deleting or changing an episode.
 
-How nothing is lost, and nothing counted twice:
+No episode is lost or counted twice:
 
-- A part is written under a temporary name, synced, and renamed: a reader sees whole parts only, whatever was killed.
+- A part is written to a temporary file, synced and renamed, so a reader sees whole parts only.
 - An added episode is durable at the next flush, at most `flush_seconds` (or `flush_episodes`) later.
-- Small parts are merged now and then and at the end. The merged part names in its metadata the parts it replaces,
-  and every reader leaves those out, so that a kill between the merge and the removal of the old parts doubles nothing.
-- One writer a folder: a lock that the operating system drops when the process dies.
+- Small parts are merged from time to time and at the end. The metadata of a merged part names the parts it replaces,
+  and readers skip those, so a kill before the old parts are removed duplicates nothing.
+- A folder has one writer, by a lock that the operating system releases when the process dies.
 
-What a part is, and what a reader refuses, is in `parquet`.
+`parquet` defines a part, and what a reader refuses.
 """
 
 from __future__ import annotations
@@ -46,24 +46,24 @@ from prm_gym.store.parquet import (
 )
 from prm_gym.types import Episode, StopReason
 
-METRICS = "metrics.jsonl"  # beside the parts: the counts of the rollout that writes them, see `rollout.monitoring`
-DAMAGED = ".damaged"  # the suffix of parts that were set aside, which no reader takes for a part
+METRICS = "metrics.jsonl"  # beside the parts: counts of the rollout, see `rollout.monitoring`
+DAMAGED = ".damaged"  # suffix of parts that were set aside; readers skip them
 _LOCK_NAME = ".writer.lock"
-_MERGED_ROWS = 50_000  # a part of this many rows is left alone; about 1,600 episodes, 100 MB of text
-_MOST_SMALL_PARTS = 64  # merged when there are more
+_MERGED_ROWS = 50_000  # parts of this many rows are not merged; about 1,600 episodes, 100 MB of text
+_MOST_SMALL_PARTS = 64  # more are merged
 _ROW_GROUP = 8_192
-_writers: set[Path] = set()  # POSIX locks do not exclude within a process; this does
+_writers: set[Path] = set()  # POSIX locks do not exclude writers of the same process
 
 
 class EpisodeWriter:
-    """Appends whole episodes to a folder, made if it is not there. Safe to use from several threads.
+    """Appends whole episodes to a folder, which is created if missing. Thread-safe.
 
     Parameters
     ----------
     folder
-        Where the parts lie. A folder may be opened again later: what it holds stays.
+        The folder of the parts. It may be opened again later; its episodes stay.
     flush_episodes, flush_seconds
-        A part is written when this many episodes wait, or this many seconds after the first of them was added.
+        A part is written when this many episodes are pending, or this many seconds after the first was added.
 
     Raises
     ------
@@ -97,12 +97,12 @@ class EpisodeWriter:
         self._failure: Exception | None = None
 
     def add(self, episode: Episode) -> None:
-        """Take a finished episode. It is durable after the next `flush`, which comes by itself.
+        """Add a finished episode. It is durable after the next flush, which is automatic.
 
         Raises
         ------
         ValueError
-            The episode has no end, has a gap in its turns, or is in the store already.
+            The episode has no end, a gap in its turns, or is in the store already.
         """
         problem = problem_of(episode)
         if problem or episode.episode_id in self.finished:
@@ -120,7 +120,7 @@ class EpisodeWriter:
                 self._timer.start()
 
     def flush(self) -> None:
-        """Write every episode added so far; they survive a kill or a power cut once this returns."""
+        """Write every episode added so far; they survive a kill or a power failure once this returns."""
         with self._mutex:
             if self._timer is not None:
                 self._timer.cancel()
@@ -134,7 +134,7 @@ class EpisodeWriter:
                     self._small_parts = 0
 
     def close(self) -> None:
-        """Flush, merge the small parts (sorted by episode_id), and let the folder go."""
+        """Flush, merge the small parts (sorted by episode_id), and release the folder."""
         with self._mutex:
             if self._lock_file.closed:
                 return
@@ -164,7 +164,7 @@ class EpisodeWriter:
 
 
 def finished_ids(folder: str | Path) -> set[str]:
-    """The ids of all episodes in `folder`, failed ones too; empty where there is no folder yet."""
+    """The ids of all episodes in `folder`; empty if there is no folder."""
     ids: set[str] = set()
     for part in _whole_parts(Path(folder)):
         ids.update(pc.unique(read_columns(part, ["episode_id"])["episode_id"]).to_pylist())
@@ -172,7 +172,7 @@ def finished_ids(folder: str | Path) -> set[str]:
 
 
 def won_ids(folder: str | Path) -> set[str]:
-    """The ids of the episodes in `folder` that were won; empty where there is no folder yet."""
+    """The ids of the episodes in `folder` that were won; empty if there is no folder."""
     ids: set[str] = set()
     for part in _whole_parts(Path(folder)):
         ends = read_columns(part, ["episode_id", "stop_reason"])
@@ -181,7 +181,7 @@ def won_ids(folder: str | Path) -> set[str]:
 
 
 def parts(folder: str | Path) -> list[Path]:
-    """The whole parts of a folder in the order of their names, each checked: readable, right version, all columns.
+    """The parts of a folder, sorted by name, each with a readable footer, the right schema version and all columns.
 
     Raises
     ------
@@ -198,9 +198,9 @@ def parts(folder: str | Path) -> list[Path]:
 
 
 def being_written(folder: str | Path) -> bool:
-    """Whether a writer, of this process or another, has the folder now."""
+    """Whether a writer, of this process or another, has the folder open."""
     folder = Path(folder)
-    if folder.resolve() in _writers:  # asked first: closing the lock file here would drop our own lock
+    if folder.resolve() in _writers:  # first, since closing the lock file below would release this process's lock
         return True
     try:
         file = (folder / _LOCK_NAME).open("rb")
@@ -217,7 +217,7 @@ def being_written(folder: str | Path) -> bool:
 def read_episodes(*folders: str | Path) -> Iterator[Episode]:
     """Every episode of the folders, in the order of the parts, one in memory at a time.
 
-    A folder that is being written gives the parts that are whole at the start.
+    While a folder is being written, only the parts present at the start are read.
 
     Raises
     ------
@@ -230,9 +230,10 @@ def read_episodes(*folders: str | Path) -> Iterator[Episode]:
 
 
 def set_aside(part: Path, kept: Sequence[Episode]) -> Path:
-    """Give a damaged part the suffix `DAMAGED`, and write `kept`, its whole episodes, into a new part. For the one
-    writer; the path of the damaged part afterwards. Whenever it is killed, the damaged part is still there, under one
-    name or both, and no episode counts twice.
+    """Rename a damaged part to the suffix `DAMAGED`, and write its whole episodes `kept` to a new part.
+
+    Only the writer of the folder may call it. Returns the new path of the damaged part. If it is killed, the damaged
+    part is still there under one or both names, and no episode counts twice.
     """
     names = (part.with_name(f"{part.name}{DAMAGED}{number}") for number in chain([""], count(2)))
     aside = next(name for name in names if not name.exists())
@@ -246,9 +247,9 @@ def set_aside(part: Path, kept: Sequence[Episode]) -> Path:
 
 
 def _merge_small_parts(folder: Path) -> None:
-    """Merge neighbouring small parts into parts of up to 50,000 rows, sorted by episode_id. For the one writer.
+    """Merge neighbouring small parts into parts of up to 50,000 rows. Only the writer of the folder may call it.
 
-    Sorted, so that a store that fits one part has the same content row for row in whatever order its episodes came.
+    Rows are sorted by episode_id, so a store that fits one part has the same rows in whatever order episodes came.
     """
     run: list[Path] = []
     rows = 0
@@ -267,7 +268,7 @@ def _merge_small_parts(folder: Path) -> None:
 
 
 def _read_whole(part: Path) -> pa.Table:
-    """Checksums are verified: a merge would give damaged pages new ones."""
+    """Verifies checksums, since a merge would give damaged pages new ones."""
     with reading(part):
         table = pq.read_table(part, schema=SCHEMA, page_checksum_verification=True)
         check_rows(part, len(table))
@@ -305,7 +306,7 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Keep other writers out of the folder. Raises `UserError` when one has it."""
+    """Lock the folder against other writers. Raises `UserError` if one has it open."""
     file = _lock(folder)
     try:
         yield
@@ -324,7 +325,7 @@ def _lock(folder: Path) -> BinaryIO:
         raise refusal
     file = (folder / _LOCK_NAME).open("wb")
     try:
-        # A POSIX record lock: not inherited by child processes, so a killed collector's workers do not keep it.
+        # A POSIX record lock is not inherited by child processes, so the workers of a killed rollout do not keep it.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         file.close()
@@ -334,17 +335,17 @@ def _lock(folder: Path) -> BinaryIO:
 
 
 def part_files(folder: Path) -> list[Path]:
-    """All Parquet files of the folder, unchecked."""
+    """All Parquet files of the folder, unchecked, sorted by name."""
     return sorted(folder.glob("*.parquet"))
 
 
 def _whole_parts(folder: Path) -> list[Path]:
-    """Parts whose footer is sound, less those that a merged part replaces."""
+    """Parts with a sound footer, except those that a merged part replaces."""
     files = part_files(folder)
     replaced: set[str] = set()
     for file in files:
         try:
             replaced.update(replaced_by(file))
-        except FileNotFoundError:  # replaced by a merge since it was listed
+        except FileNotFoundError:  # a merge has removed it since it was listed
             return _whole_parts(folder)
     return [file for file in files if file.name not in replaced]

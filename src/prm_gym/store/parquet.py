@@ -1,9 +1,9 @@
-"""One part of the episode store: its columns, what makes it readable, and the way from rows to episodes and back.
+"""One part of the episode store: its schema, its checks, and the conversion between rows and episodes.
 
-A part is a Parquet file, one row per turn, the rows of an episode together and in order. `episodes` makes a folder of
-them. What a reader refuses, with one line: a file that is not whole Parquet, lacks a column, or has another schema
-version. Parts without a version (written by another tool) are read if every column is there. `state_key` is computed
-where it is missing; `parent_id`, `branch_turn` and the log-probabilities may be.
+A part is a Parquet file with one row per turn; the rows of an episode are together and in order. `episodes` manages a
+folder of them. A reader refuses a file that is not whole Parquet, lacks a column, or has another schema version. Parts
+without a version (written by another tool) are read if every column is there. A missing `state_key` is computed;
+`parent_id`, `branch_turn` and the log-probabilities may be missing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from prm_gym.unicode import well_formed
 SCHEMA_VERSION = 1
 VERSION_KEY, REPLACES_KEY = b"prm_gym.schema_version", b"prm_gym.replaces"
 
-UNREADABLE = (pa.ArrowException, OSError)  # what Arrow raises for a damaged file
+UNREADABLE = (pa.ArrowException, OSError)  # raised by Arrow for a damaged file
 
 _EPISODE_COLUMNS = [
     ("episode_id", pa.string()),
@@ -63,12 +63,12 @@ OPTIONAL_COLUMNS = {"parent_id", "branch_turn", "state_key", "logprob", "samplin
 
 
 def replaced_by(file: Path) -> list[str]:
-    """Check the footer of a part; the names of the parts that it replaces (a merged part has some).
+    """Check the footer of a part. Returns the names of the parts that it replaces (of a merged part).
 
     Raises
     ------
     UserError
-        Not whole Parquet, another schema version, a column missing or of another kind.
+        Not whole Parquet, another schema version, or a column missing or of another type.
     """
     try:
         schema = pq.read_schema(file)
@@ -81,14 +81,14 @@ def replaced_by(file: Path) -> list[str]:
 
 
 def damaged(file: Path, problem: str) -> UserError:
-    """The error of a part that cannot be read."""
+    """The error for a part that cannot be read."""
     folder = shlex.quote(str(file.parent))
     return UserError(file, problem, f"`prm-gym store check {folder}` tells what is lost, --repair sets it aside")
 
 
 @contextmanager
 def reading(file: Path) -> Iterator[None]:
-    """Raise what Arrow says of a part that is read inside as `UserError`."""
+    """Turn Arrow's errors on reading a part into `UserError`."""
     try:
         yield
     except FileNotFoundError:
@@ -106,16 +106,14 @@ def read_columns(file: Path, names: Sequence[str]) -> pa.Table:
 
 
 def check_rows(file: Path, found: int) -> None:
-    """Raise `UserError` if not all rows of a part were found: Arrow passes over a page whose damaged header says that
-    it holds no data.
-    """
+    """Raise `UserError` if rows of a part are missing: Arrow skips a page whose damaged header says it is empty."""
     there = pq.read_metadata(file).num_rows
     if found != there:
         raise damaged(file, f"cannot be read ({found:,} of {there:,} rows)")
 
 
 def scan(file: Path) -> Iterator[Episode]:
-    """The runs of rows with one episode_id, as they lie in a part, unchecked but for readable types."""
+    """Consecutive rows of one episode_id as episodes, in the order of the part, without checks of the episode."""
     found = 0
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -130,7 +128,7 @@ def scan(file: Path) -> Iterator[Episode]:
 
 
 def episodes_of(batches: Iterable[pa.RecordBatch]) -> Iterator[Episode]:
-    """As `scan`, of rows in memory."""
+    """As `scan`, for rows in memory."""
     episode: Episode | None = None
     for batch in batches:
         names = set(batch.schema.names)
@@ -152,7 +150,7 @@ def episodes_of(batches: Iterable[pa.RecordBatch]) -> Iterator[Episode]:
 
 
 def problem_of(episode: Episode) -> str | None:
-    """What keeps an episode from being whole, or None: turns 0..n, rewards on all but the last, a stop reason."""
+    """Why an episode is not whole, or None. A whole one has turns 0..n, rewards on all but the last, a stop reason."""
     if [turn.turn for turn in episode.turns] != list(range(len(episode.turns))) or not episode.turns:
         return "its turns are not 0, 1, 2, ..."
     if episode.turns[-1].reward is not None:
@@ -227,7 +225,7 @@ def _check_schema(file: Path, schema: pa.Schema) -> None:
 
 
 def _same_kind(expected: pa.DataType, found: pa.DataType) -> bool:
-    """Widths may differ (int64 for int32, large_string for string), kinds may not."""
+    """Whether two types differ in width at most (int64 for int32, large_string for string)."""
     if pa.types.is_null(found):
         return True
     if pa.types.is_dictionary(found):
@@ -247,7 +245,7 @@ def _same_kind(expected: pa.DataType, found: pa.DataType) -> bool:
 
 
 def _with_keys(episode: Episode) -> Episode:
-    """The episode with every `state_key`, computed along the chain where it is missing."""
+    """Compute every missing `state_key` of the episode along the chain."""
     previous = None
     for turn in episode.turns:
         if not turn.state_key:
