@@ -29,10 +29,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
+
+import gymnasium
 
 from prm_gym.errors import UserError, first_line
 from prm_gym.unicode import well_formed
@@ -92,9 +94,9 @@ class CheckedEnvironment:
         self._range = reward_range
         self._return = 0.0
         self._lists_commands: bool | None = None  # at the start: not known yet
-        inner = getattr(env, "unwrapped", env)
-        self.can_restore = hasattr(inner, "snapshot") and hasattr(inner, "restore")
-        self._inner: Any = inner
+        self._snapshot, self._restore = method(env, "snapshot"), method(env, "restore")
+        self.can_restore = self._snapshot is not None and self._restore is not None
+        self._is_begun = False
 
     def reset(self, task: Task) -> Shown:
         """Begin an episode of `task`."""
@@ -102,6 +104,7 @@ class CheckedEnvironment:
             answer = self._env.reset(**task.reset_arguments())
         except Exception as error:
             raise self._raised("reset", error) from error
+        self._is_begun = True
         if not isinstance(answer, tuple) or len(answer) != 2:
             raise self._wrong(f"reset gave {_count(answer)}, not 2", _SHAPE)
         self._return = 0.0
@@ -140,16 +143,20 @@ class CheckedEnvironment:
         return [0.0] * (len(rewards) - 1) + [min(1.0, max(0.0, (total - low) / (high - low)))]
 
     def snapshot(self) -> Any:
+        assert self._snapshot is not None
         try:
-            return self._inner.snapshot(), self._return, self._lists_commands
+            return self._snapshot(), self._return, self._lists_commands
         except Exception as error:
             raise self._raised("snapshot", error) from error
 
-    def restore(self, snapshot: Any) -> None:
-        """Return to the state of what `snapshot` gave."""
+    def restore(self, snapshot: Any, task: Task) -> None:
+        """Return to the state of what `snapshot` gave, in an episode of `task`."""
+        assert self._restore is not None
+        if not self._is_begun:  # a wrapper of gymnasium refuses to step before the first reset
+            self.reset(task)
         state, self._return, self._lists_commands = snapshot
         try:
-            self._inner.restore(state)
+            self._restore(state)
         except Exception as error:
             raise self._raised("restore", error) from error
 
@@ -195,6 +202,14 @@ class CheckedEnvironment:
             return error
         said = f"{method} raised {type(error).__name__}: {first_line(error)}"
         return self._wrong(said, "correct the environment, then give the same command again")
+
+
+def method(env: object, name: str) -> Callable[..., Any] | None:
+    """A method of an environment beyond gymnasium's, below its wrappers if need be; None without one."""
+    if isinstance(env, gymnasium.Env):
+        found: Callable[..., Any] | None = env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else None
+        return found
+    return getattr(env, name, None)
 
 
 def is_won(info: Mapping[str, Any], terminated: bool, rewards: Sequence[float]) -> bool:

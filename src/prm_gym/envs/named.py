@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import gymnasium
 
-from prm_gym.envs.contract import CheckedEnvironment, Environment, Task
+from prm_gym.envs.contract import CheckedEnvironment, Environment, Task, method
 from prm_gym.envs.games import SPLITS
 from prm_gym.errors import UserError, first_line
 
@@ -95,7 +95,7 @@ class NamedEnvironment:
         """
         env = self.make()
         try:
-            named = getattr(getattr(env, "unwrapped", env), "tasks", None)
+            named = method(env, "tasks")
             if named is None:
                 return self._seeds(split)
             found = list(named(split))

@@ -73,7 +73,7 @@ class Beginnings:
         if known := self._known.get(place):
             if saved := await known:
                 snapshot, beginning = saved
-                await loop.run_in_executor(self._thread, _restore, env, snapshot, plan.branch_turn)
+                await loop.run_in_executor(self._thread, _restore, env, snapshot, plan)
                 return replace(beginning, turns=[replace(turn) for turn in beginning.turns])
             return await loop.run_in_executor(self._thread, begin, plan, env)
         mine = self._known[place] = loop.create_future()
@@ -147,8 +147,8 @@ def _begin_and_save(plan: Plan, env: CheckedEnvironment) -> tuple[Any, Beginning
         raise Failed(StopReason.ENV_ERROR, plan.branch_turn, error) from error
 
 
-def _restore(env: CheckedEnvironment, snapshot: Any, turn: int) -> None:
+def _restore(env: CheckedEnvironment, snapshot: Any, plan: Plan) -> None:
     try:
-        env.restore(snapshot)
+        env.restore(snapshot, plan.task)
     except UserError as error:
-        raise Failed(StopReason.ENV_ERROR, turn, error) from error
+        raise Failed(StopReason.ENV_ERROR, plan.branch_turn, error) from error

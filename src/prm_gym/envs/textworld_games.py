@@ -1,0 +1,148 @@
+"""TextWorld games, made by TextWorld's own generator: one game for each seed.
+
+    NamedEnvironment(
+        factory="prm_gym.envs.textworld_games:TextWorldGames",
+        kwargs={"challenge": "tw-treasure_hunter", "settings": {"level": 5}},
+    )
+
+A game takes about a second to make and compile; it is kept in `folder` and made once. The reward is the rise of the
+game's score as a share of its maximum. `info["expert_action"]` is the next command of TextWorld's winning policy.
+TextWorld holds global state: use several processes, not more concurrency.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+import warnings
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, SupportsFloat
+
+import gymnasium
+from gymnasium.spaces import Text
+
+from prm_gym.envs.contract import Task
+from prm_gym.envs.games import SPLITS
+from prm_gym.envs.textworld_lock import exclusive
+from prm_gym.errors import UserError
+
+_BANNER = re.compile(r"\A[\s\\/|_$]*\n")  # the logo at the start of a game
+# The prompt with the status line behind it; at the end of a game, the offer to start again.
+_AFTER = re.compile(r"\s*(>\s+-= .+ =-\d+/\d+\s*|\*\*\* (The End|You lost!) \*\*\*.*)\Z", re.DOTALL)
+
+
+class TextWorldGames(gymnasium.Env[str, str]):
+    """Games of one of TextWorld's challenges.
+
+    Parameters
+    ----------
+    challenge: tw-simple, tw-coin_collector, tw-treasure_hunter or tw-cooking.
+    settings: of the challenge, as the command `tw-make` takes them, such as {"level": 5}.
+    grammar: of the texts, as TextWorld's `GrammarOptions` has it; {"only_last_action": True} names the goal in place of
+        the way there.
+    games: how many tasks each split has.
+    folder: of the compiled games; by default `prm_gym/textworld` in `$XDG_CACHE_HOME` (`~/.cache`).
+    """
+
+    def __init__(
+        self,
+        challenge: str,
+        settings: dict[str, Any] | None = None,
+        *,
+        grammar: dict[str, Any] | None = None,
+        games: int = 1000,
+        folder: str | None = None,
+    ) -> None:
+        import textworld  # its absence is told by `NamedEnvironment`
+        from textworld.challenges import CHALLENGES
+
+        if challenge not in CHALLENGES:
+            raise UserError("challenge", f"no challenge {challenge!r}", f"say one of {', '.join(CHALLENGES)}")
+        self.observation_space = Text(65536, min_length=0)
+        self.action_space = Text(1024, min_length=0)
+        self._challenge, self._settings, self._grammar = challenge, settings or {}, grammar or {}
+        self._games = games
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        made_with = json.dumps([textworld.__version__, challenge, self._settings, self._grammar], sort_keys=True)
+        kind = f"{challenge}-{blake2b(made_with.encode(), digest_size=6).hexdigest()}"
+        self._folder = Path(folder or cache / "prm_gym" / "textworld") / kind
+        self._env: Any = None
+        self._score = 0
+
+    def tasks(self, split: str) -> list[Task]:
+        """`games` seeds for each split, none in two of them."""
+        if split not in SPLITS:
+            raise UserError(self._challenge, f"has no split {split!r}", f"say {', '.join(SPLITS)}", field="split")
+        first = SPLITS.index(split) * 1_000_000
+        seeds = range(first, first + self._games)
+        return [Task(f"{split}/{self._challenge}/{seed}", split, self._challenge, seed=seed) for seed in seeds]
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Begin the game of `seed`, drawn if None. The observation is the room, the task is in `info`."""
+        import textworld
+
+        super().reset(seed=seed)
+        seed = int(self.np_random.integers(2**31)) if seed is None else seed
+        wanted = textworld.EnvInfos(
+            description=True,
+            admissible_commands=True,
+            policy_commands=True,
+            won=True,
+            lost=True,
+            score=True,
+            max_score=True,
+            objective=True,
+        )
+        with exclusive():
+            path = self._made(seed)
+            self.close()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that Jericho cannot score the game: TextWorld can
+                self._env = textworld.start(str(path), wanted)
+                state = self._env.reset()
+        self._score = 0
+        return state.description.strip(), self._info(state)
+
+    def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
+        with exclusive():
+            state, _, done = self._env.step(action)
+        risen, self._score = state.score - self._score, state.score
+        text = _AFTER.sub("", state.feedback).strip()
+        return text, risen / max(1, state.max_score), bool(done), False, self._info(state)
+
+    def close(self) -> None:
+        if self._env is not None:
+            self._env.close()
+            self._env = None
+
+    def _info(self, state: Any) -> dict[str, Any]:
+        expert = state.policy_commands or [None]
+        return {
+            "task": _BANNER.sub("", state.objective).strip(),
+            "admissible_commands": list(state.admissible_commands or []),
+            "won": bool(state.won),
+            "expert_action": expert[0],
+        }
+
+    def _made(self, seed: int) -> Path:
+        """The compiled game, under its name whole or not at all."""
+        path = self._folder / f"{seed}.z8"
+        if not path.exists():
+            from textworld import GameOptions
+            from textworld.challenges import CHALLENGES
+            from textworld.generator import compile_game
+
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self._folder) as work:
+                options = GameOptions()
+                options.seeds, options.path = seed, str(Path(work, path.name))
+                for name, value in self._grammar.items():
+                    setattr(options.grammar, name, value)
+                _, make, _ = CHALLENGES[self._challenge]
+                compile_game(make(self._settings, options), options)
+                for file in (path.with_suffix(".json"), path):  # the game's facts lie beside it
+                    Path(work, file.name).replace(file)
+        return path
