@@ -1,4 +1,4 @@
-"""How a recipe reaches a host: the command that runs one of its stages on one filled-in YAML file."""
+"""Launch the hosts (training frameworks): the command that runs one stage on one filled-in YAML file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STAGES = {
 
 
 def check(host: str) -> None:
-    """What `host` needs is there: raised as `UserError` before Stage 1, whose hours would otherwise come first."""
+    """Raise `UserError` if something that `host` needs is missing, before the hours of Stage 1."""
     if host != "open-instruct":
         return
     from prm_gym.hosts.open_instruct.prepare import require_prepared
@@ -37,8 +37,9 @@ def check(host: str) -> None:
 
 
 def command(host: str, stage: str, config: Path, processes: int = 1, out: Path | None = None) -> list[str]:
-    """The command line of `stage` (sft, prm or online_dpo) on `host`, in the interpreter that PRM_GYM_HOST_PYTHON names
-    if the host has an environment of its own. It goes on from the last checkpoint in `out` if there is one.
+    """The command line of `stage` (sft, prm or online_dpo) on `host`. It resumes from the last checkpoint in `out`.
+
+    A host with its own environment runs in the interpreter PRM_GYM_HOST_PYTHON.
     """
     arguments = [str(config)] if host == "open-instruct" else ["--config", str(config)]
     module = ["-m", MODULES[host], STAGES[host][stage], *arguments]
@@ -56,10 +57,10 @@ def _python(host: str) -> str:
 
 
 def launch(host: str, stage: str, config: Path, out: Path, processes: int = 1) -> None:
-    """Run `stage` to its end in `processes` processes; it goes on from the last checkpoint in `out` if there is one.
+    """Run `stage` in `processes` processes and wait for it. It resumes from the last checkpoint in `out`, if any.
 
-    Raises `UserError` naming the stage and its exit status if it fails. Ctrl-C reaches the stage as well, and on Linux
-    a kill of this process ends it. Call it from the main thread, for the stage ends with the thread that started it.
+    Raises `UserError` with the exit status if the stage fails. Ctrl-C also interrupts the stage, and on Linux it is
+    killed with this process. Call from the main thread, since the stage ends with the thread that started it.
     """
     arguments = command(host, stage, config, processes, out)
     process = subprocess.Popen(arguments, env=training_environment(), preexec_fn=end_with_parent)

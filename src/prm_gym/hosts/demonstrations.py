@@ -1,4 +1,4 @@
-"""Conversations of supervised fine-tuning as token ids, and the ranges of the responses in them, for either host."""
+"""Conversations for supervised fine-tuning as token ids, with the ranges of the responses, for both hosts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Demonstration(NamedTuple):
     responses: list[tuple[int, int]]  # [first, after the last) of each response with its end of turn
 
     def labels(self, counted: str) -> list[int]:
-        """The ids with a loss, -100 elsewhere: `all`, those from the first response on (`completion`), `responses`."""
+        """The ids with a loss, -100 elsewhere: `all`, from the first response on (`completion`), or `responses`."""
         if counted == "all":
             return self.ids
         ranges = self.responses if counted == "responses" else [(self.responses[0][0], len(self.ids))]
@@ -27,10 +27,10 @@ class Demonstration(NamedTuple):
 def demonstrations(
     tokenizer: Tokenizer, prompt: Sequence[Message], completion: Sequence[Message]
 ) -> list[Demonstration]:
-    """`prompt` and the assistant's turns in `completion`, each turn after the ids that the policy reads there.
+    """The assistant's turns in `completion`, each after the ids that the policy reads at that turn.
 
-    That is one sequence if every prompt extends the turn before it. A turn that is shown differently later on (without
-    its reasoning, say) starts another sequence, so that each response still stands in one.
+    This is a single sequence if every prompt extends the previous turn. If a template renders an earlier turn
+    differently (for instance without its reasoning), a new sequence begins, so each response is in one sequence.
     """
     found: list[Demonstration] = []
     before = list(prompt)

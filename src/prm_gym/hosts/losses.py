@@ -1,10 +1,10 @@
-"""The four losses of Stage 2. Q's output is a logit; sigmoid(Q) is the value in [0, 1] that the targets are about.
+"""The four losses of Stage 2. The model's output q is a logit; sigmoid(q), in [0, 1], is compared with targets.
 
-Each loss takes logits of shape [batch] and gives `(loss, first, second)`: the mean over the batch, and two tensors of
-shape [batch] for a host's log: prediction and target, or the logits of both sequences of a pair.
+Each loss takes logits of shape [batch] and returns `(loss, first, second)`: the mean over the batch, and two tensors of
+shape [batch] for the host's log, which are prediction and target, or the logits of both sequences of a pair.
 
-A batch is `FIRST`, int64 [batch, length]; where a loss compares two sequences `SECOND`, alike; and numbers [batch].
-Both are sequences of one Q: (s, a) and (s, a'), or (s, a) and (s', a').
+A batch has `FIRST`, int64 [batch, length]; `SECOND` of the same form if the loss compares two sequences; and numbers
+[batch]. The two sequences are (s, a) and (s, a'), or (s, a) and (s', a').
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SOURCE_COLUMNS = {
 
 
 def soft_bce(q: Tensor, target: Tensor) -> Output:
-    """Equation 2: -E[t log sigmoid(q) + (1 - t) log(1 - sigmoid(q))], `target` in [0, 1]. Also V on states alone."""
+    """Equation 2: -E[t log sigmoid(q) + (1 - t) log(1 - sigmoid(q))], with t = `target` in [0, 1]. Also fits V(s)."""
     from torch.nn.functional import binary_cross_entropy_with_logits
 
     return binary_cross_entropy_with_logits(q, target), q.detach().sigmoid(), target
@@ -46,7 +46,7 @@ def bradley_terry(chosen: Tensor, rejected: Tensor) -> Output:
 def inverse(q: Tensor, q_next: Tensor, terminated: Tensor, expert: Tensor, gamma: float) -> Output:
     """Algorithm 2, line 8: BCE of sigmoid(q(s, a) - gamma q(s', a')) against expert (1) or learner (0).
 
-    No value follows a terminal transition. The gradient flows through both terms, as the equation has it.
+    After a terminal transition q(s', a') counts as 0. The gradient flows through both terms, as in the equation.
     """
     from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -57,8 +57,7 @@ def inverse(q: Tensor, q_next: Tensor, terminated: Tensor, expert: Tensor, gamma
 def score(model: Any, ids: Tensor, pad_token_id: int) -> Tensor:
     """Logits [batch] at the last token of each row of `ids` [batch, length], padded on the right.
 
-    The call goes through the wrapped model, so that gradients are averaged under DistributedDataParallel as under
-    DeepSpeed.
+    It calls the wrapped model, so gradients are averaged under DistributedDataParallel and DeepSpeed.
     """
     getattr(model, "module", model).config.pad_token_id = pad_token_id  # where transformers looks for the last token
     logits: Tensor = model(input_ids=ids, attention_mask=ids != pad_token_id, use_cache=False).logits

@@ -1,10 +1,9 @@
 """A small Llama and its tokenizer made from scratch, so that the embedded recipes need no model hub.
 
-The tokenizer has a piece for every word of the texts it is made from, one for every thing (" mug 1"), one for every
-stretch of fixed text between things ("You arrive at"), and bytes for all else, so that any text survives encoding and
-decoding. A thing is one piece because a small model then copies it in one step, and because the kind that the task
-names (" mug") is not mistaken for a thing that was seen. Role marks and the end of an answer are tokens of their own,
-and the pad token is none of them.
+The tokenizer has a token for every word of its training texts, for every object (" mug 1"), for every phrase between
+objects ("You arrive at"), and for every byte, so that any text survives encoding and decoding. An object is one token
+so that a small model copies it in one step, and does not confuse the type in the task (" mug") with an object that it
+has seen. Role marks, the end of a turn and padding have tokens of their own.
 """
 
 from __future__ import annotations
@@ -17,10 +16,9 @@ from pathlib import Path
 from prm_gym.errors import UserError
 
 PAD, ASSISTANT, END = "<|pad|>", "<|assistant|>", "<|end|>"
-# What the environment says has no mark: it stands between END and ASSISTANT. So a model trained on all of the
-# conversation learns to foretell at END what an action leads to, and a PRM made from it reads its score at END. The
-# answer ends with END in the history as well, so that each prompt extends the one before it. The generation marks are
-# what `assistant_only_loss` of TRL goes by.
+# Observations have no mark: they stand between END and ASSISTANT. So a model trained on whole conversations learns to
+# predict at END the outcome of an action, and a PRM made from it reads its score at END. Past responses end with END
+# too, so each prompt extends the previous one. TRL's `assistant_only_loss` needs the generation marks.
 CHAT_TEMPLATE = (
     "{% for message in messages %}{% if message.role == 'assistant' %}"
     "<|assistant|>{% generation %}{{ message.content }}<|end|>{% endgeneration %}{% else %}{{ message.content }}"
@@ -32,7 +30,7 @@ _THING = re.compile(r" [A-Za-z]+ \d+")
 
 
 def vocabulary(texts: Iterable[str], *, min_count: int = 20) -> list[str]:
-    """Words, things, and the stretches between names and digits: what occurs `min_count` times."""
+    """Words, objects, and the phrases between names and digits that occur `min_count` times or more."""
     words: Counter[str] = Counter()
     texts = list(texts)
     phrases = Counter(thing for text in texts for thing in _THING.findall(text))
@@ -59,10 +57,10 @@ def make_tokenizer(texts: Iterable[str], out: Path) -> int:
     from transformers import PreTrainedTokenizerFast
 
     pieces = vocabulary(texts)
-    # Unigram takes the segmentation with the highest sum of scores: equal scores mean the fewest pieces.
+    # Unigram takes the segmentation with the highest sum of scores; with equal scores, the one with the fewest tokens.
     scores = [(PAD, 0.0)]
     scores += [(piece, -1.0) for piece in pieces]
-    # Bytes score so low that text which looks like the name of one ("<0x41>") is spelt out instead.
+    # Byte tokens score so low that literal text such as "<0x41>" is spelt in characters instead.
     scores += [(character, -4.0) for character in "<>xABCDEF" if character not in pieces]
     scores += [(f"<0x{byte:02X}>", -60.0) for byte in range(256)]
     tokenizer = Tokenizer(models.Unigram(scores, unk_id=0, byte_fallback=True))
@@ -105,8 +103,7 @@ def make_tiny_model(
         num_key_value_heads=heads,
         max_position_embeddings=2048,
         tie_word_embeddings=True,
-        initializer_range=hidden_size
-        ** -0.5,  # the default 0.02 suits widths above 2,000; so narrow, it learns far slower
+        initializer_range=hidden_size**-0.5,  # the default 0.02 is for widths above 2,000; narrow models learn slower
         bos_token_id=None,
         eos_token_id=vocab_size - 1,
         pad_token_id=0,

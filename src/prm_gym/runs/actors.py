@@ -1,6 +1,6 @@
-"""Who plays in an iteration of a run: pi_n and BoN(pi_n, Q_{n-1}), in process or on the recipe's servers, on its games.
+"""The policies of one iteration, pi_n and BoN(pi_n, Q_{n-1}), in process or on the recipe's servers, and their games.
 
-A policy is made in the process that plays it, so what goes there is a function that makes one.
+Policies are constructed inside the worker process, so callers pass a factory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Actors:
-    """The games, policies and Qs of iteration n of the recipe `folder` in the folder `run`; 0 has pi_0 alone."""
+    """The games, policies and Q of iteration n of the recipe in `folder`; `run` is the run folder."""
 
     def __init__(self, folder: Path, run: Path, iteration: int, host: str | None = None) -> None:
         if iteration < 0:
@@ -39,13 +39,13 @@ class Actors:
         self.iter = run / f"iter{iteration}"
 
     def policy(self, n: int, step: int | None = None) -> Path:
-        """The checkpoint of pi_n, or that of a training step on the way to it; step 0 is where that training began."""
+        """The checkpoint of pi_n, or of a step of its training; step 0 is pi_{n-1}, where that training began."""
         if step is None:
             return self.root / f"pi_{n}"
         return self.root / f"iter{n}" / "policy" / f"checkpoint-{step}" if step else self.policy(n - 1)
 
     def games(self, split: str, count: int | None = None) -> Sequence[Task]:
-        """The games of `split`, of which there must be `count`, else `UserError`."""
+        """The games of `split`. Raises `UserError` if there are fewer than `count`."""
         from prm_gym.envs.games import find_games
 
         path = self.recipe.games.path
@@ -56,8 +56,8 @@ class Actors:
         return games
 
     def made_from(self, *folders: Path, games: str | None = None) -> Callable[[], dict[str, Any]]:
-        """The inputs of a stage: the prompt, the folders that are there, and the games of the split `games` if they are
-        not the run's own, whose stage has settings of its own.
+        """The inputs of a stage: the prompt, the existing ones of `folders`, and the games of the split `games` unless
+        the run generated them (the stage `games` records their settings).
         """
 
         def inputs() -> dict[str, Any]:
@@ -70,11 +70,11 @@ class Actors:
         return inputs
 
     def sampler(self, n: int, temperature: float | None = None, checkpoint: Path | None = None) -> Callable[[], Policy]:
-        """Makes pi_n, or a checkpoint on the way to it, in whatever process it is called."""
+        """A factory of pi_n, or of another checkpoint of its training."""
         return partial(self.sampled, n, temperature, checkpoint)
 
     def sampled(self, n: int, temperature: float | None = None, checkpoint: Path | None = None) -> Policy:
-        """pi_n as a policy, in process or on the recipe's servers; the rollout that it is made for closes it."""
+        """pi_n as a policy, in process or on the recipe's servers. The rollout that uses it closes it."""
         s, prompt, checkpoint = self.recipe.sampling, self.recipe.prompt, checkpoint or self.policy(n)
         temperature = s.temperature if temperature is None else temperature
         if s.server:
@@ -108,17 +108,17 @@ class Actors:
         return PRMScorer(self.iter / "prm", prompt=self.recipe.prompt, max_batch=self.recipe.sampling.max_batch)
 
     def best_of(self, sampler: Callable[[], Policy], choice: BestOf) -> Policy:
-        """Best of N by Q_{n-1}, as `choice` says."""
+        """Best-of-N by Q_{n-1}."""
         from prm_gym.policies.best_of_n import BestOfN
 
         return BestOfN(sampler(), self.scorer(), **asdict(choice))
 
     def collect(self, games: Sequence[Task], policy: Callable[[], Policy], out: Path, **options: Any) -> dict[str, Any]:
-        """Rollouts by what `policy` makes into `out`, in as many processes as the recipe says; the counts."""
+        """Collect episodes into `out` with the factory `policy`, in the recipe's processes. Returns the counts."""
         return self._play(partial(_rollout, games, policy), out, **options)
 
     def branch(self, parents: Path, split: str, b: Branches, out: Path) -> dict[str, Any]:
-        """States of the episodes in `parents` visited again by pi_{n-1}, as `b` says; the counts."""
+        """Branch from the episodes in `parents` with pi_{n-1}, as `b` says. Returns the counts."""
         policy, hot = self.sampler(self.n - 1), None
         if b.temperature is not None:
             hot = self.sampler(self.n - 1, b.temperature)

@@ -1,11 +1,11 @@
-"""What an iteration would do, before it does: its stages, which are complete, what they will take, the host's commands.
+"""The plan of an iteration, for a dry run: its stages, which are complete, their cost, and the host's commands.
 
-Estimates are made only where the recipe, or what the run folder holds already, determines them:
+Costs are estimated only if the recipe or the run folder determines them:
 
-    rows of a store   episodes * (max_episode_steps + 1), an upper bound: no game is won, each state is branched in full
-    disk of a store   those rows * the bytes a row of the stores that the run folder has
-    disk of a training on TRL   4 bytes a parameter of the model it starts from, and 12 (with AdamW's two moments) in
-                      each of its `save_total_limit` checkpoints
+    rows of a store   episodes * (max_episode_steps + 1), an upper bound: no game won, every branch made
+    disk of a store   those rows * the bytes per row of the stores in the run folder
+    disk of a training on TRL   4 bytes per parameter of the initial model, and 12 (with AdamW's two moments) in each of
+                      its `save_total_limit` checkpoints
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from prm_gym.store import parts
 
 @dataclass(frozen=True)
 class Planned:
-    """`rows` (at most) and `disk` (bytes) are None where nothing determines them or the stage is complete."""
+    """`rows` (at most) and `disk` (bytes) are None if undetermined, or the stage is complete."""
 
     stage: Stage
     complete: bool
@@ -35,7 +35,7 @@ class Planned:
 
     @property
     def command(self) -> str:
-        """The host's command as a shell takes it; empty for other stages."""
+        """The host's command, quoted for a shell; empty for other stages."""
         return shlex.join(self.stage.cost.command)
 
 
@@ -54,7 +54,7 @@ def plan(stages: Sequence[Stage], run: Path) -> list[Planned]:
 
 
 def _bytes_per_row(run: Path) -> float | None:
-    """Of the stores of episodes in the run folder; None without any."""
+    """Of the episode stores in the run folder; None if there is none."""
     folders = {file.parent for file in run.rglob("part-*.parquet")}
     files = [file for folder in sorted(folders) for file in parts(folder)]
     rows = sum(pq.read_metadata(file).num_rows for file in files)
@@ -70,9 +70,9 @@ def _of_training(stage: Stage) -> int | None:
 
 
 def _parameters(folder: Path) -> int | None:
-    """How many numbers the weights in a checkpoint hold, by the heads of their safetensors files; None without any.
+    """The number of parameters in a checkpoint, by the headers of its safetensors files; None without such a file.
 
-    https://huggingface.co/docs/safetensors: eight bytes, the length of the JSON that follows them.
+    A file begins with eight bytes, the length of the JSON header that follows (https://huggingface.co/docs/safetensors).
     """
     count = 0
     for path in sorted(folder.glob("*.safetensors")):

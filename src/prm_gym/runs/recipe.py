@@ -1,7 +1,7 @@
 """A recipe: one folder with `recipe.yaml` (Stage 1 and evaluation, this module) and the host's own YAML per stage.
 
-In `recipe.yaml` and in the host's files `{run}` stands for the run's folder, `{iter}` for the iteration and `{iter-1}`
-for the one before; nothing else of a host's file is touched. Every key is checked before work starts.
+In `recipe.yaml` and in the host's files `{run}` is replaced by the run folder, `{iter}` by the iteration and `{iter-1}`
+by the previous one; a host's file is otherwise unchanged. Every key is checked before work starts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from prm_gym.worker_pool import MOST_PROCESSES
 _COUNT: dict[str, float] = {"least": 1, "most": INT32}
 _SHARE: dict[str, float] = {"least": 0, "most": 1}
 _TEMPERATURE: dict[str, float] = {"least": 0, "most": HOTTEST}
-_RANGES: dict[str, dict[str, float]] = {  # of a number by its key, in whatever section
+_RANGES: dict[str, dict[str, float]] = {  # of numbers by key, in any section
     **dict.fromkeys(("games", "per_game", "rollouts_per_game", "states_per_episode", "actions"), _COUNT),
     **dict.fromkeys(("continuations", "max_new_tokens", "max_batch", "max_episode_steps"), _COUNT),
     "processes": {"least": 1, "most": MOST_PROCESSES},
@@ -48,8 +48,8 @@ class Games:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a policy is sampled. `server`: base URLs of OpenAI-compatible servers; in process without them, and then in
-    `processes` of them, each with a copy of the policy.
+    """How a policy is sampled: on the OpenAI-compatible servers with the base URLs `server`, or else in `processes`
+    processes, each with its own copy of the policy.
     """
 
     temperature: float
@@ -62,7 +62,7 @@ class Sampling:
 @dataclass(frozen=True)
 class Demonstrations:
     """Expert episodes for SFT, on `games` of the train split. `random_actions`, `mistakes`, `dawdling` and `search` are
-    those of `prm_gym.policies.expert.ExpertPolicy`: they set how good demonstrations are, and how easy to imitate.
+    those of `prm_gym.policies.expert.ExpertPolicy`; they set the quality of demonstrations.
     """
 
     games: int
@@ -76,8 +76,9 @@ class Demonstrations:
 
 @dataclass(frozen=True)
 class Pretraining:
-    """What the model made from scratch has read before pi_0: it becomes {run}/base, by SFT as the host's YAML says.
-    `exploring` are demonstrations under the exploration prompt: a model follows no instruction that it never read.
+    """SFT of the model from scratch on `demonstrations`, before pi_0, into {run}/base. `sft` is the host's YAML.
+
+    `exploring` are demonstrations under the exploration prompt, without which the model would not follow it.
     """
 
     demonstrations: Demonstrations
@@ -87,10 +88,12 @@ class Pretraining:
 
 @dataclass(frozen=True)
 class Start:
-    """pi_0: an existing checkpoint (`model`), or SFT on demonstrations. SFT starts from {run}/base, which is `model`
-    where both are given, or from {run}/scratch, made with the sizes `scratch`. `exploring` are further demonstrations,
-    under the exploration prompt. With `pretraining` {run}/base is the model from scratch, trained on what that shows.
-    With `cut_vocabulary` it is `model`, anything that `prm-gym model` takes, with the tokens of the demonstrations.
+    """pi_0: an existing checkpoint (`model`), or SFT on `demonstrations` and on `exploring`, which are rendered with
+    the exploration prompt.
+
+    SFT starts from {run}/base, which is `model` if both are given, or from {run}/scratch, a model of the sizes
+    `scratch`. With `pretraining`, {run}/base is the pretrained model from scratch. With `cut_vocabulary`, it is `model`
+    (anything that `prm-gym model` takes) reduced to the tokens of the demonstrations.
     """
 
     model: str | None = None
@@ -113,9 +116,9 @@ class Rollouts:
 
 @dataclass(frozen=True)
 class Branches:
-    """Stage 1, states visited again: at `states_per_episode` states of each collected episode `actions` different
-    actions, each followed by `continuations` rollouts. `temperature` is that of the actions at the state, if not the
-    recipe's; what follows is sampled as all rollouts are.
+    """Stage 1, branches: at `states_per_episode` states of each collected episode `actions` different actions, each
+    followed by `continuations` rollouts. `temperature` samples the actions at the state, by default the recipe's; the
+    continuations always use the recipe's.
     """
 
     states_per_episode: int
@@ -125,7 +128,7 @@ class Branches:
 
     @property
     def most_per_episode(self) -> int:
-        """How many branches an episode may have; fewer where it is short, or no other action is sampled."""
+        """The maximum number of branches of an episode. Short episodes, or equal samples, give fewer."""
         return self.states_per_episode * self.actions * self.continuations
 
 
@@ -143,7 +146,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Quality:
-    """Held-out games on which Q is measured: AUC, calibration, ranking of actions at one state."""
+    """Held-out games for evaluating Q: AUC, calibration, ranking of actions at one state."""
 
     games: int
     branches: Branches
@@ -152,8 +155,9 @@ class Quality:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Success of pi_n, and of BoN(pi_n, Q_{n-1}) in each of the ways of `best_of`, on `games` of `split`. In the file
-    `best_of` may also be one way, such as {n: 16, weight: 1, among: admissible}, or an integer n for {n: n} (1: none).
+    """Success of pi_n, and of BoN(pi_n, Q_{n-1}) for each entry of `best_of`, on `games` of `split`. In the file
+    `best_of` may also be a single entry, such as {n: 16, weight: 1, among: admissible}, or an integer n for {n: n}; 1
+    means none.
     """
 
     games: int
@@ -166,8 +170,8 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Stages:
-    """The host's YAML for Stage 2 and Stage 3, beside recipe.yaml, and the training processes on this machine, each of
-    which takes `per_device_train_batch_size` rows of a batch.
+    """The host's YAML files for Stage 2 and Stage 3, beside recipe.yaml, and the number of training processes on this
+    machine, each with `per_device_train_batch_size` rows of a batch.
     """
 
     prm: str
@@ -243,7 +247,7 @@ def load(folder: str | PathLike[str]) -> Recipe:
 
 
 def _best_of_listed(values: dict[str, Any]) -> dict[str, Any]:
-    """The values of a recipe with `evaluation.best_of` as the list that it may be short for."""
+    """The values of a recipe, with `evaluation.best_of` expanded to a list."""
     evaluation = values.get("evaluation")
     if not isinstance(evaluation, dict) or "best_of" not in evaluation:
         return values
@@ -253,7 +257,7 @@ def _best_of_listed(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_ranges(section: Any, path: Path, prefix: str = "") -> None:
-    """Raise `UserError` for the first number of recipe.yaml that is out of range, wherever it stands."""
+    """Raise `UserError` for the first number of recipe.yaml that is out of range, in any section."""
     for entry in fields(section):
         value = getattr(section, entry.name)
         if is_dataclass(value):

@@ -1,13 +1,13 @@
-"""A stage of a run: what it makes, from which settings, and the manifest that says it is complete.
+"""A stage of a run: its output, its settings, and the manifest that marks it complete.
 
-The manifest is written last. A stage whose manifest is there is skipped; one without is run, and goes on where it was
-as far as what it calls can (episode stores and training checkpoints do). Settings that differ from those of a complete
-stage are an error, never a silent mixture. So is an input (a checkpoint, a dataset, games) that has changed since.
+The manifest is written last. A stage with a manifest is skipped. One without is run; episode stores and training
+checkpoints resume. Settings that differ from those of a complete stage are an error, and so is an input (a checkpoint,
+a dataset, games) that has changed since.
 
     manifest.json: {"stage", "settings", "inputs": {place: {"name", "fingerprint"}}, "seconds", "run", facts}
 
-"run" is an entry of the "runs" in `provenance`. An input that has been removed since is not asked for, nor are those of
-a stage that an older version completed, which did not write them.
+"run" is an entry of the "runs" in `provenance`. Inputs that were removed since are not compared, and neither are those
+of a stage completed by an older version, which did not record them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from prm_gym.provenance import differences, show, this_run
 from prm_gym.provenance.fingerprints import Identity
 
 MANIFEST = "manifest.json"
-_HOW_FAST = ("sampling.max_batch", "sampling.processes")  # recorded, but what is made does not depend on them
+_HOW_FAST = ("sampling.max_batch", "sampling.processes")  # recorded; the output does not depend on them
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Cost:
 
 @dataclass(frozen=True)
 class Stage:
-    """`make` fills the folder `out` and may return facts for the manifest. `settings` and `inputs`, the folders and
-    other things by name that `out` is made from, are all that it depends on.
+    """`make` fills the folder `out` and may return facts for the manifest. Its output depends only on `settings` and on
+    `inputs`: folders and other inputs by name.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Stage:
 
 
 def is_complete(stage: Stage) -> bool:
-    """Whether the manifest says so. Raises `UserError` if it is unreadable or made with other settings or inputs."""
+    """Whether the stage has a manifest. Raises `UserError` if that is unreadable, or has other settings or inputs."""
     path = stage.out / MANIFEST
     if not path.exists():
         return False
@@ -84,7 +84,7 @@ def is_complete(stage: Stage) -> bool:
 
 
 def _differences(one: Any, other: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """What differs between two JSON values as (dotted key, one, other); a key that is missing counts as null."""
+    """The differences of two JSON values as (dotted key, one, other); a missing key counts as null."""
     if isinstance(one, dict) and isinstance(other, dict):
         for name in sorted({*one, *other}):
             yield from _differences(one.get(name), other.get(name), f"{key}.{name}" if key else name)
@@ -93,7 +93,7 @@ def _differences(one: Any, other: Any, key: str = "") -> Iterator[tuple[str, Any
 
 
 def run(stages: list[Stage], console: Console) -> None:
-    """Make what is not complete, in order."""
+    """Run the incomplete stages, in order."""
     for number, stage in enumerate(stages, 1):
         label = f"[bold]\\[{number}/{len(stages)}] {stage.name}[/bold]"
         if is_complete(stage):

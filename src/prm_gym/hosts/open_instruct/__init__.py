@@ -1,4 +1,4 @@
-"""open-instruct as the host: prepare a pinned checkout of it, then launch that checkout's own trainers from recipes.
+"""open-instruct as the host: prepare a pinned checkout, and launch its own trainers from recipes.
 
     prm-gym host prepare CHECKOUT                      # once: verify the commit, apply patches/open-instruct
     export OPEN_INSTRUCT=CHECKOUT
@@ -6,9 +6,9 @@
     python -m prm_gym.hosts.open_instruct reward_modeling RECIPE.yaml [--field value]    # Stage 2, Q_{i-1}
     python -m prm_gym.hosts.open_instruct online_dpo RECIPE.yaml [--field value]         # Stage 3, pi_i
 
-The host parses the recipe, builds the models and runs the loops. What is put into it: `tokenized_rows` (rows to token
-ids), `hosts.losses` and `held_out_loss` in Stage 2; `pair_selection`, `sampling_exchange`, `generators` and `steering`
-in Stage 3. Nothing here imports torch, transformers or the host before a launch.
+The host parses the recipe, builds the models and runs the loops. prm_gym replaces parts of it: in Stage 2 by
+`tokenized_rows` (rows to token ids), `hosts.losses` and `held_out_loss`; in Stage 3 by `pair_selection`,
+`sampling_exchange`, `generators` and `steering`. Nothing here imports torch, transformers or the host before a launch.
 """
 
 from prm_gym.hosts.open_instruct.prepare import PIN, prepare

@@ -1,7 +1,7 @@
 """The launcher: `python -m prm_gym.hosts.open_instruct {sft|reward_modeling|online_dpo} RECIPE.yaml [--field value]`.
 
-The checkout is found through OPEN_INSTRUCT. A recipe that names an `accelerate_config` is started again by
-`accelerate launch` with it, one process a GPU.
+OPEN_INSTRUCT names the checkout. A recipe with an `accelerate_config` is restarted by `accelerate launch`, one process
+per GPU.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def accelerate(argv: Sequence[str], recipe: Path, overrides: Mapping[str, Any]) -> None:
-    """Replace this process by `accelerate launch` if the recipe asks for it and it is not one of its processes."""
+    """Replace this process by `accelerate launch` if the recipe asks for it, unless that has started this process."""
     config = overrides.get("accelerate_config", read_yaml(recipe).get("accelerate_config"))
     if config is None or "LOCAL_RANK" in os.environ or "PRM_GYM_LAUNCHED" in os.environ:
         return
@@ -53,7 +53,7 @@ def accelerate(argv: Sequence[str], recipe: Path, overrides: Mapping[str, Any]) 
 
 
 def use_cpu_if_there_is_no_gpu() -> None:
-    """Several processes started by `torch.distributed.run` find each other on a CPU only if accelerate is told."""
+    """On a CPU, processes started by `torch.distributed.run` find each other only if accelerate is told."""
     import torch
 
     if not torch.cuda.is_available():
@@ -63,7 +63,7 @@ def use_cpu_if_there_is_no_gpu() -> None:
 if __name__ == "__main__":
     if "LOCAL_RANK" in os.environ:  # one of several processes, whose parent is torch's or accelerate's launcher
         end_with_parent()
-    # The host's generation thread outlives an error in its main(): the process is ended here, whatever still runs.
+    # The host's generation thread outlives an error in its main(), so the process is ended explicitly.
     status = 0
     try:
         main(sys.argv[1:])

@@ -1,9 +1,8 @@
-"""A recipe and a command line to the host's own argument objects.
+"""From a recipe and a command line to the host's own argument objects.
 
-The host's ArgumentParserPlus reads the YAML. Before it does, `--field value` is merged into the YAML (its own overrides
-leave optional numbers as strings and pass over unknown names), and names and types are checked, so that a misspelt
-field names the nearest valid one. The recipe fields that are ours (`OWN_FIELDS`) are added to the host's dataclass by
-inheritance.
+The host's ArgumentParserPlus reads the YAML. Before that, `--field value` is merged into it (the parser's own overrides
+leave optional numbers as strings and ignore unknown names), and names and types are checked; a misspelt field is an
+error with the nearest valid one. Additional fields (`OWN_FIELDS`) are added to the host's dataclass by inheritance.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ STAGES = ("sft", "reward_modeling", "online_dpo")
 
 _ACCELERATE = ("accelerate_config", Optional[str], None)  # noqa: UP045 - a file for `accelerate launch`
 
-# Fields that we add, and fields of the host whose default does not fit; (name, type, default).
+# Additional fields, and fields of the host with another default: (name, type, default).
 OWN_FIELDS: dict[str, list[tuple[str, Any, Any]]] = {
     "sft": [
         _ACCELERATE,
@@ -48,7 +47,7 @@ OWN_FIELDS: dict[str, list[tuple[str, Any, Any]]] = {
         ("vllm_server", Optional[str], None),  # noqa: UP045 - or the address of one that is there
         ("vllm_devices", Optional[str], None),  # noqa: UP045 - CUDA_VISIBLE_DEVICES of vllm_command
         ("vllm_weights_dir", str, "/dev/shm"),  # where the server reads new weights; both must see it
-        ("checkpoint_every", int, 0),  # training steps; 0 keeps none
+        ("checkpoint_every", int, 0),  # training steps; 0 for no checkpoints
         ("push_to_hub", bool, False),
         ("try_launch_beaker_eval_jobs", bool, False),
     ],
@@ -106,8 +105,8 @@ def field_hints(cls: type) -> dict[str, Any]:
 
 
 def as_type(value: Any, hint: Any, where: Any, field: str) -> Any:
-    """`value` as a field of type `hint` holds it. YAML reads 1e-5 as a string, and whole numbers do for floats; the
-    host's data set mixers are strings by type, and mappings in YAML.
+    """`value` converted to a field of type `hint`. YAML reads 1e-5 as a string, and integers are valid floats; the
+    host's data set mixers have the type str, and are mappings in YAML.
     """
     options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     if value is None and type(None) in options:

@@ -1,8 +1,8 @@
-"""A checkpoint written by transformers 5 as the host's transformers 4 reads it.
+"""Convert a checkpoint of transformers 5 for the host's transformers 4.
 
-Two things changed names. The rotary embedding's settings moved into `rope_parameters`, which transformers 4 passes over
-in silence, so that it computes other positions; the tokenizer's class became `TokenizersBackend`, which it does not
-know. A folder beside the data holds links to all files, and those two rewritten.
+Two names changed. The settings of the rotary embedding moved to `rope_parameters`, which transformers 4 ignores
+silently, so it would compute other positions. The tokenizer's class became `TokenizersBackend`, which it does not know.
+A folder beside the data has links to all files, and these two rewritten.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _Json = dict[str, Any]
 
 
 def for_host(path: str | None, folder: Path) -> str | None:
-    """`path`, or a rewritten view of it under `folder` if it is a local checkpoint of transformers 5."""
+    """`path`, or for a local checkpoint of transformers 5 a converted copy under `folder`."""
     if path is None or not (Path(path) / "config.json").is_file():
         return path
     source = Path(path).resolve()

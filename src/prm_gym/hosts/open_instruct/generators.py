@@ -1,7 +1,7 @@
-"""Who samples the responses of Stage 3: the policy itself in this process, or a vLLM server (`vllm_server`).
+"""Generators of the responses of Stage 3: a copy of the policy in this process, or a vLLM server (`vllm_server`).
 
-Both sample from softmax(logits / temperature) with nothing cut off it, and both return the ids as sampled: up to and
-with the end-of-turn token, or exactly `length` ids if it did not come.
+Both sample from the whole distribution softmax(logits / temperature), and both return the ids as sampled: up to and
+including the end-of-turn token, or exactly `length` ids without it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 class Generator(Protocol):
     def load(self, model: Any) -> None:
-        """Take over the weights of `model`, a causal language model; returns when they are in use."""
+        """Load the weights of `model`, a causal language model; returns when they are in use."""
 
     def generate(self, prompts: Sequence[list[int]], seed: int) -> list[list[int]]:
         """One response to each prompt, as token ids."""
@@ -21,7 +21,7 @@ class Generator(Protocol):
 
 
 class TransformersGenerator:
-    """Samples in this process, with a copy of the policy and a random generator of its own."""
+    """Samples in this process, with its own copy of the policy and its own random generator."""
 
     def __init__(self, path: str, *, dtype: Any, device: Any, temperature: float, length: int, stop_id: int) -> None:
         from transformers import AutoModelForCausalLM

@@ -1,4 +1,4 @@
-"""How good Q is on held-out games: the loss, and what each label kind says beyond it.
+"""Evaluate Q on held-out games: the loss, and further metrics by kind of label.
 
 | loss | metrics (all under `eval/rm/`) |
 |---|---|
@@ -6,7 +6,7 @@
 | bradley_terry | share of pairs ordered right, mean margin |
 | inverse | AUC of expert against learner transitions, separation of their mean advantages |
 
-Rows are gathered from all processes and counted once each, whatever a sampler added to fill the last batch.
+Rows are gathered from all processes. Each counts once, even if a sampler repeats rows to fill the last batch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from prm_gym.prm.metrics import Floats, auc, calibration_bins, calibration_error
 if TYPE_CHECKING:
     from torch import Tensor
 
-# The host's names of its four training averages, and what they hold under each loss.
+# The host's names of its four training averages, and their meaning under each loss.
 _HOST_NAMES = ("chosen_rewards", "rejected_rewards", "reward_margin", "accuracy")
 _VALUES = ("predicted", "target", "bias", "above_target")
 LOGGED = {
@@ -41,7 +41,7 @@ def log_names(loss: str) -> dict[str, str]:
 
 
 def metrics(loss: str, first: Floats, second: Floats) -> dict[str, float]:
-    """The table's metrics from the two columns that the loss of that name logs (see `LOGGED`), each [rows]."""
+    """The metrics of the table, from the two columns [rows] that the loss returns beside its value."""
     if loss == "bradley_terry":
         margin = first - second
         # log(1 + exp(-m)) is -log sigmoid(m)
@@ -75,7 +75,7 @@ def make_evaluate(
     compute_loss: Callable[..., tuple[Tensor, Tensor, Tensor]],
     after: Callable[[Any], None],
 ) -> Callable[..., tuple[dict[str, float], dict[str, list[Any]]]]:
-    """The function that takes the place of the host's `evaluate`; `after(model)` follows it."""
+    """A replacement of the host's `evaluate` that calls `after(model)` at the end."""
 
     def evaluate(
         model: Any, dataloader: Any, tokenizer: Any, max_sampled_texts: int = 0

@@ -1,8 +1,8 @@
-"""Label folders as the host can read them: `.jsonl` files named by their content.
+"""Convert label folders to `.jsonl` files, named by their content, for the host.
 
-The host opens local data only as `.jsonl` with the split "train", and the key of its own cache of tokenised data holds
-a file's name, not what is in it. So each folder written by `prm-gym label` (or `.jsonl` file) is written out as
-`<split>-<hash>.jsonl` with the columns that the stage reads; new labels get a new name. Each row is checked on the way.
+The host opens local data only as `.jsonl` with the split "train", and keys its cache of tokenised data by file name,
+not content. So each folder written by `prm-gym label` (or `.jsonl` file) is written to `<split>-<hash>.jsonl` with the
+columns of the stage; new labels get a new name. Each row is checked.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ def read_rows(source: str, split: str, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def read_local(sources: Iterable[str], columns: Sequence[str]) -> Iterator[Row]:
-    """The rows of those `sources` of a localised mixer that are on this machine."""
+    """The rows of the local `sources` of a localised mixer."""
     for source in sources:
         if is_local(source):
             yield from read_rows(source, "train", columns)
 
 
 def write_jsonl(rows: Iterator[Row], folder: Path, split: str) -> tuple[str, int]:
-    """Write `rows` to `folder/<split>-<hash of the content>.jsonl`, in one move; returns its path and count of rows."""
+    """Write `rows` atomically to `folder/<split>-<hash of the content>.jsonl`; returns its path and number of rows."""
     folder.mkdir(parents=True, exist_ok=True)
     digest, count = blake2b(digest_size=8), 0
     partial = folder / f".{split}-{os.getpid()}.partial"
@@ -78,8 +78,8 @@ def localise(
 ) -> tuple[list[tuple[str, Any]], list[str], int]:
     """Each (data set, share) of a mixer with its path replaced by a `.jsonl` file; the splits; the rows in all.
 
-    `check(row, source)` returns the rows to write, or raises. A name that is no local path stays as it is: the host
-    looks it up on the hub, and its rows are not counted.
+    `check(row, source)` returns the rows to write, or raises. Other names are left to the host, which looks them up on
+    the Hub; their rows are not counted.
     """
     if not mixer:
         raise UserError(where, "no data set", "name a folder written by `prm-gym label`, with its share", field=field)

@@ -1,7 +1,7 @@
 """Stage 3 on open-instruct: online DPO from pi_{i-1} on Q_{i-1}, the host's `online_dpo_vllm_thread`.
 
-The reference is the policy that training starts from, pi_{i-1}. Plain, Reset-50-50 (prompts labelled with
-`--expert-fraction 0.5`) and Steered Exploration (`exploration_probability: 0.5`) differ in their prompts alone.
+The reference is the initial policy, pi_{i-1}. Plain online DPO, Reset-50-50 (prompts labelled with
+`--expert-fraction 0.5`) and Steered Exploration (`exploration_probability: 0.5`) differ only in their prompts.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def run(recipe: Path, overrides: dict[str, Any]) -> None:
     """Train, and leave pi_i in `output_dir`. Raises `UserError` before any weights are loaded."""
     import torch
 
-    if not torch.cuda.is_available():  # the host compiles a function of two lines, which needs a C++ compiler here
+    if not torch.cuda.is_available():  # the host compiles a small function, which on a CPU needs a C++ compiler
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     from accelerate import PartialState
     from open_instruct import online_dpo_vllm_thread as host
@@ -80,7 +80,7 @@ def run(recipe: Path, overrides: dict[str, Any]) -> None:
     host.send_queries = exchange.send
     host.choose_pairs = choose_pairs
     host.SummaryWriter = make_writer
-    # The host catches SIGTERM and can then wait for ever for its generator; `checkpoint_every` does what that is for.
+    # On SIGTERM the host saves and may then wait for its generator for ever; `checkpoint_every` saves instead.
     host.signal = SimpleNamespace(signal=lambda *_: None, SIGTERM=None)
     host.main(args, dataset_config, model_config)
 
@@ -94,9 +94,9 @@ def run(recipe: Path, overrides: dict[str, Any]) -> None:
 def prepare(
     args: Any, dataset_config: Any, model_config: Any, output_dir: Path, recipe: Path
 ) -> tuple[Any, Callable[[], Any]]:
-    """Check the recipe against its models and prompts, point `args` at data the host can read.
+    """Check the recipe against its models and prompts, and convert the data for the host.
 
-    Returns the policy's tokenizer, and a function that gives the rows of prompts.
+    Returns the policy's tokenizer, and a function that iterates over the rows of prompts.
     """
     cache = output_dir / "data"
     path, revision = checkpoint_format.for_host(model_config.model_name_or_path, cache), model_config.model_revision
@@ -134,7 +134,7 @@ def prepare(
 
 
 def check_settings(args: Any, dataset_config: Any, model_config: Any, recipe: Path) -> None:
-    """Settings that the host accepts and that would not do what they say."""
+    """Raise `UserError` for settings that the host accepts but does not honour."""
 
     def refuse(field: str, problem: str, remedy: str) -> None:
         raise UserError(recipe, problem, remedy, field=field)
@@ -164,7 +164,7 @@ def check_settings(args: Any, dataset_config: Any, model_config: Any, recipe: Pa
 
 
 def check_row(tokenizer: Any, row: dict[str, Any], source: str) -> list[dict[str, Any]]:
-    """The row with the `messages` the host reads. It drops the last message of a list: one is added for that."""
+    """The row with the `messages` that the host reads. It drops the last message, so an empty one is added."""
     preflight.check_messages(row["prompt"], source, "prompt", "user")
     if row.get("exploration_prompt"):
         preflight.check_messages(row["exploration_prompt"], source, "exploration_prompt", "user")
@@ -174,7 +174,7 @@ def check_row(tokenizer: Any, row: dict[str, Any], source: str) -> list[dict[str
 def make_generator(
     args: Any, dataset_config: Any, model_config: Any, tokenizer: Any
 ) -> Callable[[], generators.Generator]:
-    """A function for the generation thread to call: a vLLM server if the recipe names one, else transformers."""
+    """A factory for the generation thread: a vLLM server if the recipe names one, else transformers."""
     path = model_config.model_name_or_path
     sampling = {"temperature": args.temperature, "length": args.response_length, "stop_id": tokenizer.eos_token_id}
 
@@ -195,7 +195,7 @@ def make_generator(
 
 
 def step_to_resume(folder: Path) -> int:
-    """The step of the newest checkpoint in `folder`, or 1; older ones, which the host might take, are removed."""
+    """The step of the newest checkpoint in `folder`, or 1. Removes older ones, which the host might load."""
     found = sorted((int(path.name.removeprefix("step_")), path) for path in folder.glob("step_*"))
     for _, path in found[:-1]:
         shutil.rmtree(path, ignore_errors=True)
@@ -203,7 +203,7 @@ def step_to_resume(folder: Path) -> int:
 
 
 def make_checkpoint(folder: Path, every: int) -> Callable[[Any, int], None] | None:
-    """A function that saves the whole training state for the host to resume at `step`, and drops the one before."""
+    """A function that saves the training state, from which the host resumes at `step`, and removes the previous one."""
     if not every:
         return None
 

@@ -1,8 +1,8 @@
-"""Where a run puts things: the checkpoint at the top of `output_dir`, logs beside it, nothing in the working directory.
+"""The output of a training: the checkpoint in `output_dir`, logs beside it, nothing in the working directory.
 
-`metrics.jsonl` has a line for each write of the host's log, under our names; the TensorBoard files in `logs` hold the
-same. The host writes its checkpoint into a folder of its own naming; `publish` moves it up when it is complete,
-config.json last, so that a folder with a config.json is a finished one.
+`metrics.jsonl` has a line for each write of the host's log, with renamed metrics; so have the TensorBoard files in
+`logs`. The host writes its checkpoint to a subfolder. `publish` moves it up when it is complete, config.json last, so a
+folder with a config.json is complete.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 
 class MetricsWriter:
-    """Takes the place of the host's SummaryWriter."""
+    """A replacement of the host's SummaryWriter."""
 
     def __init__(self, folder: Path, names: Mapping[str, str], extra: Callable[[], Mapping[str, float]] = dict) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
@@ -48,7 +48,7 @@ class MetricsWriter:
 
 
 def publish(source: Path, output_dir: Path) -> None:
-    """Move the finished checkpoint `source` up into `output_dir`, config.json last; drop the copy of the data."""
+    """Move the finished checkpoint `source` to `output_dir`, config.json last, and remove the copy of the data."""
     for path in sorted(source.iterdir(), key=lambda path: path.name == "config.json"):
         target = output_dir / path.name
         if target.is_dir():

@@ -1,4 +1,4 @@
-"""Which response of a pair is chosen in Stage 3, and which pairs are left out."""
+"""Select the chosen response of each pair in Stage 3, and leave out pairs without a preference."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Pairs = tuple["Tensor", "Tensor", "Tensor"]
 def choose_pairs(first_scores: Tensor, second_scores: Tensor, first_ended: Tensor, second_ended: Tensor) -> Pairs:
     """Indices of the chosen and the rejected response of each prompt, and a weight of 1 or 0; all of shape [prompts].
 
-    The rule, in this order:
-    1. A response that ended its turn is better than one cut off at `response_length`, whatever Q says of either.
-    2. Two that were cut off make no pair: Q never saw such a response.
-    3. Of two that ended, the higher score is better; equal scores (or a score that is not a number) make no pair.
+    The rules, in this order:
+    1. A response that ended its turn is better than one truncated at `response_length`, whatever their scores.
+    2. Two truncated responses make no pair: Q was not trained on such responses.
+    3. Of two that ended, the higher score is better; equal scores (or nan) make no pair.
 
     The first response of prompt i has index i, the second i + prompts, as the host concatenates them. A pair left out
-    has weight 0 in a mean over all prompts, so that a prompt weighs the same whatever became of the others.
+    has weight 0 in the mean over all prompts, so the weight of a prompt does not depend on the others.
     """
     import torch
 
@@ -34,7 +34,7 @@ def choose_pairs(first_scores: Tensor, second_scores: Tensor, first_ended: Tenso
 
 
 class PairCounter:
-    """`choose_pairs` that remembers for the log what share of this process's last prompts made a pair."""
+    """`choose_pairs` that also keeps, for the log, the share of this process's last prompts that made a pair."""
 
     def __init__(self, choose: Callable[[Tensor, Tensor, Tensor, Tensor], Pairs] = choose_pairs) -> None:
         self.choose = choose

@@ -1,4 +1,4 @@
-"""What would fail late, or train on the wrong thing in silence, found before any weights are loaded."""
+"""Checks before any weights are loaded, for errors that would come late, or train on wrong data silently."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from prm_gym.errors import UserError, first_line
 from prm_gym.prompts import tokenizer as tokenizers
 from prm_gym.prompts.chat import template_of
 
-# Pieces that Llama 3 and others reserve and never use, fit for padding.
+# Tokens that Llama 3 and others reserve and never use, fit for padding.
 _SPARE_TOKENS = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<|pad|>", "<pad>", "[PAD]")
-_HOST_PAD = "[PAD]"  # online_dpo_vllm_thread.py adds this piece as a mark for padding, outside the vocabulary
+_HOST_PAD = "[PAD]"  # added by online_dpo_vllm_thread.py to mark padding, outside of the vocabulary
 _MESSAGE = ("role", "content")
 _SAMPLE = 256
 
 
 def load_tokenizer(path: str, revision: str | None, field: str) -> Any:
-    """The tokenizer as it was saved, its template untouched, with a pad token of its own from its own vocabulary.
+    """The tokenizer with its own chat template, and a pad token other than eos from its own vocabulary.
 
     A new pad token would make the PRM's vocabulary larger than the policy's, which Stage 3 refuses.
     """
@@ -46,7 +46,7 @@ def load_config(path: str, revision: str | None, field: str) -> Any:
 
 
 def check_embedding(tokenizer: Any, config: Any, where: str) -> None:
-    """Every token has a row in the embedding, so that the host does not grow it."""
+    """Raise `UserError` unless every token has an embedding row; the host would add rows otherwise."""
     if len(tokenizer) > config.vocab_size:
         problem = f"its tokenizer has {len(tokenizer)} tokens, its embedding {config.vocab_size} rows"
         raise UserError(where, problem, "resize the policy's embedding once, before pi_0 is trained")
@@ -71,8 +71,9 @@ def check_host_pad(tokenizer: Any, where: str) -> None:
 
 
 def check_messages(messages: Any, source: str, column: str, last_role: str | None = None) -> None:
-    """A non-empty list of {role, content}, the last one from `last_role`. A policy that ends its turn at once has
-    said something as well: its content is empty.
+    """Raise `UserError` unless `messages` is a non-empty list of {role, content}, the last one from `last_role`.
+
+    Only the assistant's content may be empty: that of a policy that ends its turn at once.
     """
     ok = isinstance(messages, list) and len(messages) > 0
     ok = ok and all(isinstance(m, dict) and all(isinstance(m.get(k), str) for k in _MESSAGE) for m in messages)
@@ -91,7 +92,7 @@ def check_context(length: int, config: Any, where: Any, field: str) -> None:
 
 
 def check_lengths(lengths: Iterable[int], limit: int, where: Any, field: str) -> None:
-    """Say how many of a sample of sequences are over `limit` and will be left out; raise if all are."""
+    """Print how many of a sample of sequences are over `limit` and will be left out; raise `UserError` if all are."""
     sample = [length for length, _ in zip(lengths, range(_SAMPLE), strict=False)]
     over = sum(length > limit for length in sample)
     if sample and over == len(sample):
@@ -102,14 +103,14 @@ def check_lengths(lengths: Iterable[int], limit: int, where: Any, field: str) ->
 
 
 def check_precision(dtype: str | None, where: Any) -> None:
-    """Updates at the learning rates of these stages are smaller than the spacing of 16-bit weights."""
+    """Raise `UserError` for 16-bit weights: updates at these learning rates are smaller than their spacing."""
     if not uses_deepspeed() and dtype in (None, "bfloat16", "float16"):
         problem = "16-bit weights without DeepSpeed's 32-bit copy: small updates round to nothing"
         raise UserError(where, problem, "set it to float32, or launch with recipes/deepspeed", field="torch_dtype")
 
 
 def check_batches(rows: int, batch: int, where: Any) -> None:
-    """`rows` of data, if counted (local ones are), fill at least one batch over all processes."""
+    """Raise `UserError` if the counted (local) `rows` do not fill one batch over all processes."""
     if 0 < rows < batch:
         raise UserError(where, f"{rows} rows do not fill one batch of {batch}", "use a smaller batch or more data")
 

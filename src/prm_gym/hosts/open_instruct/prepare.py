@@ -1,8 +1,8 @@
-"""Make a checkout of open-instruct ready: the right commit, a clean tree, our patches on it; and undo that.
+"""Prepare a checkout of open-instruct: check the commit and a clean tree, apply the patches; and undo that.
 
-Each file in `patches/open-instruct` changes the host for one reason and says so at its top. They are applied together
-or not at all, and only to the commit they were written for. Whether a tree is exactly "the commit plus the patches" is
-decided by git, with a temporary index, so no marker file is left behind.
+Each file in `patches/open-instruct` changes the host for one reason, stated at its top. They are applied together or
+not at all, and only to the commit they were written for. git decides, with a temporary index, whether a tree is exactly
+the commit plus the patches, so no marker file is needed.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def patch_files() -> list[Path]:
 
 
 def prepare(checkout: str | PathLike[str], *, undo: bool = False) -> list[str]:
-    """Apply the patches to `checkout` (or take them off). Doing it again changes nothing.
+    """Apply the patches to `checkout`, or remove them with `undo`. Idempotent.
 
-    Returns lines to print: what was done, then what this Python environment lacks for running the host.
+    Returns lines to print: the result, then what this Python environment lacks to run the host.
     Raises `UserError` if it is not a git checkout, not at `PIN`, or changed by anything but the patches.
     """
     root = Path(checkout).resolve()
@@ -97,7 +97,7 @@ def checkout_state(root: Path) -> str:
 
 
 def environment_problems() -> list[str]:
-    """What this Python environment lacks for running the host, a line each; empty if nothing."""
+    """What this Python environment lacks to run the host, a line each."""
     problems = []
     if sys.version_info[:2] not in ((3, 10), (3, 11)):
         problems.append(f"python {sys.version_info[0]}.{sys.version_info[1]}: the host needs 3.10 or 3.11")

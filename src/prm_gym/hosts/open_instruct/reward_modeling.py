@@ -1,8 +1,8 @@
 """Stage 2 on open-instruct: train Q from labels, with one of four losses (`loss:` in the recipe).
 
-Starting from a policy the score head is drawn anew; starting from Q_{i-1} it is kept. Each evaluation replaces the
-checkpoint in `output_dir/checkpoint`, a whole model that `model_name_or_path` can go on from (with a fresh optimizer);
-the last weights are in `output_dir` itself.
+From a policy, the score head is initialised randomly; from Q_{i-1} it is kept. Each evaluation replaces the checkpoint
+in `output_dir/checkpoint`, a whole model that can be given as `model_name_or_path` (with a new optimizer). The final
+weights are in `output_dir` itself.
 """
 
 from __future__ import annotations
@@ -82,13 +82,13 @@ def run(recipe: Path, overrides: dict[str, Any]) -> None:
     if PartialState().is_main_process:
         held["writer"].flush()
         output_folders.publish(Path(args.output_dir), output_dir)
-        # The checkpoint before the last, and what other processes or a run that crashed named after another time.
+        # Remove the last intermediate checkpoint, and folders named by other processes or a crashed run.
         for path in (output_dir / "checkpoint", *output_dir.glob(f"{args.exp_name}__*")):
             shutil.rmtree(path, ignore_errors=True)
 
 
 def prepare(args: Any, tc: Any, model_config: Any, output_dir: Path, recipe: Path) -> Any:
-    """Check the recipe against its model and data, point `args` at data the host can read; returns the tokenizer."""
+    """Check the recipe against its model and data, and convert the data for the host. Returns the tokenizer."""
     revision = model_config.model_revision
     path = checkpoint_format.for_host(model_config.model_name_or_path, output_dir / "data")
     if path is None:
@@ -116,7 +116,7 @@ def prepare(args: Any, tc: Any, model_config: Any, output_dir: Path, recipe: Pat
 
 
 def check_row(loss: str) -> Callable[[dict[str, Any], str], list[dict[str, Any]]]:
-    """A function that returns [a row of a label folder], fit for `loss`, or raises `UserError` naming its column."""
+    """A function that returns [row] for `loss`, or raises `UserError` naming the column that does not fit."""
 
     def check(row: dict[str, Any], source: str) -> list[dict[str, Any]]:
         preflight.check_messages(row["prompt"], source, "prompt", "user")
@@ -136,7 +136,7 @@ def check_row(loss: str) -> Callable[[dict[str, Any], str], list[dict[str, Any]]
 
 
 def keep_trained_head(layer_init: Callable[..., Any], model_config: Any) -> Callable[..., Any]:
-    """The host draws the score head anew whatever it loaded; a checkpoint that is a reward model keeps its own."""
+    """Keep the score head of a checkpoint that is a reward model; the host would always initialise it."""
     config = preflight.load_config(model_config.model_name_or_path, model_config.model_revision, "model_name_or_path")
     trained = any("SequenceClassification" in name for name in config.architectures or ())
 

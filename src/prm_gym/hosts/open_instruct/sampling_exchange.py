@@ -1,9 +1,9 @@
-"""The exchange between the host's training loop and whoever samples: prompts and weights there, responses back.
+"""The exchange between the host's training loop and the generator: prompts and weights out, responses back.
 
-The host runs `serve` in a thread and calls `send` at the start of each training step with the policy as it is then.
-`send` returns when the generator has taken the weights over: no process steps while they are read, so every response
-comes from weights that existed as a whole. In the host's asynchronous mode the responses trained on in one step were
-sampled from the weights before the last update: one update late, never more.
+The host runs `serve` in a thread and calls `send` at the start of each training step with the current policy. `send`
+returns when the generator has loaded the weights. No process updates them meanwhile, so every response comes from a
+consistent set of weights. In the host's asynchronous mode, responses are sampled from the weights before the last
+update: one update late, never more.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ Prompts = list[list[int]]
 
 
 class Exchange:
-    """`serve` and `send` in place of the host's `vllm_generate` and `send_queries`; one for each process.
+    """`serve` and `send` replace the host's `vllm_generate` and `send_queries`; one instance per process.
 
-    `first_step` is the training step that the host begins with. `steer(prompt ids, step)` gives the ids to sample from
-    instead of a prompt's own (Steered Exploration). `checkpoint(accelerator, step)` is called by all processes before
-    each step but the first.
+    `first_step` is the first training step of the host. `steer(prompt ids, step)` returns the ids to sample from
+    instead of a prompt's own (Steered Exploration). All processes call `checkpoint(accelerator, step)` before each step
+    except the first.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Exchange:
         self._steer, self._checkpoint = steer, checkpoint
         self._first_step, self._asynchronous = first_step, asynchronous
         self._held: Any = None
-        # The host sends the first prompts before its first step, and in asynchronous mode one batch ahead from then on.
+        # The host sends the first prompts before its first step; in asynchronous mode it stays one batch ahead.
         self._step = first_step - 1 if asynchronous else first_step
         self._loaded, self._ended = threading.Event(), threading.Event()
 
@@ -91,9 +91,9 @@ class Exchange:
     def send(self, accelerator: Any, model: Any, tokenizer: Any, queue: Queue[Any], queries: Any) -> None:
         """Called by all processes with their own prompts: `queries` [samples x prompts, length], padded on the left."""
         if model is None and self._first_step > 1:
-            # A resumed run. The host has nothing but prompts to send yet, and the generator has the weights of
-            # pi_{i-1}. In step with the trainer these prompts are superseded by the first step's own; one batch ahead
-            # they are the first step's, and wait for the policy that comes with the next.
+            # A resumed run: the host sends prompts without weights, and the generator still has those of pi_{i-1}. In
+            # synchronous mode the first step sends its own prompts. In asynchronous mode these are the first step's,
+            # and wait for the policy that comes with the next.
             self._held = queries if self._asynchronous else None
             self._step += self._asynchronous
             return
@@ -103,13 +103,13 @@ class Exchange:
             held, self._held = self._held, None
             self._hand_over(accelerator, model, tokenizer, queue, held, self._step - 1)
         self._hand_over(accelerator, model, tokenizer, queue, queries, self._step)
-        accelerator.wait_for_everyone()  # the weights were read, every process may change them
+        accelerator.wait_for_everyone()  # the weights are loaded; every process may update them
         self._step += 1
 
     def _hand_over(
         self, accelerator: Any, model: Any, tokenizer: Any, queue: Queue[Any], queries: Any, step: int
     ) -> None:
-        """Give the generator the prompts of all processes; returns when it has taken the weights over."""
+        """Send the prompts of all processes to the generator; returns when it has loaded the weights."""
         from accelerate.utils import gather_object
 
         prompts: Prompts = gather_object(queries.tolist())
@@ -120,13 +120,13 @@ class Exchange:
             prompts = [self._steer(ids, step) for ids in prompts]
         self._loaded.clear()
         queue.put((model, prompts))
-        # The last prompts sent in asynchronous mode are for a step that does not come; nobody answers.
+        # The last prompts of asynchronous mode are for a step that never runs; they get no answer.
         while not self._loaded.wait(0.1) and not self._ended.is_set():
             pass
 
 
 def _replace(queue: Queue[Prompts], item: Prompts) -> None:
-    """Put `item` in place of one that was not fetched; a full queue must not hold the thread back for ever."""
+    """Put `item` into the queue, in place of one that was not fetched, so a full queue does not block the thread."""
     try:
         queue.put_nowait(item)
     except Full:

@@ -1,8 +1,8 @@
 """pi_0 on open-instruct: supervised fine-tuning on successful demonstrations, the host's `finetune`.
 
 The loss is on the responses alone, unless the recipe says `completion_only_loss: false`. (The host's own transform
-trains on every assistant message of a conversation, so that the early turns of an episode, which come back in the
-history of each later one, would count many times.)
+trains on every assistant message of a conversation, so the early turns of an episode, which are in the history of each
+later one, would count many times.)
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def run(recipe: Path, overrides: dict[str, Any]) -> None:
     args.output_dir, args.do_not_randomize_output_dir = str(output_dir / "final"), True
 
     def from_pretrained(path: str, **options: Any) -> Any:
-        # The host loads bfloat16 weights, which without DeepSpeed's 32-bit copy is too coarse for small updates.
+        # The host loads bfloat16 weights. Without DeepSpeed's 32-bit copy, small updates round to nothing.
         return AutoModelForCausalLM.from_pretrained(path, **{**options, "torch_dtype": args.torch_dtype})
 
     tokenized_rows.register(dataset_transformation.TRANSFORM_FNS)
@@ -53,14 +53,14 @@ def run(recipe: Path, overrides: dict[str, Any]) -> None:
     host.AutoModelForCausalLM = SimpleNamespace(
         from_pretrained=from_pretrained, from_config=AutoModelForCausalLM.from_config
     )
-    host.main(args, tc)  # ends with a wait for all processes, and with tracking leaves the process group
+    host.main(args, tc)  # ends by waiting for all processes; with tracking it also leaves the process group
 
     if PartialState().is_main_process:
         output_folders.publish(output_dir / "final", output_dir)
 
 
 def prepare(args: Any, tc: Any, output_dir: Path, recipe: Path) -> Any:
-    """Check the recipe against its model and data, point `args` at data the host can read; returns the tokenizer."""
+    """Check the recipe against its model and data, and convert the data for the host. Returns the tokenizer."""
     path = checkpoint_format.for_host(args.model_name_or_path, output_dir / "data")
     if path is None:
         raise UserError(recipe, "missing", "name the model to start from", field="model_name_or_path")
@@ -88,7 +88,7 @@ def prepare(args: Any, tc: Any, output_dir: Path, recipe: Path) -> Any:
 
 
 def check_row(tokenizer: Any, row: dict[str, Any], source: str) -> list[dict[str, Any]]:
-    """The row; one for each of its turns if the chat template shows earlier turns otherwise than they were written."""
+    """The row, or one for each turn if the chat template renders earlier turns differently."""
     preflight.check_messages(row["prompt"], source, "prompt", "user")
     preflight.check_messages(row["completion"], source, "completion", "assistant")
     if len(demonstrations(tokenizer, row["prompt"], row["completion"])) == 1:

@@ -1,7 +1,7 @@
-"""Steered Exploration (section 4.1): sample from a prompt that asks for exploration, score and train on the plain one.
+"""Steered Exploration (section 4.1): sample from the exploration prompt, score and train with the plain one.
 
-The row's `exploration_prompt` says what that prompt is. With a probability it stands in for the plain prompt when the
-two responses are sampled, for both alike; whatever is sampled, Q scores it and DPO trains it after the plain prompt.
+With a given probability, both responses of a row are sampled from its `exploration_prompt`. Q scores them and DPO
+trains on them after the plain prompt.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from prm_gym.prompts.chat import prompt_ids
 
 
 class Steering:
-    """Call with a plain prompt's ids and the training step; gives the ids to sample from.
+    """Maps the ids of a plain prompt and the training step to the ids to sample from.
 
-    Whether a prompt is steered is drawn from its ids, the step and the seed, so that a run can be repeated. An
-    exploration prompt of more than `max_length` ids is not used.
+    The draw depends on the ids, the step and the seed, so runs are repeatable. An exploration prompt of more than
+    `max_length` ids is not used.
     """
 
     def __init__(

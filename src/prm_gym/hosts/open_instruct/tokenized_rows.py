@@ -1,9 +1,9 @@
-"""Label rows to the token ids that Q reads, and batches of them.
+"""From label rows to the token ids that Q reads, and to batches.
 
-The ids are those of `prm_gym.prompts.chat`: what the policy is prompted with and samples, so that Stage 3, which scores
-sampled ids, shows Q what it was trained on.
+The ids are those of `prm_gym.prompts.chat`, which the policy reads and samples, so Stage 3, which scores sampled ids,
+gives Q the ids it was trained on.
 
-The host asks for the column `chosen_input_ids` in every data set; where a loss compares two sequences, the other is
+The host requires a column `chosen_input_ids` in every data set. If a loss compares two sequences, the other is
 `rejected_input_ids`.
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SEQUENCES = (FIRST, SECOND)
-ROW = "row"  # which row of the recipe's data sets, so that an evaluation counts each once
+ROW = "row"  # index of the row in the recipe's data sets, so an evaluation counts it once
 Row = dict[str, Any]
 
 SFT_COLUMNS = ("prompt", "completion")
@@ -38,7 +38,7 @@ def soft_bce_row(row: Row, tokenizer: Any) -> Row:
 
 
 def value_row(row: Row, tokenizer: Any) -> Row:
-    """V is read at the last token of the open prompt, where the policy is about to act."""
+    """V is read at the last token of the prompt, open for the assistant's turn."""
     return {FIRST: prompt_ids(tokenizer, row["prompt"])}
 
 
@@ -50,7 +50,7 @@ def bradley_terry_row(row: Row, tokenizer: Any) -> Row:
 
 
 def inverse_row(row: Row, tokenizer: Any) -> Row:
-    """A terminal transition has no (s', a'); the end token alone stands there, and the loss gives it weight zero."""
+    """After a terminal transition there is no (s', a'): the end token alone, with weight 0 in the loss."""
     following = [tokenizer.eos_token_id]
     if not row["terminated"]:
         following = sequence_ids(tokenizer, row["next_prompt"], row["next_completion"][0]["content"])
@@ -58,10 +58,9 @@ def inverse_row(row: Row, tokenizer: Any) -> Row:
 
 
 def sft_row(row: Row, tokenizer: Any, max_seq_length: int, counted: str = "responses") -> Row:
-    """For the host's SFT: loss on the responses alone; a row too long has no loss at all, which the host filters out.
+    """For the host's SFT: the loss is on the responses. The host filters out rows without any loss: those too long.
 
-    A completion of several turns (a whole episode) is responses with what was seen between them; the launcher has
-    divided those that do not make one sequence.
+    A completion may have several turns (a whole episode); `sft.check_row` has split those that are not one sequence.
     """
     [made] = demonstrations(tokenizer, row["prompt"], row["completion"])
     labels = made.labels(counted) if len(made.ids) <= max_seq_length else [-100] * len(made.ids)
@@ -82,7 +81,7 @@ ROWS: dict[str, Callable[[Row, Any], Row]] = {
 
 
 def within_length(row: Row, tokenizer: Any, max_token_length: int, max_prompt_token_length: int | None = None) -> bool:
-    """Whether each whole sequence fits; `max_prompt_token_length`, which the host also passes, adds nothing to that."""
+    """Whether each sequence fits. The host also passes `max_prompt_token_length`, which is not needed."""
     return all(len(row[name]) <= max_token_length for name in SEQUENCES if name in row)
 
 
@@ -95,7 +94,7 @@ def register(transform_fns: dict[str, tuple[Callable[..., Any], str]]) -> None:
 
 
 class Collator:
-    """Rows to a batch: ids padded on the right to int64 [batch, longest of both], numbers [batch], nothing else."""
+    """Rows to a batch: ids padded on the right, int64 [batch, longest of both], and numbers [batch]."""
 
     def __init__(self, pad_token_id: int) -> None:
         self.pad_token_id = pad_token_id

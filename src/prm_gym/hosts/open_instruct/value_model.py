@@ -1,6 +1,6 @@
 """V_mu(s) of a model that Stage 2 trained with `loss: value`, for the `shaping` label (paper, section 4.2).
 
-A state is read as it was trained on: the chat template over its prompt, open for the assistant's turn.
+The model reads a state as in training: the chat template over its prompt, open for the assistant's turn.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ValueFunction = Callable[[Sequence[list[Message]]], list[float]]
 
 
 def check_value_model(folder: str | PathLike[str]) -> Path:
-    """`folder` as a path if it holds a sequence classifier; needs neither torch nor transformers."""
+    """`folder` as a path. Raises `UserError` unless it is a sequence classifier. Does not import torch."""
     path = Path(folder)
     try:
         architectures = json.loads((path / "config.json").read_text("utf-8")).get("architectures") or ()
@@ -35,7 +35,7 @@ def check_value_model(folder: str | PathLike[str]) -> Path:
 
 
 def value_function(folder: str | PathLike[str], *, batch: int = 16) -> ValueFunction:
-    """A function of prompts that gives V_mu in [0, 1] of each. Raises `UserError` as `check_value_model`."""
+    """A function from prompts to V_mu in [0, 1]. Raises `UserError` as `check_value_model`."""
     import torch
     from transformers import AutoModelForSequenceClassification
 

@@ -1,15 +1,15 @@
-"""Stage 3's sampler for GPUs: a vLLM server that the policy's weights are sent to after each update.
+"""The generator of Stage 3 for GPUs: a vLLM server that receives the policy's weights after each update.
 
-A current vLLM needs another transformers than the host, so it runs in an environment and a process of its own, on its
-own GPUs. Either this module starts it when Stage 3 begins and stops it at the end (`vllm_command`), or it is there
-already (`vllm_server`), started with
+A current vLLM needs another version of transformers than the host, so it runs in its own environment, process and GPUs.
+Either this module starts it for the duration of Stage 3 (`vllm_command`), or it is already running (`vllm_server`),
+started with
 
     VLLM_SERVER_DEV_MODE=1 CUDA_VISIBLE_DEVICES=3 vllm serve PI --port 8000
 
-New weights go through a file in shared memory that the server reads in place of its own (`reload_weights`), after which
-its prefix cache, which holds keys and values of the policy before, is emptied. This works for any number of server GPUs
-and needs vLLM in one environment only. Whether weights really arrive is checked once in each run, before the first
-update: vLLM 0.32 on a CPU, for one, keeps the old output matrix of a model that ties it to its embedding.
+New weights are written to a file in shared memory, which the server loads (`reload_weights`); then its prefix cache,
+with keys and values of the previous policy, is emptied. This works for any number of server GPUs and needs vLLM in one
+environment only. A check before the first update of each run verifies that weights arrive: vLLM 0.32 on a CPU, for
+example, keeps the old output matrix of a model that ties it to its embedding.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from prm_gym.hosts.training_process import end_with_parent
 
 
 def check(command: str | None, url: str | None) -> None:
-    """Raise `UserError` now if there is no such command or server, not when Stage 3 needs it."""
+    """Raise `UserError` if there is no such command or server, before Stage 3 needs it."""
     if command is not None and shutil.which(shlex.split(command)[0]) is None:
         remedy = "install vLLM in an environment of its own, or leave it out to sample in process"
         raise UserError("recipe", f"no command {shlex.split(command)[0]}", remedy, field="vllm_command")
@@ -45,7 +45,7 @@ def check(command: str | None, url: str | None) -> None:
 
 
 def request(url: str, path: str, body: dict[str, Any] | None = None, *, timeout: float) -> dict[str, Any]:
-    """The server's JSON answer to `body` (POST), or without one (GET)."""
+    """The server's JSON answer to `body` (POST), or to a GET without one."""
     data = None if body is None else json.dumps(body).encode()
     asked = urllib.request.Request(url + path, data, {"Content-Type": "application/json"})
     try:
@@ -67,7 +67,7 @@ def request(url: str, path: str, body: dict[str, Any] | None = None, *, timeout:
 def start(command: str, devices: str | None, path: str, max_model_len: int, timeout: float = 900.0) -> str:
     """Start `command PATH` (as in "vllm serve --dtype bfloat16") and wait until it answers; returns its address.
 
-    `devices` is its CUDA_VISIBLE_DEVICES. It ends with this process. Raises `UserError` if it does not come up.
+    `devices` is its CUDA_VISIBLE_DEVICES. It ends with this process. Raises `UserError` if it does not start.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -99,7 +99,7 @@ def start(command: str, devices: str | None, path: str, max_model_len: int, time
 
 
 class VLLMServer:
-    """Samples at a vLLM server started with VLLM_SERVER_DEV_MODE=1; see the module's head."""
+    """Samples at a vLLM server started with VLLM_SERVER_DEV_MODE=1; see the module."""
 
     def __init__(
         self,
@@ -153,9 +153,10 @@ class VLLMServer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _check_arrival(self, model: Any, weights: dict[str, Any]) -> None:
-        """Send weights with noise on the embedding; the server's log-probabilities must be those of just these weights.
+        """Send weights with noise on the embedding, and compare the server's log-probabilities with those of the
+        weights.
 
-        A server that kept any part of the old ones is off by several nats; kernels and number formats by hundredths.
+        If the server kept any old weights they differ by several nats; kernels and dtypes differ by hundredths.
         """
         import torch
 

@@ -1,5 +1,6 @@
-"""Steered Exploration (section 4.1) on TRL: sample from a prompt that asks for exploration, score and train on the
-plain one, as `prm_gym.hosts.open_instruct.steering` does on open-instruct.
+"""Steered Exploration (section 4.1) on TRL: sample from the exploration prompt, score and train with the plain one.
+
+`prm_gym.hosts.open_instruct.steering` is the same for open-instruct.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from typing import Any
 
 
 def steered(trainer: type[Any], probability: float) -> type[Any]:
-    """`trainer`, a class of TRL's `OnlineDPOTrainer`, on rows that have an `exploration_prompt` beside their `prompt`.
+    """A subclass of `trainer` (TRL's `OnlineDPOTrainer`) for rows with an `exploration_prompt` beside their `prompt`.
 
-    With `probability` it stands in for the plain prompt when the two responses are sampled, for both alike. Drawn from
-    the seed and the step, so that a run can be repeated.
+    With `probability`, both responses of a row are sampled from the exploration prompt. The draw depends on the seed
+    and the step, so runs are repeatable.
     """
 
     class SteeredTrainer(trainer):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Label folders and checkpoints as TRL's stages read them, checked before any training starts."""
+"""Load label folders and checkpoints for TRL's stages, checked before training starts."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def load_split(folder: str, split: str, columns: tuple[str, ...]) -> Dataset:
 
 
 def load_model(auto_class: Any, folder: str, field: str, **options: Any) -> PreTrainedModel:
-    """The weights of the checkpoint `folder`, in float32, without transformers' report of those that it adds, as the
-    score of a Q that starts from a policy. Raises `UserError` if they cannot be read.
+    """The model in the checkpoint `folder`, in float32. Hides transformers' report of new weights, such as the score
+    head of a Q that starts from a policy. Raises `UserError` if it cannot be read.
     """
     import torch
     from transformers.utils import logging
@@ -38,7 +38,7 @@ def load_model(auto_class: Any, folder: str, field: str, **options: Any) -> PreT
     logging.set_verbosity_error()
     try:
         model: PreTrainedModel = auto_class.from_pretrained(folder, dtype=torch.float32, **options)
-    except Exception as error:  # safetensors and torch have errors of their own for a damaged file
+    except Exception as error:  # safetensors and torch raise errors of their own for damaged files
         problem = f"no model to load ({type(error).__name__}: {first_line(error)})"
         raise UserError(folder, problem, "name a whole checkpoint", field=field) from None
     finally:

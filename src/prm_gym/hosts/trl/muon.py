@@ -1,8 +1,8 @@
-"""Muon for the matrices inside a model, AdamW for all else, as one optimizer.
+"""Muon for the hidden weight matrices of a model and AdamW for the rest, as one optimizer.
 
-Muon (K. Jordan et al., 2024) orthogonalises the momentum of each weight matrix. A model made from scratch learns from
-far fewer steps with it; embeddings, heads (the output matrix, a PRM's score) and vectors stay with AdamW, as its
-authors advise. Leaves out: models with convolutions.
+Muon (K. Jordan et al., 2024) orthogonalises the momentum of each weight matrix. A model from scratch needs far fewer
+steps with it. Embeddings, heads (the output matrix, a PRM's score) and vectors use AdamW, as its authors advise. Left
+out: models with convolutions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class MuonArguments:
-    """What a recipe may say beside the arguments of a trainer."""
+    """A recipe's arguments beside those of a trainer."""
 
     muon_learning_rate: float | None = field(
         default=None,
@@ -30,8 +30,8 @@ class MuonArguments:
 class Muon(torch.optim.Muon):
     """`torch.optim.Muon` that orthogonalises in the dtype of the weights, all matrices of one shape together.
 
-    torch's own step does so in bfloat16, matrix by matrix. On a CPU without instructions for it that takes three times
-    as long as the rest of the training of a small model.
+    torch's own step does so in bfloat16, matrix by matrix. On a CPU without bfloat16 instructions that takes three
+    times as long as all the rest of training a small model.
     """
 
     @torch.no_grad()
@@ -59,7 +59,7 @@ class Muon(torch.optim.Muon):
 
 
 def _orthogonal(matrices: torch.Tensor, group: dict[str, Any]) -> torch.Tensor:
-    """U V^T of each of (n, rows, columns) matrices U S V^T, nearly: by the quintic Newton-Schulz iteration
+    """U V^T of each of (n, rows, columns) matrices U S V^T, approximately, by the quintic Newton-Schulz iteration
     X <- a X + (b X X^T + c (X X^T)^2) X.
     """
     a, b, c = group["ns_coefficients"]
@@ -73,10 +73,10 @@ def _orthogonal(matrices: torch.Tensor, group: dict[str, Any]) -> torch.Tensor:
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
-    """The parameters of `model`: hidden weight matrices by Muon at `muon_lr`, the rest by AdamW at `lr`.
+    """Updates the hidden weight matrices of `model` by Muon at `muon_lr`, the rest by AdamW at `lr`.
 
-    A scheduler scales both rates alike. State and parameter groups are those of an ordinary optimizer, so checkpoints
-    hold both parts.
+    A scheduler scales both rates. State and parameter groups are those of an ordinary optimizer, so checkpoints contain
+    both parts.
     """
 
     def __init__(self, model: PreTrainedModel, *, lr: float, muon_lr: float, betas: tuple[float, float]) -> None:
@@ -93,14 +93,14 @@ class MuonWithAdamW(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         loss = None if closure is None else closure()
         for part, group in zip((self._muon, self._adamw), self.param_groups, strict=True):
-            # a checkpoint that was loaded brings groups and state of its own
+            # loading a checkpoint replaces groups and state
             part.param_groups, part.state = [group], self.state
             part.step()
         return loss
 
 
 def with_muon(trainer: type[Any], muon_lr: float | None) -> type[Any]:
-    """`trainer`, a class of transformers' `Trainer`, with this optimizer; as it is if `muon_lr` is None."""
+    """A subclass of `trainer` (transformers' `Trainer`) with this optimizer; `trainer` itself if `muon_lr` is None."""
     if muon_lr is None:
         return trainer
 

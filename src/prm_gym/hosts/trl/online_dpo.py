@@ -1,8 +1,8 @@
 """Stage 3: online DPO on Q through TRL's `OnlineDPOTrainer`, equation 3 of the paper with its KL term inside DPO.
 
-At each prompt the policy samples two responses, Q ranks them, the DPO loss moves the policy towards the better one.
-The reference is the initial policy, which is pi_{i-1}. Two responses that Q scores alike are usually the same text,
-and then their gradients cancel.
+At each prompt the policy samples two responses, Q ranks them, and the DPO loss moves the policy towards the better one.
+The reference is the initial policy, pi_{i-1}. Two responses with equal scores are usually the same text, and then their
+gradients cancel.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class PolicyArguments:
-    """What the recipe says beside TRL's own `OnlineDPOConfig` (whose `reward_model_path` names Q)."""
+    """The recipe's arguments beside TRL's `OnlineDPOConfig` (whose `reward_model_path` is Q)."""
 
     model_name_or_path: str = field(metadata={"help": "pi_{i-1}: where training starts, and the reference."})
     dataset_name: str = field(metadata={"help": "Folder written by `prm-gym label prompts`."})
@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> None:
 
 
 def end_turns(policy: PreTrainedModel, end: int) -> None:
-    """Let generation stop at `end`, the token with which the chat template ends a turn, if it does not already."""
+    """Make generation stop at `end`, the token with which the chat template ends a turn."""
     ends = policy.generation_config.eos_token_id
     ends = ends if isinstance(ends, list) else [ends] if ends is not None else []
     if end not in ends:

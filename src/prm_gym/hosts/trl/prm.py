@@ -2,8 +2,8 @@
 
 `loss` chooses one of the four of `prm_gym.hosts.losses`, each with the labels it reads: `soft_bce` (Eq. 2, labels
 `monte_carlo` or `shaping`), `bradley_terry` (`preferences`), `inverse` (Algorithm 2, `inverse`), `value` (`value`: V of
-states alone). A sequence is the prompt and the response to the end of its turn (`prm_gym.prompts.chat`), its score read
-at the last token; V is read where the prompt is open for the assistant's turn.
+states alone). A sequence is the prompt and the response to the end of its turn (`prm_gym.prompts.chat`), scored at the
+last token. V is read at the end of the prompt, open for the assistant's turn.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SEQUENCES: dict[str, dict[str, tuple[str, str | None]]] = {
 
 @dataclass
 class PRMArguments:
-    """What the recipe says beside transformers' own `TrainingArguments`."""
+    """The recipe's arguments beside transformers' `TrainingArguments`."""
 
     model_name_or_path: str = field(metadata={"help": "Checkpoint that Q starts from: a policy, or Q of before."})
     dataset_name: str = field(metadata={"help": "Folder written by `prm-gym label`."})
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> None:
 
     def load(split: str) -> Any:
         rows = load_split(script.dataset_name, split, SOURCE_COLUMNS[script.loss])
-        with training.main_process_first():  # the others read what it has cached
+        with training.main_process_first():  # the other processes read its cache
             unused = [name for name in rows.column_names if name not in NUMBERS]
             settings = {"tokenizer": tokenizer, "loss": script.loss}
             encoded = rows.map(to_ids, batched=True, fn_kwargs=settings, remove_columns=unused)
@@ -102,12 +102,12 @@ def main(arguments: list[str]) -> None:
 
 
 def to_ids(rows: dict[str, list[Any]], tokenizer: Any, loss: str) -> dict[str, list[Any]]:
-    """Label rows (columns to lists) to the ids of the sequences of `loss`; `length` is that of the longest."""
+    """Label rows (columns to lists) to the ids of the sequences of `loss`, and `length`, that of the longest."""
     encoded: dict[str, list[Any]] = {}
     for name, (prompt, response) in _SEQUENCES[loss].items():
         if response is None:
             encoded[name] = [prompt_ids(tokenizer, chat) for chat in rows[prompt]]
-        else:  # after a terminal transition there is no chat, and no weight on it
+        else:  # after a terminal transition there is no chat; its weight is 0
             encoded[name] = [
                 sequence_ids(tokenizer, chat, answer[0]["content"]) if chat else [tokenizer.eos_token_id]
                 for chat, answer in zip(rows[prompt], rows[response], strict=True)

@@ -1,7 +1,7 @@
-"""What a training prints: a progress bar on a terminal, and about twenty short lines, in place of a dict each step.
+"""The output of a training: a progress bar on a terminal and about twenty short lines, instead of a dict per step.
 
-`checkpoint-*/trainer_state.json` keeps every logged metric, and so does TensorBoard or another `report_to`. A recipe
-that says `disable_tqdm: true` gets the dicts.
+`checkpoint-*/trainer_state.json` has every logged metric, and so has TensorBoard or another `report_to`. A recipe with
+`disable_tqdm: true` gets the dicts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from transformers import trainer
 from transformers.trainer_callback import ProgressCallback
 
-LINES = 20  # of a training, whatever its `logging_steps`
+LINES = 20  # per training, for any `logging_steps`
 _SHOWN = {  # in this order, where they are logged
     "loss": "loss",
     "eval_loss": "loss on test",
@@ -24,12 +24,12 @@ _SHOWN = {  # in this order, where they are logged
 
 
 def install() -> None:
-    """Have every `Trainer` of this process use it."""
-    trainer.DEFAULT_PROGRESS_CALLBACK = Progress  # as transformers itself does in a notebook
+    """Make every `Trainer` of this process use `Progress`."""
+    trainer.DEFAULT_PROGRESS_CALLBACK = Progress  # as transformers does in a notebook
 
 
 class Progress(ProgressCallback):  # type: ignore[misc]
-    """`ProgressCallback` with readable lines, the step before them."""
+    """`ProgressCallback` with readable lines that begin with the step."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.current_step = self._next_line = 0
@@ -40,7 +40,7 @@ class Progress(ProgressCallback):  # type: ignore[misc]
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if self.training_bar is None or not (text := line(logs or {})):
             return
-        if "loss" in (logs or {}):  # evaluations and the end are always told
+        if "loss" in (logs or {}):  # evaluations and the end are always printed
             if state.global_step < self._next_line:
                 return
             self._next_line = state.global_step + state.max_steps // LINES
@@ -48,7 +48,7 @@ class Progress(ProgressCallback):  # type: ignore[misc]
 
 
 def line(logs: dict[str, Any]) -> str:
-    """The metrics that tell how a training goes, such as `loss 0.69, KL 0.012`; empty if there is none of them."""
+    """The main metrics, such as `loss 0.69, KL 0.012`; empty if `logs` has none of them."""
     if "train_runtime" in logs:
         return f"trained in {logs['train_runtime']:,.0f} s, {logs['train_samples_per_second']:,.3g} rows/s"
     return ", ".join(f"{name} {float(logs[key]):.3g}" for key, name in _SHOWN.items() if key in logs)

@@ -1,6 +1,4 @@
-"""pi_0 by `trl sft`: TRL's own script and arguments, and `muon_learning_rate` beside them; the ids of a
-conversation are those of `prm_gym.prompts.chat`.
-"""
+"""pi_0 by `trl sft`: TRL's script and arguments, with `muon_learning_rate`, and the ids of `prm_gym.prompts.chat`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TRL's trainers on the ids of `prm_gym.prompts.chat`, where they would apply the chat template in their own way."""
+"""TRL's trainers on the ids of `prm_gym.prompts.chat`, instead of their own use of the chat template."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from prm_gym.prompts.chat import adapted, sequence_ids, template_of
 
 
 def on_demonstrations(trainer: type[Any]) -> type[Any]:
-    """`trainer`, a class of TRL's `SFTTrainer`, on `demonstrations` where the rows are messages in `prompt` and
-    `completion`. `assistant_only_loss` then needs no generation marks in the template. Other data is left to TRL.
+    """A subclass of `trainer` (TRL's `SFTTrainer`) that uses `demonstrations` for rows of messages in `prompt` and
+    `completion`. `assistant_only_loss` then needs no generation marks in the template. TRL handles other data.
     """
 
     class DemonstrationTrainer(trainer):  # type: ignore[misc]
         def __init__(self, *, args: Any, train_dataset: Any, **options: Any) -> None:
             self._responses_only = bool(args.assistant_only_loss) and _conversational(train_dataset)
-            args.assistant_only_loss &= not self._responses_only  # TRL would ask for the marks
+            args.assistant_only_loss &= not self._responses_only  # TRL would require the marks
             super().__init__(args=args, train_dataset=train_dataset, **options)
 
         def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, *options: Any) -> Any:
             if _conversational(dataset):
-                template_of(processing_class)  # one that cannot show them is an error here, not in a row
+                template_of(processing_class)  # raises for an unusable template before any row is processed
                 counted = "responses" if self._responses_only else "completion" if self.completion_only_loss else "all"
                 settings = {"tokenizer": processing_class, "counted": counted}
                 names = list(next(iter(dataset)))
-                with args.main_process_first():  # the others read what it has cached
+                with args.main_process_first():  # the other processes read its cache
                     dataset = dataset.map(to_ids, batched=True, remove_columns=names, fn_kwargs=settings)
             return super()._prepare_dataset(dataset, processing_class, args, *options)
 
@@ -52,12 +52,12 @@ def _conversational(dataset: Any) -> bool:
 
 
 def adapt(rows: dict[str, list[Any]], tokenizer: Any) -> dict[str, list[Any]]:
-    """Rows of prompts with the roles that the chat template has, so that TRL can apply it."""
+    """Rows of prompts with the roles that the chat template supports, so that TRL can apply it."""
     return {name: [adapted(tokenizer, chat) for chat in chats] for name, chats in rows.items()}
 
 
 def scored_as_trained(trainer: type[Any]) -> type[Any]:
-    """`trainer`, a class of TRL's `OnlineDPOTrainer`, whose reward models read what they were trained on."""
+    """A subclass of `trainer` (TRL's `OnlineDPOTrainer`) whose reward models read the ids of their training."""
     import torch
 
     class ScoredTrainer(trainer):  # type: ignore[misc]
@@ -77,7 +77,7 @@ def scored_as_trained(trainer: type[Any]) -> type[Any]:
 
 
 def check_vllm(tokenizer: Any, where: str) -> None:
-    """TRL sends vLLM the rendered text, to which the tokenizer must add nothing."""
+    """Raise `UserError` if the tokenizer adds tokens to the rendered chat, which TRL sends to vLLM as text."""
     if tokenizer.encode("") != []:
         problem = "TRL sends the rendered chat as text, to which the tokenizer adds special tokens once more"
         raise UserError(where, problem, "set it to false, or use open-instruct's host", field="use_vllm")
