@@ -1,9 +1,9 @@
 """`python -m experiments [--finding NAME ...] [--seeds 3 | --seed 1]`: run experiments, write
-results/findings.json and a figure each. Everything resumes; findings that are not asked for keep their entries.
+results/findings.json and a figure each. Everything resumes; other findings keep their entries.
 
-A seed that has a record in results/seeds is not run again, unless the recipe has changed since. A finding that has
-changed in `findings` is not noticed: remove its records. `--seed` measures one seed alone, beside other processes
-at other seeds if you like, and the entry is over all seeds that have a record.
+A seed with a record in results/seeds is not run again unless the recipe has changed. If a finding's definition in
+`findings` changes, remove its records. `--seed` measures one seed alone, if wanted beside other processes with other
+seeds; the entry covers all seeds that have a record.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--run", type=Path, default=Path("runs/findings"))
     parser.add_argument("--out", type=Path, default=Path("results"))
     options = parser.parse_args(arguments)
-    recipe.load(options.recipe)  # what is wrong in it is named before a folder is made
+    recipe.load(options.recipe)  # raises before a folder is made
     digest = seed_records.recipe_digest(options.recipe)
     for name in options.finding:
         for seed in range(options.seeds) if options.seed is None else [options.seed]:
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if seed_records.read(file, digest) is None:
                 variants = Variants(options.recipe, options.run, seed)
                 seed_records.write(file, digest, list(FINDINGS[name].measure(variants)))
-        with locked(options.out):  # another process may be here with another seed or finding
+        with locked(options.out):  # another process may write another seed or finding
             found = seed_records.read_all(options.out, name, digest)
             if options.seed is None:
                 found = {seed: found[seed] for seed in range(options.seeds)}
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def result(finding: Finding, seeds: Mapping[int, Sequence[Cell]]) -> dict[str, Any]:
-    """The entry of findings.json: a row a cell and the gains, each over all seeds."""
+    """The entry of findings.json: a row per cell, and the gains, over all seeds."""
     cells: dict[tuple[str, Place], list[Cell]] = {}
     for seed in seeds.values():
         for cell in seed:
@@ -94,7 +94,7 @@ def row(key: tuple[str, Place], cells: list[Cell], outcomes: list[intervals.Outc
 
 
 def write(out: Path, entry: dict[str, Any]) -> None:
-    """Put `entry` in the place of its former one, and draw it."""
+    """Write `entry` in place of its previous version, and draw it."""
     out.mkdir(parents=True, exist_ok=True)
     file = out / "findings.json"
     try:

@@ -1,6 +1,6 @@
-"""One figure a finding, an SVG file that needs no style sheet: lines over x with 95% intervals, named at their ends.
+"""A figure per finding, an SVG file without a style sheet: curves over x with 95% intervals, labelled at their ends.
 
-Where x is a name there are no lines: the names stand one below another, with a mark and its interval for each series.
+If x is a name there are no curves: each name is a row, with a mark and an interval for each series.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from prm_gym.report.svg import (
     y_axis,
 )
 
-WIDTH, HEIGHT, NAMES, ROW = 640, 340, 190, 40  # pixels; NAMES is the room for names, ROW that for one of them
+WIDTH, HEIGHT, NAMES, ROW = 640, 340, 190, 40  # pixels; NAMES is the width of the names' column, ROW a row's height
 _COLOURS = ("#6b7078", "#1f5fbf", "#b4530a", "#14795a", "#7d3fb5", "#b02562")
 _STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#1c1d1f}.tick,.axis-name{fill:#5d6066}"
@@ -37,7 +37,7 @@ _STYLE = (
 
 
 def draw(entry: dict[str, Any]) -> str:
-    """The figure of an entry of findings.json: success in one panel, and below it what else was measured, if it was."""
+    """The figure of an entry of findings.json: a panel with success, and one below with other measures, if any."""
     axes = entry["axes"]
     if any(isinstance(row["x"], str) for row in entry["rows"]):
         height, panels = _named(entry["rows"], axes["x"])

@@ -1,7 +1,7 @@
-"""What each finding compares, as cells of a figure: a series, a place in it, and who won or a number there.
+"""The definition of each finding, as cells of a figure: a series, an x, and an outcome or a number.
 
-All use the recipe's own policies and Qs or variants of it that differ in what the finding is about. Each finding says
-what the paper reports and which gain would be the same result here.
+Findings use the policies and Qs of the recipe, and variants that differ in the property under study. Each finding has
+the paper's claim, and the gain that would reproduce it here.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from prm_gym.evaluation.intervals import Outcome
 from prm_gym.runs.iteration import Run
 
 BEST_OF = (1, 2, 4, 8, 16, 32)
-BEST_OF_GAMES = 200  # of best-of-N, which asks for N responses a turn
-LONG = 160  # steps of a Stage 3 that goes on too long
-FEW = 150  # games of the rollouts that shaping is for
-NO_Q = "no Q"  # what the others are compared with
-RANKED_GAMES = 200  # held out, with branches: Qs are told apart by more pairs than a recipe measures one on
+BEST_OF_GAMES = 200  # fewer for best-of-N, which samples N responses per turn
+LONG = 160  # steps of an overlong Stage 3
+FEW = 150  # games of rollouts, few enough for shaping to matter
+NO_Q = "no Q"  # the baseline
+RANKED_GAMES = 200  # held out, with branches: comparing Qs takes more pairs than a recipe's `quality` has
 
 
-Place = float | str  # on the x axis; or a name, where there is no number to go by
-Rows = list[dict[str, Any]]  # {"series", "x", "mean", ...} a cell, seeds pooled
+Place = float | str  # x, or a name if there is no number
+Rows = list[dict[str, Any]]  # {"series", "x", "mean", ...} per cell, seeds pooled
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One point: success in `outcome`, or `value`, which may be the share of `pairs` of actions."""
+    """One point: success by `outcome`, or a `value`, which may be a share of `pairs` of actions."""
 
     series: str
     x: Place
@@ -44,18 +44,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class Finding:
-    """`measure` gives the cells of one seed. `gains` are pairs of cells (series, x), better and worse, and the least
-    gain that would count as the paper's result here (None: no goal).
+    """`measure` yields the cells of one seed. `gains` are (better cell, worse cell, goal), with cells as (series, x)
+    and the least gain that would reproduce the paper (None: no goal).
     """
 
     name: str
-    claim: str  # what the paper says
+    claim: str  # of the paper
     x: str
     measure: Callable[[Variants], Iterator[Cell]]
     gains: tuple[tuple[tuple[str, Place], tuple[str, Place], float | None], ...] = ()
-    numbers: str = field(default="", kw_only=True)  # what the cells with a `value` are
+    numbers: str = field(default="", kw_only=True)  # the name of the cells with a `value`
     log: bool = field(default=False, kw_only=True)  # the x axis
-    remark: Callable[[Rows], dict[str, float]] | None = field(default=None, kw_only=True)  # what else the rows say
+    remark: Callable[[Rows], dict[str, float]] | None = field(default=None, kw_only=True)  # further figures
 
 
 def iterations(variants: Variants) -> Iterator[Cell]:
@@ -73,8 +73,8 @@ def best_of_n(variants: Variants) -> Iterator[Cell]:
 
 
 def inverse(variants: Variants) -> Iterator[Cell]:
-    """Demonstrations of an expert: without the habit and the mistakes of those that pi_0 has learned from. SFT on them
-    starts from what pi_0 started from; InversePRM and AgentPRM both start from pi_0.
+    """Expert demonstrations, without the habit and the mistakes of those for pi_0. SFT on them starts from the same
+    model as pi_0; InversePRM and AgentPRM start from pi_0.
     """
     yield Cell("SFT", 0, variants.evaluated(variants.start("expert", EXPERT), 0))
     agents = variants.run(iterations=2)
@@ -88,10 +88,10 @@ def inverse(variants: Variants) -> Iterator[Cell]:
 
 
 def exploration(variants: Variants) -> Iterator[Cell]:
-    """A model from scratch follows no instruction that it never read: some of the demonstrations that the recipe's was
-    pretrained on search anywhere, and stand under the exploration prompt.
+    """A model from scratch follows only instructions from its training data: some demonstrations of the recipe's
+    pretraining search at random, under the exploration prompt.
     """
-    [plain] = variants.run("long", ON_AND_ON)
+    [plain] = variants.run("long", LONG_CURVE)
     [reset] = variants.run("reset", merged(CURVE, RESET))
     [steered] = variants.run("steered", merged(CURVE, STEERED))
     for name, run in (("plain", plain), ("Reset-50-50", reset), ("Steered", steered)):
@@ -107,20 +107,20 @@ def shaping(variants: Variants) -> Iterator[Cell]:
 def loss(variants: Variants) -> Iterator[Cell]:
     variants.run("absolute", ABSOLUTE)
     [absolute] = variants.run("absolute-curve", merged(ABSOLUTE, CURVE), like="absolute")
-    [relative] = variants.run("long", ON_AND_ON)
+    [relative] = variants.run("long", LONG_CURVE)
     for name, run in (("absolute (soft BCE)", absolute), ("relative (Bradley-Terry)", relative)):
         yield from _curve(variants, run, name, [0, 20, 40])
 
 
 def hacking(variants: Variants) -> Iterator[Cell]:
-    """Success over a long Stage 3, on one Q and on the mean of three, beside what could tell when to stop without it.
+    """Success over a long Stage 3, on one Q and on the mean of three, with measures that could tell when to stop.
 
-    Process rewards are in standard deviations of pi_0's actions above their mean: of the Q that is trained on; of a
-    judge, a Q from rollouts on other games; and the lower bound of three Qs that differ in their random numbers.
+    Process rewards are normalised by the mean and standard deviation over pi_0's actions: those of the Q of the
+    training, of a judge (a Q from rollouts on other games), and the lower bound of three Qs with different seeds.
     """
-    [run], judge = variants.run("long", ON_AND_ON), variants.q("judge", JUDGE)
+    [run], judge = variants.run("long", LONG_CURVE), variants.q("judge", JUDGE)
     others = [variants.q(f"q-{seed}", other_q(variants, seed)) for seed in (1, 2)]
-    ensemble = merged(ON_AND_ON, {"online_dpo.yaml": {"reward_ensemble": [beside(other) for other in others]}})
+    ensemble = merged(LONG_CURVE, {"online_dpo.yaml": {"reward_ensemble": [beside(other) for other in others]}})
     steps = list(range(0, LONG + 1, 20))
     yield from _curve(variants, run, "success", steps)
     yield from _curve(variants, variants.run("ensemble", ensemble)[0], "success with an ensemble", steps)
@@ -139,8 +139,8 @@ def hacking(variants: Variants) -> Iterator[Cell]:
 
 
 def ranking(variants: Variants) -> Iterator[Cell]:
-    """The accuracy of Qs on held-out branches, all Q_0s on the same ones, and what comes of pi_0 on each Q_0: by Stage
-    3 and by best of 16, beside pi_0 and one response.
+    """The accuracy of Qs on held-out branches, the same for all Q_0s, and the success from pi_0 with each Q_0: after
+    Stage 3 and by best of 16, with pi_0 and a single response as baselines.
     """
     base = variants.run(iterations=3)
     held_out = [variants.held_out(run, RANKED_GAMES) for run in base]
@@ -148,7 +148,7 @@ def ranking(variants: Variants) -> Iterator[Cell]:
     recipes = {
         "pairs, half of the games": (f"games-{full // 2}", fewer(full // 2)),
         "pairs, a quarter of the games": (f"games-{full // 4}", fewer(full // 4)),
-        "pairs, a fifth of the states": ("often", OFTEN),
+        "pairs, a fifth of the states": ("often", FEWER_STATES),
         "soft BCE": ("absolute", ABSOLUTE),
         "soft BCE, no branches": ("independent", INDEPENDENT),
         "inverse": ("inverse", inverse_of(variants)),
@@ -170,7 +170,7 @@ def _accuracy(run: Run, held_out: Path, name: str) -> Cell:
 
 
 def prediction(rows: Rows) -> dict[str, float]:
-    """Pearson's correlation of the ranking accuracy of Q_0 with what came of it, over the Q_0s."""
+    """Pearson's correlation between the ranking accuracy of the Q_0s and the success with them."""
     found: dict[str, dict[Place, float]] = {}
     for row in rows:
         found.setdefault(row["series"], {})[row["x"]] = row["mean"]
@@ -183,13 +183,13 @@ def prediction(rows: Rows) -> dict[str, float]:
 
 
 def _curve(variants: Variants, run: Run, name: str, steps: list[int]) -> Iterator[Cell]:
-    """Success of the checkpoints at `steps` of Stage 3; step 0 is pi_0, where it started."""
+    """Success of the checkpoints at `steps` of Stage 3; step 0 is pi_0."""
     for step in steps:
         yield Cell(name, step, variants.evaluated(run, 1, step=step) if step else variants.evaluated(run, 0))
 
 
 def _kl(run: Run, step: int) -> float:
-    """KL(pi || pi_0) of a response, in nats, as the trainer logged it last before `step`."""
+    """KL(pi || pi_0) of a response in nats, the last value logged before `step`."""
     if not step:
         return 0.0
     history = json.loads((run.policy(1, step) / "trainer_state.json").read_text("utf-8"))["log_history"]
@@ -197,16 +197,16 @@ def _kl(run: Run, step: int) -> float:
 
 
 def beside(run: Run, place: str = "iter1/prm") -> str:
-    """What `run` has at `place`, its Q unless told, as the recipe of another run of the same Variants names it."""
+    """The path of `run`'s `place` (by default its Q) for the recipe of another run of the same Variants."""
     return f"{{run}}/../{run.root.name}/{place}"
 
 
-# A row a visit and not a pair: many more rows, each read once. From less than a third of them (280 batches of 16)
-# InversePRM gains next to nothing; a second epoch of soft BCE makes Q no better on valid_seen.
+# With a row per visit instead of a pair there are many more rows, each read once. On less than a third of them (280
+# batches of 16) InversePRM gains almost nothing; a second epoch of soft BCE does not improve Q on valid_seen.
 ONCE: dict[str, Any] = {"num_train_epochs": 1, "per_device_train_batch_size": 32}
-# Stage 3 beyond the recipe's number of steps. Its rate is constant: whatever is shorter are its first steps.
+# Stage 3 beyond the recipe's number of steps. Its rate is constant, so a shorter run is a prefix of it.
 CURVE: Changes = {"online_dpo.yaml": {"max_steps": 40}}
-ON_AND_ON: Changes = {"online_dpo.yaml": {"max_steps": LONG}}
+LONG_CURVE: Changes = {"online_dpo.yaml": {"max_steps": LONG}}
 RESET: Changes = {
     "recipe.yaml": {"labels": {"prompts": {"expert": ["{run}/pretraining/demonstrations"], "expert_fraction": 0.5}}}
 }
@@ -225,19 +225,19 @@ VALUE: Changes = {
     "recipe.yaml": {"labels": {"kind": "value"}, "quality": None},
     "prm.yaml": {"loss": "value", **ONCE},
 }
-# As many branches as the recipe's, of a fifth of the states.
-OFTEN: Changes = {"recipe.yaml": {"branches": {"states_per_episode": 1, "continuations": 5}}}
+# As many branches as the recipe's, from a fifth of the states.
+FEWER_STATES: Changes = {"recipe.yaml": {"branches": {"states_per_episode": 1, "continuations": 5}}}
 JUDGE: Changes = {"recipe.yaml": {"rollouts": {"seed": 500}}}
 
 
 def inverse_of(variants: Variants) -> dict[str, Any]:
-    """InversePRM on the demonstrations of the variant `expert`, which are there after this."""
+    """InversePRM on the demonstrations of the variant `expert`, which this collects."""
     demonstrations = beside(variants.start("expert", EXPERT), "demonstrations")
     return merged(INVERSE, {"recipe.yaml": {"labels": {"options": {"expert": [demonstrations]}}}})
 
 
 def other_q(variants: Variants, seed: int) -> dict[str, Any]:
-    """The recipe's Q with other random numbers in its training."""
+    """The recipe's Q, trained with another seed."""
     return {"prm.yaml": {"seed": 1000 * variants.seed + seed}}
 
 
@@ -246,7 +246,7 @@ def fewer(games: int) -> dict[str, Any]:
 
 
 def shaped(variants: Variants, alpha: float) -> dict[str, Any]:
-    """Few rollouts, the targets shaped by V of pi_0 from all of the recipe's rollouts."""
+    """Few rollouts, with targets shaped by V of pi_0, which is fitted on all of the recipe's rollouts."""
     few = merged(merged(ABSOLUTE, CURVE), fewer(FEW))
     if not alpha:
         return few

@@ -1,4 +1,4 @@
-"""What PRMs think of a policy: Q(s, a) of one action a ~ pi(s) at each of some fixed states s."""
+"""Process rewards of a policy: Q(s, a) of one action a ~ pi(s) at each of a fixed set of states s."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def states_of(episodes: Path, count: int, seed: int = 0) -> list[State]:
 
 
 def process_rewards(policy: Policy, scorers: Sequence[Scorer], states: Sequence[State]) -> npt.NDArray[np.float64]:
-    """[scorers, states], all of the same actions; closes the policy."""
+    """Q [scorers, states] of the same actions; closes the policy."""
 
     async def measure() -> list[list[float]]:
         try:
@@ -37,8 +37,8 @@ def process_rewards(policy: Policy, scorers: Sequence[Scorer], states: Sequence[
 
 
 def lower_bound(rewards: npt.NDArray[np.float64]) -> float:
-    """The mean over states of what several Qs, [scorers, states], agree on: their mean less their standard deviation.
+    """The mean over states of the lower bound of several Qs, [scorers, states]: their mean minus standard deviation.
 
-    Q on pairs has a scale of its own, so `rewards` must be brought to a common one before.
+    `rewards` must be on a common scale; a Q trained on preference pairs has its own.
     """
     return float((rewards.mean(axis=0) - rewards.std(axis=0)).mean())

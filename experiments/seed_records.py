@@ -1,7 +1,7 @@
-"""What a finding is for one seed, kept in the repository: a seed that any machine has measured need not be run again.
+"""The results of a finding for one seed, kept in the repository, so that a seed is measured once on any machine.
 
-results/seeds/<finding>-<seed>.json holds the cells of the seed, and which recipe they are of. A game is named by a
-digest of its id. `won` has a character a game, in the order of `games`: 1, 0, or - for one that was not played.
+results/seeds/<finding>-<seed>.json has the cells of the seed and the digest of the recipe. A game is named by a digest
+of its id. `won` has a character per game, in the order of `games`: 1, 0, or - if it was not played.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from prm_gym.errors import UserError
 
 
 def recipe_digest(folder: Path) -> str:
-    """Of what the YAML files say; a comment changes nothing."""
+    """A digest of the values in the YAML files, without comments."""
     files = {file.name: read_yaml(file) for file in folder.glob("*.yaml")}
     return _digest(json.dumps(files, sort_keys=True), 16)
 
@@ -32,7 +32,7 @@ def place(out: Path, finding: str, seed: int) -> Path:
 
 
 def write(file: Path, recipe: str, cells: Sequence[Cell]) -> None:
-    """Keep the cells of a seed, measured on the recipe with that digest."""
+    """Write the cells of a seed, measured on the recipe with that digest."""
     types = {game: of for cell in cells for game, (of, _) in (cell.outcome or {}).items()}
     games = sorted(types, key=lambda game: (types[game], game))
     by_type = groupby(games, types.__getitem__)
@@ -47,7 +47,7 @@ def write(file: Path, recipe: str, cells: Sequence[Cell]) -> None:
 
 
 def read(file: Path, recipe: str) -> list[Cell] | None:
-    """The cells of a seed; None if it is not measured on the recipe with that digest."""
+    """The cells of a seed; None if it was not measured on the recipe with that digest."""
     if not file.exists():
         return None
     try:
@@ -61,7 +61,7 @@ def read(file: Path, recipe: str) -> list[Cell] | None:
 
 
 def read_all(out: Path, finding: str, recipe: str) -> dict[int, list[Cell]]:
-    """The cells of every seed that is measured on the recipe with that digest."""
+    """The cells of every seed that was measured on the recipe with that digest."""
     files = (out / "seeds").glob(f"{finding}-*.json")
     found = {int(file.stem.rpartition("-")[2]): read(file, recipe) for file in files}
     return {seed: cells for seed, cells in sorted(found.items()) if cells is not None}

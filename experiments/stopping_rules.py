@@ -1,4 +1,4 @@
-"""When to stop a long Stage 3 without a label of success: what each rule ends with, run by run."""
+"""Rules to stop a long Stage 3 without measuring success, and the success that they reach."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ _JUDGES = ("process reward by the judge", "lower bound of three Qs")
 
 
 def stopping_rules(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Means over the runs (one a seed) of the step that each rule chooses and of the success there, beside the peak,
-    which is found by looking at the success itself.
+    """The step that each rule chooses and the success there, as means over runs (one per seed), and the true peak of
+    success for comparison.
 
-    A first peak is where a curve stands before it falls for the first time. A budget of KL is what the other runs had
-    spent at their peaks, on average: the rule stops where the run has spent it. With one run there are no others, and
-    no such rule.
+    A first peak is the last point before a curve falls for the first time. The KL rule stops at the mean KL that the
+    other runs had at their peaks; it needs two runs or more.
     """
     runs = [_curves(rows, seed) for seed in range(len(rows[0]["per_seed"]))]
     peaks = [_highest(run["success"]) for run in runs]
@@ -50,10 +49,10 @@ def _highest(curve: Curve) -> float:
 
 
 def _first_peak(curve: Curve) -> float:
-    """The step before `curve` falls for the first time; the last one if it never does."""
+    """The last step before `curve` falls for the first time; the last step of all if it never falls."""
     return next((step for step, after in pairwise(sorted(curve)) if curve[after] < curve[step]), max(curve))
 
 
 def _reached(curve: Curve, budget: float) -> float:
-    """The first step at which `curve` has reached `budget`; the last one if it never does."""
+    """The first step at which `curve` reaches `budget`; the last step if it never does."""
     return next((step for step in sorted(curve) if curve[step] >= budget), max(curve))

@@ -1,10 +1,9 @@
-"""Variants of a recipe, run as any recipe is; what a variant has in common with another run is linked, not made again.
+"""Run variants of a recipe. Stages that a variant has in common with another run are linked, not run again.
 
-<root>/seed-<s>            the recipe itself, with other random numbers for s > 0
-<root>/seed-<s>-<variant>  the same with some settings changed; `recipe/` in each is what it was run with
+<root>/seed-<s>            the recipe itself, with other seeds for s > 0
+<root>/seed-<s>-<variant>  the same with some settings changed; `recipe/` in each is the recipe used
 
-Stages come in the order in which they depend on each other, so two runs share every stage before the first whose
-settings differ.
+Stages are in the order of their dependencies, so two runs share every stage before the first with different settings.
 """
 
 from __future__ import annotations
@@ -34,14 +33,15 @@ Changes = Mapping[str, Mapping[str, Any]]
 
 
 class Variants:
-    """The runs of one seed of `recipe` under `root`; those of seed 0 lend their games to the others."""
+    """The runs of one seed of `recipe` under `root`; other seeds share the games of seed 0."""
 
     def __init__(self, recipe: Path, root: Path, seed: int) -> None:
         self.recipe, self._root, self.seed = recipe, root, seed
 
     def run(self, variant: str = "", changes: Changes | None = None, iterations: int = 1, like: str = "") -> list[Run]:
-        """Iterations 1 .. `iterations` of a variant, complete; of the recipe itself without a name. A variant is
-        evaluated without best-of-N, and shares stages with the variant `like`, which is there, or with the recipe.
+        """Run iterations 1 .. `iterations` of a variant, or without a name of the recipe itself.
+
+        A variant is evaluated without best-of-N. It shares stages with the complete variant `like`, or with the recipe.
         """
         runs = [self._prepared(variant, changes, like)]
         complete(runs[0].stages(), runs[0].root)
@@ -51,17 +51,17 @@ class Variants:
         return runs
 
     def start(self, variant: str, changes: Changes) -> Run:
-        """A variant as far as its pi_0; nothing after it."""
+        """Run a variant up to its pi_0."""
         run = self._prepared(variant, changes)
         return _before(run.evaluation(0).out, run)
 
     def q(self, variant: str, changes: Changes) -> Run:
-        """The first iteration of a variant as far as its Q_0, measured; nothing after it."""
+        """Run the first iteration of a variant up to the evaluation of its Q_0."""
         run = self._prepared(variant, changes)
         return _before(run.iter / "dataset" / "prompts", run)
 
     def _prepared(self, variant: str = "", changes: Changes | None = None, like: str = "") -> Run:
-        """The recipe of a variant written, and what it shares with others linked."""
+        """Write the recipe of a variant, and link the stages that it shares."""
         folder = self.folder(variant)
         if variant:
             self.run()
@@ -80,26 +80,26 @@ class Variants:
         return self._root / "-".join(filter(None, [f"seed-{self.seed}", variant]))
 
     def evaluated(self, run: Run, n: int, **options: Any) -> Outcome:
-        """Who won in `Run.evaluation(n, ...)`, which is played if it is not there."""
+        """The outcome of `Run.evaluation(n, ...)`, which is run if it is not complete."""
         wanted = run.evaluation(n, **options)
         complete([wanted], run.root)
         return outcome(wanted.out / "episodes")
 
     def held_out(self, run: Run, games: int) -> Path:
-        """What `Run.held_out(games)` makes, which is made if it is not there."""
+        """The folder of `Run.held_out(games)`, which is run if it is not complete."""
         wanted = run.held_out(games)
         complete([wanted], run.root)
         return wanted.out
 
 
 def _before(out: Path, run: Run) -> Run:
-    """`run` with the stages before the one that makes `out` complete."""
+    """Complete the stages before the one with the output `out`; returns `run`."""
     complete(list(takewhile(lambda each: each.out != out, run.stages())), run.root)
     return run
 
 
 def complete(stages: list[Stage], root: Path) -> None:
-    """Make what is not there. Another process that is at work in the run `root` is waited for."""
+    """Run the incomplete stages, after waiting for any other process in the run folder `root`."""
     if all(stage.is_complete(each) for each in stages):
         return
     root.mkdir(parents=True, exist_ok=True)
@@ -112,16 +112,14 @@ def complete(stages: list[Stage], root: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Nobody else is in here with the same folder: another process that is at work there is waited for."""
+    """Lock the folder, after waiting for any other process that has locked it."""
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def write_variant(source: Path, out: Path, changes: Changes) -> None:
-    """A recipe folder like `source` but for `changes`. Files without a change are copied byte for byte. Another process
-    may be reading what is there already.
-    """
+    """Write the recipe `source` with `changes` to `out`, atomically by file. Files without a change are copied."""
     out.mkdir(parents=True, exist_ok=True)
     for file in sorted(source.glob("*.yaml")):
         text = file.read_text("utf-8")
@@ -131,7 +129,7 @@ def write_variant(source: Path, out: Path, changes: Changes) -> None:
 
 
 def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with `changes` put in, mapping by mapping."""
+    """`values` with `changes` merged in, recursively."""
     out = deepcopy(dict(values))
     for key, value in changes.items():
         both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
@@ -140,8 +138,8 @@ def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
 
 def seed_changes(recipe: Path, seed: int) -> dict[str, dict[str, Any]]:
-    """Other demonstrations, rollouts and training for `seed`. The held-out games stay, so that they can be paired, and
-    the pretrained model, as all of the paper's runs have one.
+    """Other demonstrations, rollouts and training for `seed`. The held-out games stay the same, for paired differences,
+    and so does the pretrained model, as in the paper.
     """
     start = load(recipe).start
     changed: dict[str, Any] = {"rollouts": {"seed": 1000 * seed}}
@@ -153,7 +151,7 @@ def seed_changes(recipe: Path, seed: int) -> dict[str, dict[str, Any]]:
 
 
 def share(stages: list[Stage], root: Path, others: list[Stage], other: Path) -> None:
-    """Link the complete stages of the run `other` that stand before the first difference into the run `root`."""
+    """Link the complete stages of the run `other` before the first difference into the run `root`."""
     for mine, theirs in zip(stages, others, strict=False):
         place = mine.out.relative_to(root)
         alike = place == theirs.out.relative_to(other) and mine.settings == theirs.settings

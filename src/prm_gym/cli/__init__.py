@@ -1,7 +1,7 @@
 """`prm-gym COMMAND`: a module for each command, named after it.
 
-A command's module has `add`, which declares its flags, and `run`, which reads them. `policy_flags` holds the flags of
-the commands that play games, `parser` the argument parser of them all. The library is imported when a command runs.
+The module of a command has `add`, which declares its flags, and `run`. `policy_flags` has the flags of the commands
+that play games, `parser` the argument parser. The library is imported only when a command runs.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _COMMANDS = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status: 2 for input that cannot be used, 130 for Ctrl-C."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: names of files may be no text
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: file names may be undecodable
     parser = _parser()
     if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions (the extra `completion`)
         import argcomplete
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         argcomplete.autocomplete(parser)
     try:
         options = parser.parse_args(arguments)
-    except SystemExit as end:  # the parser has printed the help, the version or an error
+    except SystemExit as end:  # after the help, the version or an error
         return int(end.code or 0)
     if not options.verbose:
         with hushed():

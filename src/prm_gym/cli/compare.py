@@ -1,4 +1,4 @@
-"""`prm-gym compare`: how much better one run's results are than another's, and whether that is more than noise."""
+"""`prm-gym compare`: the differences between the results of two runs, with intervals."""
 
 from __future__ import annotations
 

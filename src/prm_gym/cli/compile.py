@@ -1,4 +1,4 @@
-"""`prm-gym compile`: games for the exact engine, ahead of their first use."""
+"""`prm-gym compile`: compile games for the exact engine before their first use."""
 
 from __future__ import annotations
 

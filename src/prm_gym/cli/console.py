@@ -8,10 +8,10 @@ console = Console()
 
 
 def say(text: str, style: str | None = None) -> None:
-    """Print text of a game or a model: no markup in it counts, and no control character reaches the terminal."""
+    """Print untrusted text of a game or a model, without markup and control characters."""
     console.print(visible(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def visible(text: str) -> str:
-    r"""`text` with control characters but the line feed spelt out: `\x1b[2J` clears no screen."""
+    r"""`text` with control characters escaped, except line feeds, so that `\x1b[2J` does not clear the screen."""
     return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)

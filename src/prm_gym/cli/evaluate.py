@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _best_of(options: argparse.Namespace) -> BestOf | None:
-    """The best-of-N that the options ask for, None without a PRM."""
+    """The best-of-N of the options, None without a PRM."""
     if options.policy == "expert":  # its responses at a state are the same, but for random actions
         refuse_idle(options, ("prm", "best_of", "weight", "among"), "with --policy expert")
     given = {"n": options.best_of, "weight": options.weight, "among": options.among}
@@ -79,8 +79,9 @@ def _best_of(options: argparse.Namespace) -> BestOf | None:
 
 
 def _check_prm(options: argparse.Namespace, read_by_q: Path | None) -> None:
-    """Refuse, before anything is loaded, a PRM that is not there or reads another prompt. The prompt of the PRM
-    `read_by_q` is taken over: the policy reads none.
+    """Raise `UserError`, before anything is loaded, for a missing PRM or one with another prompt.
+
+    For a policy without a prompt, `options.prompt` becomes that of the PRM `read_by_q`.
     """
     from prm_gym.inference.model_location import check_model
     from prm_gym.provenance.checkpoint_settings import check_prm, prompt_for

@@ -1,4 +1,4 @@
-"""Types of the values of flags. Each raises what the parser prints beside the flag, before anything starts."""
+"""Types of flag values. Each raises an error that the parser prints with the flag, before work starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`prm-gym games`: generated households."""
+"""`prm-gym games`: generate households."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`prm-gym host prepare`: an open-instruct checkout made ready."""
+"""`prm-gym host prepare`: prepare an open-instruct checkout."""
 
 from __future__ import annotations
 

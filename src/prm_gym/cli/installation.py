@@ -1,4 +1,4 @@
-"""What this environment can do: packages by the part of prm_gym that needs them, accelerator, games."""
+"""The state of this environment: packages by the part of prm_gym that needs them, accelerator, games."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PARTS = {
 
 
 def report() -> Table:
-    """A table with one row a part: what is installed, and the command for what is not."""
+    """A table with a row per part: installed packages, and the command to install missing ones."""
     table = Table(title=f"prm-gym {version('prm-gym')} on Python {platform.python_version()}", title_justify="left")
     for column in ("part", "found", "missing"):
         table.add_column(column, overflow="fold")  # a path is never cut short
@@ -37,7 +37,7 @@ def report() -> Table:
 
 
 def _games(folder: str | None) -> tuple[str, str]:
-    """What the folder holds, by split, and what is wrong with it."""
+    """The number of games in the folder by split, and its problems."""
     remedy = "set it to a folder that `prm-gym games` or `alfworld-download` made"
     if not folder:
         return "-", f"{ALFWORLD_DATA} is not set: give the commands --games, or {remedy}"

@@ -1,4 +1,4 @@
-"""`prm-gym label KIND`: a dataset of collected episodes. The flags are the arguments of the label's function."""
+"""`prm-gym label KIND`: make a dataset of collected episodes. The flags are the arguments of the label function."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ KINDS = {
     ),
 }
 
-# Type and help of each argument of a label's function; a default is read from its signature.
+# Type and help of each argument of a label function; defaults are read from its signature.
 _ARGUMENTS: dict[str, tuple[Callable[[str], Any], str]] = {
     "prompt": (name, "full, compact, or a jinja file; default: the one that the episodes were played with"),
     "gamma": (share, "discount of a reward per step, from 0 to 1"),
@@ -98,7 +98,7 @@ def add(commands: Commands) -> None:
     for kind, its in KINDS.items():
         text = fill(f"{kind}: {its.title}.", 80) + "\n\n" + fill(its.text, 80)
         example = f"example:\n  prm-gym label {kind} --rollouts runs/a/rollouts --out {kind} {its.example}"
-        flags = partial(_add_flags, kind)  # imports the label, and DuckDB with it: only when this kind is asked for
+        flags = partial(_add_flags, kind)  # imports the label and DuckDB, only if this kind is used
         add_command(kinds, kind, its.title, description=text, epilog=example, fill=flags)
 
 
@@ -138,7 +138,7 @@ def _add_flags(kind: str, command: Parser) -> None:
 
 
 def _policy(options: argparse.Namespace) -> Any:
-    """The model of --policy, sampled as it was trained unless flags say otherwise."""
+    """The model of --policy, sampled as in training unless flags say otherwise."""
     from prm_gym.inference.model_location import check_model
     from prm_gym.provenance import checkpoint_settings
     from prm_gym.store import parts
@@ -154,7 +154,7 @@ def _policy(options: argparse.Namespace) -> Any:
 
 
 def _value_model(folder: Path) -> Any:
-    """V of the model, whose error names the flag where a recipe has a key."""
+    """The value function of a model; its errors name the flag instead of the key of a recipe."""
     from prm_gym.hosts.open_instruct.value_model import value_function
 
     try:

@@ -1,4 +1,4 @@
-"""The argument parser of every command: help that says all defaults, and errors in one line."""
+"""The argument parser of all commands: help with all defaults, and errors in one line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prm_gym.errors import UserError
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Says the default of every flag that has one."""
+    """Shows the default of every flag that has one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.nargs == 0 or action.default in (None, (), argparse.SUPPRESS) or "default:" in (action.help or ""):
@@ -20,10 +20,10 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Flags are written out in full: an abbreviation would change its meaning when a flag is added.
+    """Abbreviated flags are not accepted, since a new flag could change their meaning.
 
-    `flags` says how the command line spells each parameter: {"max_games": "--max-games"}. `fill` adds the arguments
-    when the parser is first used, for a command whose flags take long to import.
+    `flags` maps parameters to flags: {"max_games": "--max-games"}. `fill` adds the arguments when the parser is first
+    used, for a command whose flags need slow imports.
     """
 
     def __init__(self, *, fill: Callable[[Parser], None] | None = None, **options: Any) -> None:
@@ -50,7 +50,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         self.filled()
         found, unknown = super().parse_known_args(args, namespace)
-        if unknown:  # told here, where the command's flags are known
+        if unknown:  # an error here, where the command's flags are known
             near = get_close_matches(unknown[0].partition("=")[0], self.flags.values(), 1)
             self.error(f"{unknown[0]}: not known here" + (f"; the nearest is {near[0]}" if near else ""))
         return found, unknown
@@ -63,7 +63,7 @@ Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 def add_command(commands: Commands, name: str, text: str, **options: Any) -> Parser:
-    """A command's parser; `text` is its line in the list of commands and, by default, the head of its own help."""
+    """A command's parser. `text` is its line in the list of commands and, by default, its description."""
     command = commands.add_parser(name, help=text, **{"description": text, **options})
     command.set_defaults(parser=command)
     add_verbose(command, default=argparse.SUPPRESS)  # -v may stand before the command or behind it
@@ -76,14 +76,14 @@ def add_verbose(parser: Parser, default: Any = False) -> None:
 
 
 def refuse_idle(options: argparse.Namespace, names: Iterable[str], why: str) -> None:
-    """Raise `UserError` for the first of the flags that was given: it has no effect `why`."""
+    """Raise `UserError` for the first given flag of `names`, which has no effect `why` ("without --prm")."""
     for name in names:
         if getattr(options, name) not in (None, False):
             raise UserError(name, f"has no effect {why}", "leave it out")
 
 
 def named_as_flags(error: UserError, flags: dict[str, str]) -> UserError:
-    """The same error with the command line's flag in place of the parameter that the library names."""
+    """The error with the flag instead of the parameter that the library names."""
     if isinstance(error.where, str) and error.where in flags:
         return UserError(flags[error.where], error.problem, error.remedy, field=error.field)
     return error

@@ -1,4 +1,4 @@
-"""`prm-gym play`: a person plays a game in the terminal, with Q of every admissible command if there is a PRM."""
+"""`prm-gym play`: play a game in the terminal, with Q of every admissible command if there is a PRM."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from prm_gym.envs.alfworld import ALFWorldEnv
     from prm_gym.types import State
 
-_Score = Callable[["State"], list[float]]  # Q of each admissible command; none of them where they are too long for Q
+_Score = Callable[["State"], list[float]]  # Q of each admissible command; empty if they are too long for Q
 
 
 def add(commands: Commands) -> None:
@@ -78,7 +78,7 @@ def _play(env: ALFWorldEnv, score: _Score | None) -> None:
 
 
 def _typed(commands: tuple[str, ...]) -> str:
-    """The command that was typed or numbered, `undo`, `quit`, or nothing. The end of the input and Ctrl-C quit."""
+    """The typed or numbered command, `undo`, `quit`, or "". End of input and Ctrl-C quit."""
     try:
         typed = console.input("> ").strip()
     except (EOFError, KeyboardInterrupt):
@@ -90,7 +90,7 @@ def _typed(commands: tuple[str, ...]) -> str:
 
 
 def _list(state: State, score: _Score | None) -> None:
-    """The admissible commands with their numbers, and those of the highest Q in bold."""
+    """Print the admissible commands with their numbers, those of the highest Q in bold."""
     from rich.columns import Columns
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""The flags of the commands that play games with a policy, and the games and the policy that they name."""
+"""The flags of commands that play games with a policy, and the games and the policy that they specify."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OF_SERVERS = ("served_model", "api_key_env")
 
 
 def add_playing(command: Parser) -> None:
-    """The flags of commands that play. None stands for a flag that was left out, so that idle ones can be refused."""
+    """Add the flags of commands that play. A flag that was not given is None, so that idle flags can be refused."""
     add = command.add_argument
     data = os.environ.get("ALFWORLD_DATA") or None
     add("--games", type=path, default=data, metavar="DIR", help="folder of games; default: $ALFWORLD_DATA")
@@ -48,7 +48,7 @@ def add_playing(command: Parser) -> None:
 
 
 def add_sampling(command: Parser) -> None:
-    """The flags of commands that sample a model, whose defaults it may carry with it (`checkpoint_settings`)."""
+    """Add the flags of commands that sample a model, which may record its own defaults (`checkpoint_settings`)."""
     text = "sampling temperature, 0 is greedy; default: as the model was trained, else 0.3"
     command.add_argument("--temperature", type=temperature, metavar="T", help=text)
     text = f"longest response; default: {MAX_NEW_TOKENS}"
@@ -58,7 +58,7 @@ def add_sampling(command: Parser) -> None:
 
 
 def settle(options: argparse.Namespace) -> None:
-    """Refuse flags without effect, and fill in those left out: as the model was trained, else the usual values."""
+    """Refuse flags without effect, and set missing ones as in the model's training, else to the usual values."""
     from prm_gym.inference.model_location import check_model
     from prm_gym.provenance import checkpoint_settings
 
@@ -88,7 +88,7 @@ def settle(options: argparse.Namespace) -> None:
 
 
 def find(options: argparse.Namespace) -> list[Any]:
-    """The games that --games and --split name, of which there are at least --max-games."""
+    """The games of --games and --split. Raises `UserError` if there are fewer than --max-games."""
     from prm_gym.envs.games import find_games
     from prm_gym.rollout import draw_games
 
@@ -100,7 +100,7 @@ def find(options: argparse.Namespace) -> list[Any]:
 
 
 def make_policy(options: argparse.Namespace) -> Policy:
-    """The policy that the flags of `add_playing` name, after `settle`."""
+    """The policy specified by the flags of `add_playing`, after `settle`."""
     if options.policy == "expert":
         from prm_gym.policies.expert import ExpertPolicy
 

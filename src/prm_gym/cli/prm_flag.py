@@ -1,4 +1,4 @@
-"""The PRM that --prm names, with the prompt that it reads."""
+"""The PRM of --prm, and its prompt."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def add_prompt(command: Parser) -> None:
 
 
 def prompt_of(options: argparse.Namespace) -> Prompt:
-    """The prompt of --prompt, else that of --prm. Raises `UserError` if there is no such PRM or it reads another."""
+    """The prompt of --prompt, else of --prm. Raises `UserError` if the PRM is missing or has another prompt."""
     from prm_gym.inference.model_location import check_model
     from prm_gym.prompts import load
     from prm_gym.provenance.checkpoint_settings import check_prm, prompt_for
@@ -35,7 +35,7 @@ def prompt_of(options: argparse.Namespace) -> Prompt:
 
 
 def make_prm(options: argparse.Namespace, prompt: Prompt | None) -> PRMScorer:
-    """The PRM in this process; it takes half a minute to load on a slow machine, so check all else before."""
+    """The PRM in this process. Loading takes up to half a minute, so check everything else first."""
     try:
         from prm_gym.prm.in_process import PRMScorer
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""`prm-gym report`: one HTML page about runs."""
+"""`prm-gym report`: an HTML report on runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`prm-gym rollout`: episodes of a policy, independent or branched from other episodes."""
+"""`prm-gym rollout`: collect episodes of a policy, independent or branched from other episodes."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Refuse flags without effect, and folders to branch from that hold no episodes."""
+    """Refuse flags without effect, and folders without episodes to branch from."""
     from prm_gym.store import parts
 
     if not options.branch_from:

@@ -1,4 +1,4 @@
-"""`prm-gym show`: stored episodes in the terminal, as a list or one of them turn by turn."""
+"""`prm-gym show`: read stored episodes in the terminal, as a list or one turn by turn."""
 
 from __future__ import annotations
 

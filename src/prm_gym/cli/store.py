@@ -1,4 +1,4 @@
-"""`prm-gym store check`: damaged parts of a store of episodes."""
+"""`prm-gym store check`: find and repair damaged parts of an episode store."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""`prm-gym report RUN... [--out FILE]`: what runs achieved, as one HTML file that needs no network and no server.
+"""`prm-gym report RUN... [--out FILE]`: a report on runs as one HTML file that needs no network and no server.
 
-    run folders -> episode_summaries, result_entries, training_logs, gather, trajectories    as plain dicts
-                -> paired_difference, headline, success_table, success_figures, how_made     what the page says
+    run folders -> episode_summaries, result_entries, training_logs, gather, trajectories    plain dicts
+                -> paired_difference, headline, success_table, success_figures, how_made     the content of the page
                 -> page.html, page.css, page.js, downloads.js                                one file
 
-A section whose data a run does not have is left out. All that comes from a run (observations, model output, names) is
-text: escaped by jinja or the SVG builder, or put into the page as JSON that the script reads with `textContent`.
-Left out: measuring anything. The report shows what the stages of a run wrote, and Q of a sample of their episodes.
+A section without data is left out. All text from a run (observations, model output, names) is untrusted: it is escaped
+by jinja or the SVG builder, or embedded as JSON that the script reads with `textContent`. Left out: measurements. The
+report shows the output of the stages of a run, and scores a sample of their episodes with Q.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ def write(
     Parameters
     ----------
     runs
-        Folders that `prm-gym iter` or `prm-gym evaluate` wrote.
+        Folders written by `prm-gym iter` or `prm-gym evaluate`.
     episodes
-        How many episodes of each evaluation the trajectory browser holds. The same games are chosen in each
-        evaluation of a split, spread over the task types by a draw from `seed`.
+        How many episodes of each evaluation are in the trajectory browser. The same games are chosen in each evaluation
+        of a split, spread over the task types by a draw from `seed`.
     tell
-        Called with a line for each thing a reader might miss, as soon as it is known.
+        Called with a line for each part that is missing from the report.
 
     Raises
     ------
     UserError
-        `episodes` is negative, a folder is no run, holds nothing to show or a file that cannot be read, or `out`
-        cannot be written. All but a disk that fills meanwhile is found before Q scores anything.
+        `episodes` is negative, a folder is not a run, is empty or has an unreadable file, or `out` cannot be written.
+        These are checked before Q scores anything.
     """
     if episodes < 0:
         raise UserError("--episodes", f"{episodes} is no number of episodes", "say 0 or more")
@@ -57,6 +57,6 @@ def write(
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
-    """The folders' own names, or the paths as given where two would be the same."""
+    """The names of the folders, or the paths as given if two names are equal."""
     short = [run.resolve().name for run in runs]
     return short if len(set(short)) == len(short) else [str(run) for run in runs]

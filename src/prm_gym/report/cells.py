@@ -1,4 +1,4 @@
-"""Cells of the page's tables: how they are shown, and how they stand in the CSV file that the page gives out."""
+"""Cells of the page's tables, formatted for the page and for the CSV files to download."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from prm_gym.report import display_names
 
 Cell = Any
-"""A str as it is, an int with its thousands apart, a `Percent`, an `Interval`, or None for a dash."""
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would evaluate
+"""A str, an int, a `Percent`, an `Interval`, or None for a dash."""
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # prefixes of cells that a spreadsheet would evaluate
 
 
 class Percent(float):
@@ -44,7 +44,7 @@ def shown(cell: Cell) -> str:
 
 
 def as_csv(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
-    """One line a row, under the columns; numbers bare. Text that a spreadsheet would take for a formula begins with '.
+    """CSV with a header; numbers without formatting. Text that a spreadsheet would evaluate is prefixed with '.
 
     >>> print(as_csv(["name", "95%"], [["=1+1", Interval(0.25, 1)]]), end="")
     name,95% low,95% high

@@ -1,8 +1,8 @@
 """Two runs, result by result: the difference of success and of actions, with 95% intervals (`paired_difference`).
 
-Results are compared that have the same policy name, mode and split, and the same settings where either run has several
-of them. Runs that share no such name, as two folders of `prm-gym evaluate` with one policy each, are compared if each
-has a single result of a mode and split.
+Compared are results with the same policy name, mode and split, and the same settings if either run has several of them.
+Runs without a common policy name, such as two folders of `prm-gym evaluate`, are compared if each has a single result
+for a mode and split.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ Entry = dict[str, Any]
 
 @dataclass(frozen=True)
 class Comparison:
-    """`success` and `actions` are those of `other` less those of `one` (entries of results.json, seeds pooled);
-    `actions` is None without the episodes of both. `settings` says which conditions differ: `T 0.3 against T 1`.
+    """`success` and `actions` are the values of `other` minus those of `one` (entries of results.json, seeds pooled);
+    `actions` is None without the episodes of both. `settings` lists different conditions: `T 0.3 against T 1`.
     """
 
     one: Entry

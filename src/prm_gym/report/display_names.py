@@ -1,4 +1,4 @@
-"""How policies, modes and task types are called on the page, and which of the accent colours a policy has."""
+"""Display names of policies, modes and task types on the page, and the accent colours of policies."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from prm_gym.evaluation.results_table import TASK_TYPES
 from prm_gym.policies.best_of_n import BestOf
 
 DASH = "\N{EN DASH}"
-ACCENTS = 6  # classes p0..p5 in page.css; pi_6 has the colour of pi_1 again, pi_0 its own alone
+ACCENTS = 6  # classes p0..p5 in page.css; pi_6 has the colour of pi_1 again, only pi_0 has that of p0
 _INDEXED = re.compile(r"(pi|Q)_(\d+)")
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
 def pretty(name: str) -> str:
-    """`π₁` for `pi_1`, `Q₀` for `Q_0`; of a path its last part; any other name as it is."""
+    """`π₁` for `pi_1`, `Q₀` for `Q_0`, the last part of a path, any other name unchanged."""
     if match := _INDEXED.fullmatch(name):
         return ("π" if match[1] == "pi" else "Q") + match[2].translate(_SUBSCRIPTS)
     return name.rstrip("/").rpartition("/")[2] or name
 
 
 def index(policy: str) -> int | None:
-    """n of pi_n; None for a policy that is no iteration's."""
+    """n of pi_n; None for another policy."""
     match = _INDEXED.fullmatch(policy)
     return int(match[2]) if match and match[1] == "pi" else None
 
@@ -33,22 +33,17 @@ def accent(policy: str) -> str:
     return "other" if n is None else "p0" if n == 0 else f"p{(n - 1) % (ACCENTS - 1) + 1}"
 
 
-def best_of(mode: str) -> BestOf | None:
-    """What a mode of best-of-N says; None for the policy alone."""
-    return BestOf.of_mode(mode)
-
-
 def rule(choice: BestOf) -> str:
-    """How best-of-N chooses where it is not by Q alone among all: `, weight 1, admissible`."""
+    """The rule of choice of best-of-N, empty for Q alone among all actions: `, weight 1, admissible`."""
     weight = f", weight {choice.weight:g}" if choice.weight else ""
     return weight + (", admissible" if choice.among == "admissible" else "")
 
 
 def label(entry: dict[str, Any]) -> str:
-    """A row's name: `π₁`, or `π₁, best of 4 by Q₀`, with the weight and `admissible` where they are of its mode, and
-    what else tells it from others: `π₁, T 1`.
+    """The name of a row: `π₁`, or `π₁, best of 4 by Q₀`, with the rule of choice and with settings in which it differs
+    from rows of the same name: `π₁, T 1`.
     """
-    choice, apart = best_of(entry["mode"]), entry.get("apart")
+    choice, apart = BestOf.of_mode(entry["mode"]), entry.get("apart")
     said = [pretty(entry["policy"])]
     if choice is not None:
         by = f" by {pretty(entry['prm'])}" if entry.get("prm") else ""

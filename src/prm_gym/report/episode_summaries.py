@@ -1,7 +1,7 @@
-"""The episodes of a run in brief: who played which games, what was won, how many actions were not admissible, how fast.
+"""Summaries of a run's episodes: policy, games, wins, inadmissible actions, speed.
 
-A store is an evaluation (`iter<n>/eval/*/episodes`, or a folder that `prm-gym evaluate` wrote) or the rollouts of an
-iteration. Branches are left out: their histories are played by no policy of theirs.
+A store is an evaluation (`iter<n>/eval/*/episodes`, or a folder written by `prm-gym evaluate`) or the rollouts of an
+iteration. Branches are left out, since their first turns are their parents'.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _BRIEF = """
 
 @dataclass(frozen=True)
 class Played:
-    """One game of a policy: its task type, the share of its episodes that were won, and their mean actions."""
+    """A game played by a policy: its task type, the share of won episodes, and their mean number of actions."""
 
     kind: str
     won: float
@@ -47,7 +47,7 @@ class Played:
 
 @dataclass(frozen=True)
 class Store:
-    """A folder of episodes; `n` is that of the folder iter<n> it lies in, `record` its provenance, if it has one."""
+    """A folder of episodes; `n` is the iteration of the folder iter<n> around it, `record` its provenance, if any."""
 
     folder: Path
     n: int | None
@@ -56,7 +56,7 @@ class Store:
 
     @property
     def who(self) -> tuple[str, str]:
-        """Policy and mode as results.json has them."""
+        """Policy and mode, as in results.json."""
         return who(self.episodes[0]["policy_id"])
 
     @property
@@ -80,7 +80,7 @@ class Store:
 
     @cached_property
     def tokens_per_s(self) -> float | None:
-        """Sampled tokens a second, all processes together, by metrics.jsonl; None if it does not say."""
+        """Sampled tokens per second over all processes, by metrics.jsonl; None if unknown."""
         return _tokens_per_s(self.folder / METRICS)
 
 
@@ -91,7 +91,7 @@ def who(policy_id: str) -> tuple[str, str]:
 
 
 def stores(run: Path, settings: set[str]) -> list[Store]:
-    """Those of a run folder, by iteration; of folders outside iter<n> those alone whose settings have a digest in
+    """The stores of a run folder, by iteration. Folders outside of iter<n> count if the digest of their settings is in
     `settings`. Raises `UserError` for any Parquet file of the run that cannot be read.
     """
     check_parquet(run)
@@ -102,7 +102,7 @@ def stores(run: Path, settings: set[str]) -> list[Store]:
 
 
 def check_parquet(run: Path) -> None:
-    """Raise `UserError` for the first Parquet file of the run, used by the report or not, that is none."""
+    """Raise `UserError` for the first unreadable Parquet file of the run, whether or not the report uses it."""
     for file in sorted({*run.glob("*/*.parquet"), *run.glob("*/data/*.parquet"), *run.glob("iter*/**/*.parquet")}):
         try:
             pq.read_metadata(file)
@@ -126,7 +126,7 @@ def _store(folder: Path, run: Path) -> Store:
 
 
 def _order(store: Store) -> tuple[Any, ...]:
-    """By iteration; in one the rollouts first, then policies alone, then best-of-N by N."""
+    """Sort key: by iteration; within one, rollouts, then policies alone, then best-of-N by N."""
     policy, mode = store.who
     choice = BestOf.of_mode(mode)
     return store.n or 0, store.folder.name != "rollouts", mode != "policy", policy, choice.n if choice else 0, mode
@@ -138,7 +138,7 @@ def _digest(folder: Path) -> str | None:
 
 
 def _tokens_per_s(log: Path) -> float | None:
-    """Each run, and each process of one, writes lines whose "seconds" only grow; its last line holds its totals."""
+    """Each run, and each of its processes, writes lines with growing "seconds"; the last line has its totals."""
     if not log.exists():
         return None
     totals: list[dict[str, float]] = []

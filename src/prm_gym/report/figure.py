@@ -1,7 +1,7 @@
-"""A figure of the page: drawn for a phone and for a desk, so that its text has its size on both, and its numbers.
+"""A figure of the page: an SVG for narrow and one for wide screens, so that text keeps its size, and a table.
 
-A figure is {"title", "note", "svg", "columns", "rows"}: `columns` and `rows` (of `cells`) hold the same numbers as
-text, for those who cannot or will not read the drawing.
+A figure is {"title", "note", "svg", "columns", "rows"}: `columns` and `rows` (of `cells`) have the same numbers as
+text.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from prm_gym.report.cells import Cell
 from prm_gym.report.svg import BOTTOM, RIGHT, TOP, WIDTH, drawing, spread, text
 
 Figure = dict[str, Any]
-WIDE = 524.0  # pixels at a desk, where two figures stand side by side
+WIDE = 524.0  # pixels on a wide screen, for two figures side by side
 HEIGHT = 240.0
 BASE = HEIGHT - BOTTOM
 
@@ -28,7 +28,7 @@ def figure(
     rows: list[list[Cell]],
     height: float = HEIGHT,
 ) -> Figure:
-    """`draw` gives the marks for data that ends `RIGHT` before a width in pixels, and is called with where it ends."""
+    """`draw(end)` returns the marks, with the data area ending at `end` pixels, which is `RIGHT` before the edge."""
     svg = Markup("").join(
         drawing(title, height, draw(width - RIGHT), width, f"plot {css}")
         for width, css in ((WIDTH, "narrow"), (WIDE, "wide"))
@@ -37,7 +37,7 @@ def figure(
 
 
 def wrapped(label: str, room: float) -> list[str]:
-    """A label in lines of at most `room` pixels or so, divided at its commas."""
+    """A label split at its commas into lines of about `room` pixels at most."""
     lines: list[str] = []
     for part in label.split(", "):
         if lines and 6.4 * len(f"{lines[-1]}, {part}") <= room:
@@ -48,7 +48,7 @@ def wrapped(label: str, room: float) -> list[str]:
 
 
 def end_labels(ends: Sequence[tuple[float, float, str, str]], room: float) -> list[Markup]:
-    """(x, y, words, css) at the right end of each line of a plot, moved apart where they would overlap."""
+    """Labels (x, y, words, css) at the right end of each curve, moved apart if they would overlap."""
     labels = [wrapped(words, room) for _, _, words, _ in ends]
     right = max((x for x, _, _, _ in ends), default=0)
     block = 15.0 * max((len(lines) for lines in labels), default=1)

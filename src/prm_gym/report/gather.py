@@ -1,4 +1,4 @@
-"""From a run folder to a plain dict: results, training logs, targets, quality of Q, stages. Missing parts are None.
+"""Read a run folder into a plain dict: results, training logs, targets, quality of Q, stages. Missing parts are None.
 
 {"name", "path", "results": [entry of results.json, seeds pooled],
  "checkpoints": [entry with "n" and "step"], "stages": [manifest of `stage` with "folder"], "stores": [`Store`],
@@ -26,9 +26,7 @@ _CHECKPOINT = re.compile(r"pi_(\d+)/checkpoint-(\d+)")
 
 
 def gather(run: Path, name: str) -> dict[str, Any]:
-    """What the run folder `run` holds. Raises `UserError` if it is no run, holds nothing to show, or a file in it
-    cannot be read.
-    """
+    """The content of the run folder `run`. Raises `UserError` if it is no run, is empty, or has an unreadable file."""
     iterations = sorted((int(p.name[4:]), p) for p in run.glob("iter*") if p.is_dir() and p.name[4:].isdigit())
     results = run / "results.json"
     remedy = "name a folder that `prm-gym iter` or `prm-gym evaluate` wrote"
@@ -67,7 +65,7 @@ def gather(run: Path, name: str) -> dict[str, Any]:
 
 
 def _stages(run: Path) -> list[dict[str, Any]]:
-    """Every manifest of the run, in the order in which the stages ended."""
+    """Every manifest of the run, by the time at which the stage ended."""
     found = [path for depth in ("*", "iter*/*", "iter*/*/*") for path in run.glob(f"{depth}/{MANIFEST}")]
     seen = {path.resolve(): path for path in found}  # pi_1 is a link to iter1/policy
     stages = []
@@ -106,9 +104,9 @@ def _labels(data: Path) -> dict[str, Any]:
 
 
 def _quality(path: Path) -> dict[str, Any] | None:
-    """`prm_quality.Quality` as it was written: bins of (mean Q, mean return, visits) and the figures beside them.
+    """The `prm_quality.Quality` of a quality.json.
 
-    "ranking_corrected" and its interval are None, and "ranking_by" is empty, in files of versions before they were.
+    In files of older versions "ranking_corrected" and its interval are None, and "ranking_by" is empty.
     """
     if not path.exists():
         return None
@@ -129,7 +127,7 @@ def _quality(path: Path) -> dict[str, Any] | None:
 
 
 def _ranking(of: dict[str, Any]) -> dict[str, Any]:
-    """What the page shows of a `ranking.Ranking`."""
+    """The fields of a `ranking.Ranking` that the page shows."""
     intervals = {key: [result_entries.share(end) for end in of[key]] for key in ("ci95", "corrected_ci95")}
     shares = {key: result_entries.share(of[key]) for key in ("accuracy", "corrected")}
     return {"pairs": int(of["pairs"]), "games": int(of["games"]), **shares, **intervals}

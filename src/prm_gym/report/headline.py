@@ -1,9 +1,10 @@
-"""The first lines of the page: where a run started, where it ended, and what was gained on the same games."""
+"""The first lines of the page: the first and the last policy of a run, and the gain on the same games."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from prm_gym.policies.best_of_n import BestOf
 from prm_gym.report import display_names, paired_difference
 from prm_gym.report.paired_difference import Difference
 
@@ -14,9 +15,9 @@ _MINUS = "\N{MINUS SIGN}"
 def headline(run: dict[str, Any]) -> dict[str, Any] | None:
     """{"run", "split", "games", "figures": [{"name", "accent", "value", "interval", "gain"}]}; None without results.
 
-    The figures are the first policy, the last, and the last at its largest N (by plain Q, if it was measured). The gain
-    of a policy is over the first one, that of best-of-N over the same policy alone; between other games or other step
-    limits there is none.
+    The figures are the first policy, the last, and the last at its largest N (by plain Q, if measured). A policy's gain
+    is over the first one, that of best-of-N over the same policy alone. With different games or step limits there is no
+    gain.
     """
     splits = [entry["split"] for entry in run["results"]]
     if not splits:
@@ -38,7 +39,7 @@ def headline(run: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def points(difference: Difference) -> str:
-    """`+12.5 points (95%: 4.1 to 20.9)`, without an interval where too few games differ for one."""
+    """`+12.5 points (95%: 4.1 to 20.9)`, without an interval if too few games differ."""
     said = f"{100 * difference.mean:+.1f} points"
     if difference.enough:
         said += f" (95%: {100 * difference.low:.1f} to {100 * difference.high:.1f})"
@@ -56,13 +57,13 @@ def _how(difference: Difference) -> str:
 
 
 def _order(entry: dict[str, Any]) -> tuple[int, int, bool]:
-    choice = display_names.best_of(entry["mode"])
+    choice = BestOf.of_mode(entry["mode"])
     plain = choice is not None and not display_names.rule(choice)
     return display_names.index(entry["policy"]) or 0, choice.n if choice else 0, plain
 
 
 def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether both were to win the same games in as many steps, as far as is known."""
+    """Whether both have the same games and step limit, as far as known."""
     fields = ("games_fingerprint", "max_episode_steps")
     return all(one.get(field) == other.get(field) or None in (one.get(field), other.get(field)) for field in fields)
 

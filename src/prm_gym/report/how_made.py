@@ -1,7 +1,7 @@
-"""How a run was made: the programs and machines, the stages of training, the policies at play, the commands.
+"""How a run was made: versions and machines, training stages, policies, commands.
 
-From the manifests of the stages and the provenance of the episodes (`prm_gym.provenance`). Run folders of versions
-that wrote less show what they have.
+Read from the manifests of the stages and the provenance of the episodes (`prm_gym.provenance`). Run folders of older
+versions show less.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def making(run: dict[str, Any]) -> dict[str, Any]:
     "seconds", "details"}]}; tables without rows are left out.
     """
     records = _records(run)
-    made = [_training(run["stages"]), _players(run["stores"]), _software(records, run["stages"])]
+    made = [_training(run["stages"]), _policies(run["stores"]), _software(records, run["stages"])]
     return {
         "tables": [table for table in made if table["rows"]],
         "commands": list(dict.fromkeys(str(record["command"]) for record in records if record.get("command"))),
@@ -36,14 +36,14 @@ def making(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _records(run: dict[str, Any]) -> list[dict[str, Any]]:
-    """The processes that made the run, by their start."""
+    """The processes that made the run, by start time."""
     found = [stage["run"] for stage in run["stages"]]
     found += [record for store in run["stores"] if store.record for record in store.record["runs"]]
     return sorted((r for r in found if isinstance(r, dict)), key=lambda record: str(record.get("started")))
 
 
 def _software(records: list[dict[str, Any]], stages: list[dict[str, Any]]) -> Table:
-    """A row for each commit, set of versions and machine that had a part in it."""
+    """A row for each combination of commit, versions and machine."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         groups.setdefault(json.dumps([record.get(key) for key in _SOFTWARE], sort_keys=True), []).append(record)
@@ -61,7 +61,7 @@ def _software(records: list[dict[str, Any]], stages: list[dict[str, Any]]) -> Ta
 
 
 def _span(records: list[dict[str, Any]]) -> tuple[str, str]:
-    """The first and the last start, UTC, to the minute."""
+    """The first and the last start time, UTC, to the minute."""
     times = [str(record.get("started", ""))[:16].replace("T", " ") for record in records]
     return min(times), max(times)
 
@@ -73,7 +73,7 @@ def _said(value: Any) -> Cell:
 
 
 def _training(stages: list[dict[str, Any]]) -> Table:
-    """Every stage that a host trained: its learning rate and steps beside what else decides how far it goes."""
+    """A row for each stage trained by a host: learning rate, steps, epochs, batch size."""
     rows = []
     for stage in stages:
         config = _config(stage)
@@ -103,7 +103,7 @@ def _training(stages: list[dict[str, Any]]) -> Table:
 
 
 def _config(stage: dict[str, Any]) -> dict[str, Any]:
-    """The host's file as a dict; older manifests have it as text."""
+    """The host's configuration as a dict; older manifests have it as text."""
     config = stage["settings"].get("config") if isinstance(stage["settings"], dict) else None
     if isinstance(config, str):
         try:
@@ -113,8 +113,8 @@ def _config(stage: dict[str, Any]) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def _players(stores: Iterable[Store]) -> Table:
-    """Each policy where it played: how many of its actions were not admissible, and how fast it spoke."""
+def _policies(stores: Iterable[Store]) -> Table:
+    """A row for each policy and store: the share of inadmissible actions, and tokens per action and second."""
     rows = []
     for store in stores:
         policy, mode = store.who
@@ -143,7 +143,7 @@ def _players(stores: Iterable[Store]) -> Table:
 
 
 def _stages(run: dict[str, Any]) -> list[dict[str, Any]]:
-    """The stages, then the episodes that no stage made, with all that was written of how they were made."""
+    """The stages, then episodes not made by a stage, each with its full record."""
     made = []
     for stage in run["stages"]:
         beside = (provenance.read(folder) for folder in (stage["folder"], stage["folder"] / "episodes"))
@@ -158,7 +158,7 @@ def _stages(run: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _details(stage: dict[str, Any], made_with: dict[str, Any] | None) -> str:
-    """A stage's settings and inputs as indented JSON; a host's file that is text as it was written."""
+    """A stage's settings and inputs as indented JSON, with a host's configuration in its original form."""
     settings = dict(stage["settings"]) if isinstance(stage["settings"], dict) else {"settings": stage["settings"]}
     config = settings.get("config")
     as_text = f"\n\n{settings.pop('config')}" if isinstance(config, str) else ""

@@ -1,7 +1,7 @@
-"""From the gathered dicts to one HTML file: jinja with autoescape, and the episodes as JSON inside it.
+"""Render the gathered dicts to one HTML file: jinja with autoescape, with the episodes embedded as JSON.
 
-The page may load nothing: its Content-Security-Policy allows the one style and the one script by their hashes,
-so that nothing else runs even if a text found its way into the markup.
+The page loads nothing. Its Content-Security-Policy allows one style and one script by their hashes, so nothing else
+runs even if text were injected into the markup.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from prm_gym.unicode import well_formed
 Maker = Callable[[dict[str, Any]], Iterable[Figure]]
 _PARTS = ("page.css", "downloads.js", "page.js")
 _LOCKED = "default-src 'none'; base-uri 'none'; form-action 'none'"
-# What could end the script element or, to an older parser of scripts, a line.
+# Characters that could end the script element or, for older parsers, a line.
 _UNSAFE = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
@@ -107,14 +107,14 @@ def _sections(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 class _Files:
-    """The CSV files of the page, each under a name of its own, that of the run in it if there are several."""
+    """The CSV files of the page, under unique names, which include the run if there are several."""
 
     def __init__(self, several: bool) -> None:
         self.texts: dict[str, str] = {}
         self._several = several
 
     def add(self, run: str, *tables: dict[str, Any]) -> None:
-        """Make the files of things with "title", "columns" and "rows" and put their names into them as "file"."""
+        """Make a file for each table with "title", "columns" and "rows", and set its "file" to the name."""
         for of in tables:
             title = f"{run} {of['title']}" if self._several else of["title"]
             name, number = _slug(title), 1
@@ -126,10 +126,7 @@ class _Files:
 
 
 def as_json(value: Any) -> Markup:
-    """JSON for the inside of a script element: no `<`, `>`, `&`, U+2028 or U+2029 stands in it as itself.
-
-    Raises ValueError for a number that JSON has no word for.
-    """
+    """JSON for a script element, with `<`, `>`, `&`, U+2028 and U+2029 escaped. Raises ValueError for nan or inf."""
     text = well_formed(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
     return Markup(text.translate(_UNSAFE))
 
@@ -146,7 +143,7 @@ def _for_page(episode: dict[str, Any]) -> dict[str, Any]:
 
 
 def _slug(text: str) -> str:
-    """A name for files: `Training π₁ on Q₀` is `training-pi1-on-q0`."""
+    """A file name: `Training π₁ on Q₀` becomes `training-pi1-on-q0`."""
     plain = unicodedata.normalize("NFKD", text.replace("π", "pi")).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or "table"
 

@@ -1,8 +1,8 @@
-"""How much better one row of results is than another, and whether that is more than noise.
+"""The difference of two results, and whether it is more than noise.
 
-Where both played the same games the difference is taken game by game (`evaluation.intervals.gain`): games differ far
-more than policies, and a difference of two policies on one game is free of that. Without the episodes, or on different
-games, it is the difference of two independent proportions (Newcombe 1998, method 10, from Wilson's intervals).
+If both played the same games, differences are taken game by game (`evaluation.intervals.gain`), which removes the large
+variance between games. Without the episodes, or on different games, it is the difference of two independent proportions
+(Newcombe 1998, method 10, from Wilson's intervals).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 from prm_gym.evaluation.intervals import gain, wilson
 from prm_gym.report.episode_summaries import Played
 
-LEAST_DIFFERING = 6  # games; of fewer a sign test cannot reach p < 0.05, as 2 * 0.5^5 = 0.0625
+LEAST_DIFFERING = 6  # games; with fewer a sign test cannot reach p < 0.05: 2 * 0.5^5 = 0.0625
 RULE = f", and the games on which the two differ are {LEAST_DIFFERING} or more"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean difference with its 95% interval; `games` that both played, None if they are not paired; of them `differ`
-    those on which the two are not alike.
+    """Mean difference with its 95% interval. `games` is the number that both played, None if not paired; on `differ` of
+    them the outcomes differ.
     """
 
     mean: float
@@ -33,17 +33,17 @@ class Difference:
 
     @property
     def sign(self) -> int:
-        """1 or -1 where the interval excludes 0 and the games that differ can show it, else 0."""
+        """1 or -1 if the interval excludes 0 and enough games differ, else 0."""
         return 0 if not self.enough else 1 if self.low > 0 else -1 if self.high < 0 else 0
 
     @property
     def enough(self) -> bool:
-        """Whether so many games differ that chance would not make them all differ in one way."""
+        """Whether enough games differ for a sign test to be significant."""
         return self.games is None or self.differ >= LEAST_DIFFERING
 
 
 def success(one: dict[str, Any], other: dict[str, Any], kind: str | None = None) -> Difference | None:
-    """Success of `one` less that of `other` (pooled entries), of all games or of one task type that both have."""
+    """Success of `one` minus that of `other` (pooled entries), on all games or on one task type that both have."""
     if found := _paired(one, other, lambda played: played.won, kind):
         return replace(found, low=max(-1.0, found.low), high=min(1.0, found.high))  # a share lies in [0, 1]
     if kind is None:
@@ -58,7 +58,7 @@ def success(one: dict[str, Any], other: dict[str, Any], kind: str | None = None)
 
 
 def actions(one: dict[str, Any], other: dict[str, Any]) -> Difference | None:
-    """Mean actions an episode of `one` less those of `other`, in pairs alone: else their spread is unknown."""
+    """Mean actions per episode of `one` minus those of `other`; only if paired, since else the variance is unknown."""
     return _paired(one, other, lambda played: played.actions, None)
 
 
@@ -84,7 +84,7 @@ def _paired(
 
 
 def _same_games(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Within a run, games of one name are the same; between runs their fingerprints say so."""
+    """Within a run, games of the same split are the same; between runs, if their fingerprints are equal."""
     if one.get("run") == other.get("run"):
         return True
     prints = [entry.get("games_fingerprint") for entry in (one, other)]

@@ -1,4 +1,4 @@
-"""Figures of the process reward model: the targets it was trained on, whether Q means what it says, how it ranks."""
+"""Figures of the process reward model: training targets, calibration, ranking of actions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from prm_gym.report.svg import (
 )
 
 _UNIT_TICKS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-_ROW, _LABELS = 20.0, 132.0  # pixels: the height of a row, and where its label ends
+_ROW, _LABELS = 20.0, 132.0  # pixels: height of a row, and right edge of its label
 _LARGEST = 9.0  # radius in pixels of the bin with the most visits
 _NO_TARGETS = {
     "pairs": "was trained on pairs of actions at one state, which say which of the two is better and nothing of how "
@@ -37,7 +37,7 @@ _NO_TARGETS = {
 
 
 def remarks(run: dict[str, Any]) -> Iterator[str]:
-    """Why a Q has no histogram of targets and no calibration."""
+    """The reason why a Q has no histogram of targets and no calibration."""
     for kind, why in _NO_TARGETS.items():
         qs = [display_names.pretty(f"Q_{i['n'] - 1}") for i in run["iterations"] if i["labels"] == kind]
         if qs:
@@ -91,7 +91,7 @@ def target_histograms(run: dict[str, Any]) -> Iterator[Figure]:
 
 
 def calibrations(run: dict[str, Any]) -> Iterator[Figure]:
-    """Mean return against mean Q in ten bins of Q, on held-out games; on the diagonal Q is right."""
+    """Mean return against mean Q in ten bins of Q, on held-out games; on the diagonal Q is calibrated."""
     for iteration in run["iterations"]:
         if (quality := iteration["quality"]) is None or not quality["bins"]:
             continue
@@ -118,10 +118,11 @@ def calibrations(run: dict[str, Any]) -> Iterator[Figure]:
 
 
 def rankings(run: dict[str, Any]) -> Iterator[Figure]:
-    """How often each Q orders two actions at one state as rollouts of both do: all that Stage 3 and best-of-N use.
+    """How often each Q orders two actions at one state as rollouts of both do, which is all that Stage 3 and best-of-N
+    use.
 
-    A row a Q, `[name, pairs, accuracy, interval, corrected, interval, ceiling]`; those corrected for the noise of the
-    rollouts are None in files of versions that did not.
+    A row per Q, `[name, pairs, accuracy, interval, corrected, interval, ceiling]`; the corrected share is None in files
+    of older versions.
     """
     found = [(i["n"] - 1, q) for i in run["iterations"] if (q := i["quality"]) and q["ranking_accuracy"] is not None]
     if not found:
@@ -196,7 +197,7 @@ def _ranking_row(n: int, quality: dict[str, Any]) -> list[Any]:
 
 
 def rankings_by(run: dict[str, Any]) -> Iterator[Figure]:
-    """The ranking of each Q by what is admissible and by the kinds of the two actions: a row each,
+    """The ranking of each Q by admissibility and by kind of action, with rows
     `[pairs of, pairs, games, accuracy, interval, corrected, interval]`.
     """
     for iteration in run["iterations"]:

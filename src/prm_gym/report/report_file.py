@@ -1,4 +1,4 @@
-"""The report's file: checked before the work starts, written whole or not at all."""
+"""The file of the report: checked before work starts, written atomically."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _REMEDY = "free space or make the folder writable, or name another file by --out
 
 
 def check(out: Path) -> None:
-    """Make the folder of `out`. Raises `UserError` if `out` cannot be written there."""
+    """Create the folder of `out`. Raises `UserError` if `out` cannot be written."""
     if out.is_dir() or (out.exists() and not out.is_file()):
         raise UserError(out, "is a folder" if out.is_dir() else "is no regular file", "name a file by --out")
     try:
@@ -25,7 +25,7 @@ def check(out: Path) -> None:
 
 
 def write(out: Path, page: str) -> None:
-    """Write `page` to `out`, which stays as it was if that fails. Raises `UserError` if it does."""
+    """Write `page` to `out`. Raises `UserError` if that fails; `out` is then unchanged."""
     try:
         atomic.write_text(out, page)
     except OSError as error:

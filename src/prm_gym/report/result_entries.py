@@ -1,4 +1,4 @@
-"""The entries of results.json as the report uses them: checked, seeds pooled, with the games that were played."""
+"""The entries of results.json for the report: checked, seeds pooled, matched with their episodes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _UNKNOWN = (None,) * len(CONDITIONS)
 
 
 def checked(path: Path, entry: Entry) -> Entry:
-    """An entry with the types that the report counts on. Raises `UserError` if it has not got them."""
+    """An entry with the types that the report expects. Raises `UserError` if it cannot be converted."""
     try:
         by_type = {
             str(kind): {"games": int(of["games"]), "success": share(of["success"])}
@@ -45,15 +45,15 @@ def checked(path: Path, entry: Entry) -> Entry:
 
 
 def digests(entries: list[Entry]) -> set[str]:
-    """Of the settings of all entries that have some."""
+    """The digests of the settings of all entries that have settings."""
     return {provenance.digest(entry["settings"]) for entry in entries if entry["settings"]}
 
 
 def match(entries: list[Entry], stores: list[Store]) -> None:
-    """Put the games of its episodes (`Store.games`) into each entry as "played", None where they are not there.
+    """Set "played" of each entry to the games of its episodes (`Store.games`), None if there are no episodes.
 
-    A store is an entry's if the settings are the same (in run folders of older versions: policy, mode, split and
-    PRM), and the games and wins are as many.
+    A store belongs to an entry if the settings are the same (in run folders of older versions: policy, mode, split and
+    PRM), and also the numbers of games and wins.
     """
     free = list(stores)
     for entry in entries:

@@ -1,7 +1,7 @@
-"""Stage 3 along its training steps: what Q says of the responses, how far the policy has gone, what it solves.
+"""Stage 3 by training step: process reward, KL divergence from the initial policy, success.
 
-Where the process reward rises and success does not, the policy has learned to please Q. The KL divergence from the
-policy that it started from says what the reward was bought with.
+If the process reward rises and success does not, the policy exploits Q. The KL divergence tells how far the policy has
+moved for its reward.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from prm_gym.report.success_figures import by_split, success_axis, success_mark
 from prm_gym.report.svg import BOTTOM, LEFT, TOP, Scale, line_hint, nice_ticks, path, x_axis, y_axis
 
 Entry = dict[str, Any]
-_PANEL, _GAP = 92.0, 36.0  # pixels of the data of a panel, and between two of them
+_PANEL, _GAP = 92.0, 36.0  # pixels: height of a panel's data, and the gap between panels
 
 
 def stage3_figures(run: dict[str, Any]) -> Iterator[Figure]:
-    """One figure an iteration and split. Success during training is that of checkpoints evaluated under the name
+    """One figure per iteration and split. Success during training is that of checkpoints evaluated under the name
     `pi_n/checkpoint-STEP`.
     """
     for iteration in run["iterations"]:

@@ -1,7 +1,7 @@
 """Figures of success: against the iteration, and against N of best-of-N.
 
-One mark has one meaning in all figures: a dot is a measured success rate, the bar through it its 95% interval, its
-colour the policy; how a line is dashed says how actions are chosen. A figure whose data is missing is not made.
+In all figures a dot is a measured success rate, the bar its 95% interval, the colour the policy, and the dashes of a
+line the rule by which actions are chosen. A figure without data is left out.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _DASHES = 4  # classes dash0 (a full line) to dash3 in page.css
 
 
 def learning_curves(run: dict[str, Any]) -> Iterator[Figure]:
-    """Success of pi_n against n, one figure a split with two policies or more; beside it the largest best-of-N of each
-    rule of choice.
+    """Success of pi_n against n, one figure per split with two or more policies, and the largest N of each rule of
+    best-of-N.
     """
     for split, entries in by_split(run["results"]):
         alone = _of_iterations(entries, "policy")
@@ -58,11 +58,11 @@ def learning_curves(run: dict[str, Any]) -> Iterator[Figure]:
 
 
 def best_of_n_curves(run: dict[str, Any]) -> Iterator[Figure]:
-    """Success of BoN(pi, Q) against N, a line a policy and rule of choice, where there are two N or more."""
+    """Success of BoN(pi, Q) against N, a line per policy and rule of choice with two or more N."""
     for split, entries in by_split(run["results"]):
         curves: dict[tuple[str, str | None, str], list[tuple[int, Any]]] = defaultdict(list)
         for e in entries:
-            if choice := display_names.best_of(e["mode"]):
+            if choice := BestOf.of_mode(e["mode"]):
                 curves[e["policy"], e["prm"], display_names.rule(choice)].append((choice.n, e))
         curves = {key: sorted(of, key=_first) for key, of in curves.items() if len(of) >= 2}
         if not curves:
@@ -105,7 +105,7 @@ def best_of_n_curves(run: dict[str, Any]) -> Iterator[Figure]:
 
 
 def by_split(entries: Iterable[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """The entries of each split that were played under the same conditions."""
+    """The entries of each split that have the same conditions."""
     splits: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for entry in entries:
         if entry["usual"]:
@@ -116,7 +116,7 @@ def by_split(entries: Iterable[dict[str, Any]]) -> Iterator[tuple[str, list[dict
 def success_axis(
     entries: Iterable[dict[str, Any]], bottom: float = BASE, top: float = TOP, most: int = 5
 ) -> tuple[Scale, list[float]]:
-    """A scale that holds every interval, within [0, 1], and its ticks."""
+    """A scale within [0, 1] that covers every interval, and its ticks."""
     ends = [end for e in entries for end in e["ci95"]]
     ticks = [t for t in nice_ticks(min(ends), max(ends), most) if -1e-9 <= t <= 1 + 1e-9]
     return Scale(ticks[0], ticks[-1], bottom, top), ticks
@@ -134,11 +134,11 @@ def _success_frame(y: Scale, ticks: Sequence[float], right: float) -> list[Marku
 
 
 def _choices(entries: Iterable[dict[str, Any]]) -> list[BestOf]:
-    return [choice for e in entries if (choice := display_names.best_of(e["mode"]))]
+    return [choice for e in entries if (choice := BestOf.of_mode(e["mode"]))]
 
 
 def _of_iterations(entries: Iterable[dict[str, Any]], mode: str) -> list[tuple[int, dict[str, Any]]]:
-    """(iteration, entry) of pi_0, pi_1, ... in `mode`, in order; of two PRMs the later."""
+    """(iteration, entry) of pi_0, pi_1, ... in `mode`; with several PRMs, the last."""
     of = {i: e for e in entries if e["mode"] == mode and (i := display_names.index(e["policy"])) is not None}
     return sorted(of.items(), key=_first)
 
@@ -148,7 +148,7 @@ def _first(pair: tuple[int, Any]) -> int:
 
 
 def _room(end: float) -> float:
-    """For the names at the ends of lines, in pixels."""
+    """Pixels for the labels at the ends of curves."""
     return 150.0 if end > (WIDE - RIGHT) - 1 else 92.0
 
 

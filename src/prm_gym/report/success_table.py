@@ -1,5 +1,6 @@
-"""Table 1 of the paper: success by task type with 95% intervals and mean actions. A cell is bold only where it is the
-best of its column by more than noise.
+"""Table 1 of the paper: success by task type with 95% intervals, and mean actions.
+
+A cell is bold only if it is significantly the best of its column.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def _cell(entry: Entry, kind: str | None, best: bool) -> dict[str, Any]:
 def _best(
     entries: list[Entry], values: list[float | None], lead: Callable[[Entry, Entry], Difference | None]
 ) -> Entry | None:
-    """The entry of the largest value, if its lead over each other one is more than noise; None otherwise."""
+    """The entry of the largest value, if its lead over each other entry is significant; else None."""
     known = [(value, number) for number, value in enumerate(values) if value is not None]
     if len(known) < 2:
         return None
@@ -145,7 +146,7 @@ def _strip(entry: Entry, ticks: list[float]) -> Markup:
     x, height, css = _scale(ticks), 34.0, display_names.accent(entry["policy"])
     low, high = entry["ci95"]
     said = f"{display_names.percent(entry['success'])}%, 95% interval {display_names.interval(low, high)}%"
-    # Longer than any row: the cell cuts them, so that they run on from row to row.
+    # Grid lines are longer than any row and clipped by the cell, so they continue from row to row.
     marks = [line(x(t), -height, x(t), 9 * height, "grid") for t in ticks]
     marks += [
         line(x(low), height / 2, x(high), height / 2, f"whisker {css}"),

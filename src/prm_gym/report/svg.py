@@ -1,6 +1,6 @@
-"""A few lines of SVG: scales, axes, marks and labels, each text escaped. Colours and weights are in page.css.
+"""Build SVG: scales, axes, marks and labels, with all text escaped. Colours and line widths are in page.css.
 
-Coordinates are CSS pixels. A drawing `WIDTH` wide is what a phone shows, so that text keeps its size there.
+Coordinates are CSS pixels. `WIDTH` is that of a phone, so that text keeps its size there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LEFT, RIGHT, TOP, BOTTOM = 36, 20, 26, 36  # margins around the data
 
 @dataclass(frozen=True)
 class Scale:
-    """Linear from [low, high] to pixels [start, end]; `log` to the base 2 of the value."""
+    """A linear map from [low, high] to pixels [start, end]; with `log`, of the base-2 logarithm."""
 
     low: float
     high: float
@@ -42,7 +42,7 @@ def element(tag: str, *children: str | Markup, **attributes: object) -> Markup:
 
 
 def drawing(title: str, height: float, marks: Iterable[Markup], width: float = WIDTH, css: str = "plot") -> Markup:
-    """An image of its own for a screen reader: `title` is what it says."""
+    """A drawing that screen readers announce as an image with the label `title`."""
     return element(
         "svg", *marks, viewBox=f"0 0 {width:g} {height:g}", role="img", class_=css, aria_label=title,
         width=f"{width:g}", height=f"{height:g}",
@@ -63,24 +63,24 @@ def path(points: Sequence[tuple[float, float]], css: str) -> Markup:
 
 
 def dot(x: float, y: float, css: str, hint: str, radius: float = 4) -> Markup:
-    """A data mark with what it shows when pointed at."""
+    """A data mark with the tooltip `hint`."""
     return element("circle", element("title", hint), cx=x, cy=y, r=radius, class_=f"mark {css}")
 
 
 def line_hint(x: float, y: float, hint: str) -> Markup:
-    """What a place on a line shows when pointed at; it has no mark of its own."""
+    """An invisible mark on a curve with the tooltip `hint`."""
     return element("circle", element("title", hint), cx=x, cy=y, r=7, class_="place")
 
 
 def whisker(x: float, low: float, high: float, css: str) -> Markup:
-    """An interval as a bare line: caps say nothing more."""
+    """An interval as a line without caps."""
     return line(x, low, x, high, f"whisker {css}")
 
 
 def y_axis(
     y: Scale, ticks: Sequence[float], name: str, right: float, form: str = "{:g}", times: float = 1
 ) -> list[Markup]:
-    """Hairlines across the data with their numbers (`times` the value) at the left; what they measure above them."""
+    """Grid lines with their numbers (`times` the value) at the left, and the name of the axis above."""
     marks = [text(0, y.end - 12, name, "axis-name")]
     for tick in ticks:
         marks.append(line(LEFT, y(tick), right, y(tick), "grid"))
@@ -107,7 +107,7 @@ def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def spread(positions: Sequence[float], gap: float) -> list[float]:
-    """Positions moved apart, as little as a single pass each way does, so that labels at them do not overlap."""
+    """Positions moved apart to a distance of at least `gap`, so that labels do not overlap."""
     order = sorted(range(len(positions)), key=positions.__getitem__)
     moved = list(positions)
     for before, after in pairwise(order):

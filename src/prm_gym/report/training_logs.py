@@ -1,4 +1,4 @@
-"""The logs of training: the process reward and the KL divergence of Stage 3, and how many steps any stage took."""
+"""Training logs: process reward and KL divergence of Stage 3, and the number of steps of any stage."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def stage3(policy: Path) -> dict[str, Any] | None:
 
 
 def steps(folder: Path) -> tuple[int, str] | None:
-    """How far a stage was trained, and in which unit; None if neither a log nor a checkpoint says so."""
+    """The number of training steps of a stage and their unit; None if neither a log nor a checkpoint has it."""
     unit, lines = log(folder)
     known = [line.get("step") for line in lines] + [state.get("global_step") for state in _states(folder)]
     counts = [count for count in known if isinstance(count, int)]

@@ -1,11 +1,11 @@
 """The episodes that the trajectory browser shows, and Q(s, a) of the action taken and of every admissible command.
 
-Which: of each evaluation of an iteration (of its rollouts where it was not evaluated) the same games, taken from the
-task types in turn, in an order drawn from the seed. Nothing is chosen by its outcome.
+Games: the same ones from each evaluation of an iteration (or from its rollouts if it was not evaluated), from the task
+types in turn, in an order drawn from the seed. The outcome plays no part in the choice.
 
-Which Q: iter<n>/prm, that is Q_{n-1}. The action taken is scored as the response that was given; an alternative as
-`Prompt.response` writes it with the same reason, so that only the action differs. Without a PRM checkpoint, or
-without torch, the episodes are shown without Q, and a note says why.
+Q: iter<n>/prm, which is Q_{n-1}. The action taken is scored with the response as sampled, an alternative with the same
+reason (`Prompt.response`), so that only the action differs. Without a PRM checkpoint, or without torch, episodes are
+shown without Q, and a note says why.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _SCORED_AT_ONCE = 64  # sequences; bounds the memory, whatever the model
 
 
 def sample(runs: list[dict[str, Any]], count: int, seed: int, tell: Callable[[str], object]) -> list[dict[str, Any]]:
-    """At most `count` episodes of each store as plain dicts. Before any is scored all are read, so that a store that
-    cannot be read is an error at once, and `tell` is called with a line for each Q that is missing or damaged.
+    """At most `count` episodes of each store as plain dicts. All are read before any is scored, so an unreadable store
+    is an error at once. `tell` is called with a line for each Q that is missing or damaged.
 
     An episode: {"id", "run", "policy", "mode", "split", "game", "task", "type", "won", "stop", "actions",
     "q" (name of Q or None), "turns": [{"o" observation, "c" commands, and unless last "a" action, "r" reason,
@@ -83,14 +83,14 @@ def _chosen(stores: list[Store], count: int, seed: int) -> list[Episode]:
 
 
 def _place(episode: Episode) -> tuple[bool, str, int, str, str, str]:
-    """The order on the page: policies alone before best-of-N, and the same order of games in each."""
+    """Sort key on the page: policies alone before best-of-N, with the same order of games in each."""
     policy, mode = who(episode.policy_id)
     choice = BestOf.of_mode(mode)
     return mode != "policy", policy, choice.n if choice else 0, mode, episode.task_type, episode.game_id
 
 
 def _draw(store: Store, count: int, seed: int) -> set[str]:
-    """Ids of `count` episodes: games in an order drawn from the seed, task types in turn, one episode a game."""
+    """Ids of `count` episodes: games in an order drawn from the seed, task types in turn, one episode per game."""
     kinds: dict[str, dict[str, str]] = defaultdict(dict)
     for episode in reversed(store.episodes):  # of several of a game the first by its id
         kinds[episode["kind"]][episode["game"]] = episode["episode_id"]
@@ -160,7 +160,7 @@ def _scores(iteration: Path, prompt: Prompt, episodes: list[Episode]) -> list[li
 
 
 async def score_turns(scorer: Scorer, prompt: Prompt, episodes: list[Episode]) -> list[list[list[float] | None] | None]:
-    """As `_scores`, with any scorer; it is closed at the end."""
+    """As `_scores`, with any scorer, which is closed at the end."""
 
     async def score(episode: Episode, t: int) -> list[float] | None:
         state, turn = episode.state_at(t), episode.turns[t]
@@ -182,7 +182,7 @@ async def score_turns(scorer: Scorer, prompt: Prompt, episodes: list[Episode]) -
 
 
 def _prompt_name(iteration: Path) -> str:
-    """The prompt that the iteration's labels were rendered with. Raises `UserError` if its manifest does not say."""
+    """The prompt of the iteration's labels. Raises `UserError` if their manifest does not have it."""
     manifest = iteration / "dataset" / "prm" / "manifest.json"
     try:
         return str(json.loads(manifest.read_text("utf-8"))["settings"]["prompt"])
