@@ -24,7 +24,7 @@ transformers = pytest.importorskip("transformers")
 from trl.data_utils import apply_chat_template  # noqa: E402
 
 from prm_gym import prompts  # noqa: E402
-from prm_gym.hosts.open_instruct import preflight, tokenized_rows  # noqa: E402
+from prm_gym.hosts.open_instruct import checkpoint_format, preflight, tokenized_rows  # noqa: E402
 from prm_gym.prm.in_process import PRMScorer  # noqa: E402
 from prm_gym.types import Response, State  # noqa: E402
 
@@ -109,3 +109,33 @@ def test_their_soft_bce_losses_agree(
     assert len(found) == steps
     assert found == pytest.approx(ours, abs=1e-4)
     assert found[0] - found[-1] > 1e-3  # something was learnt in between
+
+
+def test_gemma_3_computes_the_same_in_both(tmp_path: Path) -> None:
+    """Its layers have rotary embeddings of two kinds; other positions would show beyond the first token."""
+    if sys.executable == HOST_PYTHON:
+        pytest.skip("PRM_GYM_HOST_PYTHON does not name open-instruct's own interpreter")
+    torch.manual_seed(0)
+    config = transformers.Gemma3TextConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, head_dim=8,
+        num_key_value_heads=1, sliding_window=8, layer_types=["sliding_attention", "full_attention"],
+        rope_parameters={
+            "full_attention": {"rope_type": "default", "rope_theta": 5e3},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+        },
+    )  # fmt: skip
+    model = transformers.Gemma3ForCausalLM(config).eval()
+    for parameter in model.parameters():
+        parameter.data.mul_(6)  # so that positions matter
+    model.save_pretrained(tmp_path / "pi_0")
+    view = checkpoint_format.for_host(str(tmp_path / "pi_0"), tmp_path / "data")
+    code = (
+        "import sys, torch, transformers\n"
+        "model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32).eval()\n"
+        "print(model(torch.arange(40)[None]).logits[0, -1].tolist())"
+    )
+    done = subprocess.run([HOST_PYTHON, "-c", code, str(view)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    with torch.no_grad():
+        ours = model(torch.arange(40)[None]).logits[0, -1].tolist()
+    assert json.loads(done.stdout.splitlines()[-1]) == pytest.approx(ours, abs=1e-4)

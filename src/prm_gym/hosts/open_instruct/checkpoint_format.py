@@ -49,13 +49,17 @@ def _config(config: _Json, source: Path) -> _Json:
     rope = config.get("rope_parameters")
     if rope is None:
         return config
+    window = {}
+    if config.get("model_type") == "gemma3_text":  # the one model whose window layers transformers 4 names apart
+        window = {"rope_local_base_freq": rope["sliding_attention"]["rope_theta"]}
+        rope = rope["full_attention"]
     if "rope_theta" not in rope:
         problem = "has a rotary embedding for each kind of layer, which transformers 4 cannot express"
         raise UserError(source / "config.json", problem, "train this model on another host", field="rope_parameters")
     scaling = {name: value for name, value in rope.items() if name != "rope_theta"}
     new = {name: value for name, value in config.items() if name != "rope_parameters"}
     plain = scaling.get("rope_type", "default") == "default"
-    return {**new, "rope_theta": rope["rope_theta"], "rope_scaling": None if plain else scaling}
+    return {**new, "rope_theta": rope["rope_theta"], "rope_scaling": None if plain else scaling, **window}
 
 
 def _tokenizer(config: _Json, source: Path) -> _Json:
