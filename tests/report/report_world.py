@@ -10,7 +10,7 @@ from pathlib import Path
 from prm_gym.atomic import write_json
 from prm_gym.evaluation.prm_quality import measure
 from prm_gym.evaluation.results_file import add_result
-from prm_gym.evaluation.results_table import TASK_TYPES
+from prm_gym.evaluation.results_table import SHORT_NAMES
 from prm_gym.evaluation.success import summarise
 from prm_gym.labels import monte_carlo
 from prm_gym.policies.best_of_n import BestOf
@@ -46,7 +46,7 @@ def play(policy: str, game: int, skill: float, *, seed: int = 0, split: str = "v
             )
         )
     turns.append(Turn(len(turns), "The end.", list(COMMANDS)))
-    kind = list(TASK_TYPES)[game % len(TASK_TYPES)]
+    kind = list(SHORT_NAMES)[game % len(SHORT_NAMES)]
     stop = StopReason.WON if won else StopReason.STEP_LIMIT
     name = f"{policy}-{game}-{seed}"
     return Episode(name, f"{split}/{kind}-{game}", split, f"find mug {game}{odd}", kind, policy, 0, seed, stop, turns)

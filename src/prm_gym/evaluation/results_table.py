@@ -10,7 +10,7 @@ from rich.table import Table
 
 from prm_gym.evaluation.results_file import CONDITIONS, has_returns
 
-TASK_TYPES = {
+SHORT_NAMES = {
     "pick_and_place_simple": "Pick",
     "pick_clean_then_place_in_recep": "Clean",
     "pick_heat_then_place_in_recep": "Heat",
@@ -51,7 +51,7 @@ def table(results: Iterable[dict[str, Any]]) -> Table:
     out.add_column("Policy and split", overflow="fold")
     results = list(results)
     found = {kind for entry in results for kind in entry["by_task_type"]}
-    kinds = TASK_TYPES if found <= TASK_TYPES.keys() else {kind: kind for kind in sorted(found)}
+    kinds = SHORT_NAMES if found <= SHORT_NAMES.keys() else {kind: kind for kind in sorted(found)}
     rewarded = any(has_returns(entry) for entry in results)
     for column in ("Games", "All %", "95%", *(["Return"] if rewarded else []), "Actions", *kinds.values()):
         out.add_column(column, justify="right", no_wrap=True)

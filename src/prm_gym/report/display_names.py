@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from prm_gym.evaluation.results_table import TASK_TYPES
+from prm_gym.evaluation.results_table import SHORT_NAMES
 from prm_gym.policies.best_of_n import BestOf
 
 DASH = "\N{EN DASH}"
@@ -55,7 +55,7 @@ def label(entry: dict[str, Any]) -> str:
 
 def task_type(kind: str) -> str:
     """The paper's short name of a task type, or its own."""
-    return TASK_TYPES.get(kind, kind.replace("_", " "))
+    return SHORT_NAMES.get(kind, kind.replace("_", " "))
 
 
 def percent(share: float, digits: int = 1) -> str:

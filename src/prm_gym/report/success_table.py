@@ -12,7 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from prm_gym.evaluation.intervals import wilson
-from prm_gym.evaluation.results_table import TASK_TYPES
+from prm_gym.evaluation.results_table import SHORT_NAMES
 from prm_gym.report import display_names, paired_difference
 from prm_gym.report.cells import Interval, Percent
 from prm_gym.report.paired_difference import Difference
@@ -34,7 +34,7 @@ def tables(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _table(runs: list[dict[str, Any]], split: str) -> dict[str, Any]:
     entries = [{**entry, "run": run["name"]} for run in runs for entry in run["results"] if entry["split"] == split]
     present = {kind for entry in entries for kind in entry["by_task_type"]}
-    kinds = [kind for kind in TASK_TYPES if kind in present] + sorted(present - TASK_TYPES.keys())
+    kinds = [kind for kind in SHORT_NAMES if kind in present] + sorted(present - SHORT_NAMES.keys())
     ticks = [t for t in nice_ticks(*_range(entries), 4) if -1e-9 <= t <= 1 + 1e-9]
     columns: list[list[dict[str, Any]]] = []
     for kind in (None, *kinds):

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from prm_gym.envs.households.catalog import TASK_TYPES, catalog
+from prm_gym.envs.games import TASK_TYPES
+from prm_gym.envs.households.catalog import catalog
 from prm_gym.envs.households.household import Game
 from prm_gym.envs.households.plans import NotSolvableError, check, walkthrough
 from prm_gym.envs.households.writer import games

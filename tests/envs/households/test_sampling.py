@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
+from prm_gym.envs.games import SPLITS, TASK_TYPES
 from prm_gym.envs.households import writer
-from prm_gym.envs.households.catalog import APPLIANCES, TASK_TYPES, catalog
+from prm_gym.envs.households.catalog import APPLIANCES, catalog
 from prm_gym.envs.households.household import Game
-from prm_gym.envs.households.splits import SPLITS
 from prm_gym.envs.households.writer import games
 from prm_gym.errors import UserError
 

@@ -1,6 +1,6 @@
-"""Derived facts: those that follow from others, layer by layer, each false (or true) unless an axiom fires.
+"""Derived facts: they follow from other facts, layer by layer, and have a default value unless an axiom fires.
 
-Alfworld's problems have them for goals such as "some mug is in some cabinet".
+Alfworld's problems use them for goals such as "some mug is in some cabinet".
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Rule = tuple[int, int, int]  # head bit, mask of the conditions, their value
 class Axioms:
     """The axioms of a game over states as integers.
 
-    `defaults` has the derived variables that are true unless an axiom fires; `layers` the rules of each stratum.
+    `defaults` are the derived variables that are true unless an axiom fires; `layers` the rules of each stratum.
     """
 
     def __init__(self, derived: int, defaults: int, layers: tuple[tuple[Rule, ...], ...]) -> None:
@@ -43,7 +43,7 @@ class Axioms:
             if layer < 0 or (becomes == task.initial[head] and not axiom.conditions):
                 raise Unsupported("facts are derived from each other in a circle")
             if becomes == task.initial[head]:
-                continue  # the translator also says when a fact is not derived, which follows from the others
+                continue  # the translator also lists when a fact is not derived, which is implied
             for variable, true in axiom.conditions:
                 at_default = true == task.initial[variable]
                 if task.layers[variable] > layer or (task.layers[variable] == layer and at_default):
@@ -54,7 +54,7 @@ class Axioms:
         return cls(derived, defaults, tuple(tuple(layers[layer]) for layer in sorted(layers)))
 
     def close(self, state: int) -> int:
-        """`state` with its derived facts as the axioms say, whatever they were."""
+        """`state` with its derived facts recomputed by the axioms."""
         if not self.derived:
             return state
         key = state & self._read & ~self.derived
@@ -64,7 +64,7 @@ class Axioms:
         return (state & ~self.derived) | facts
 
     def forget(self) -> None:
-        """Drop what was remembered of earlier states."""
+        """Clear the cache."""
         self._closed.clear()
 
     def _derive(self, state: int) -> int:

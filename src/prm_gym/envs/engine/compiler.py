@@ -1,8 +1,7 @@
-"""From a game file to the data that a play needs, once per game.
+"""Compile a game file to plain data (`compiled_game`), once per game.
 
-The result is plain data: numbers, texts and lists. Variables, operators and entities are ordered by name, so that the
-same game gives the same bytes whatever order the translator worked in. What this engine cannot prove exact raises
-`Unsupported`. `compiled_game` describes the result.
+Variables, operators and entities are ordered by name, so the same game gives the same bytes, independent of the
+translator's order. A game that cannot be proved exact raises `Unsupported`.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from prm_gym.envs.engine.translate import Translation, translate
 from prm_gym.envs.engine.unsupported import Unsupported
 from prm_gym.envs.games import Source
 
-# As a row, see `compiled_game`, with literals as numbers, those of effects that have a condition last.
+# A row of `compiled_game`, with literals as numbers and conditional effects last.
 Operation = tuple[str, int, list[int], list[int], list[tuple[list[int], list[int]]]]
 INTRO = [["rule", "intro"]]
 
@@ -35,7 +34,7 @@ def compile_game(source: Source) -> Compiled:
 
 
 class _Compiler:
-    """One game on its way. The steps are the methods, in the order of `compile`."""
+    """The compilation of one game. Methods are its steps, in the order of `compile`."""
 
     def __init__(self, source: Source, translation: Translation) -> None:
         self.source = source
@@ -50,12 +49,12 @@ class _Compiler:
         self.axioms = Axioms.of_task(self.task)
         start = mask(v for v, true in enumerate(self.task.initial) if true)
         self.start = self.axioms.close(start)
-        # What stock's facts hold at the start: the problem's, and those of the planner's state.
+        # Stock's facts at the start: those of the problem and of the planner's state.
         self.always = set(translation.facts) - set(self.task.facts)
         self.facts = self.always | {fact for variable, fact in enumerate(self.task.facts) if self.start >> variable & 1}
         self.entities = self.name_entities()
         self.number = {entity.id: number for number, entity in enumerate(self.entities)}
-        # The intro and the commands are written from these, as if they never changed.
+        # For the intro and the commands, which depend on facts at the start alone.
         at_start = [(name, self.numbers_of(arguments), None) for name, arguments in sorted(self.facts)]
         self.beginnings = TemplateBuilder(self.rules, FactIndex(self.entities, at_start))
 
@@ -84,7 +83,7 @@ class _Compiler:
             "size": len(order),
             "initial": [renumber[v] for v in order if self.task.initial[v] and self.task.layers[v] == -1],
             "history": sorted(renumber[v] for v in history),
-            "goal": _told(_literals(self.task.goal, renumber)),
+            "goal": _encoded(_literals(self.task.goal, renumber)),
             "axioms": self.axioms.as_data(renumber),
             "places": sorted(places),
             "roads": [_row(road) for _, road in sorted(roads.items())],
@@ -92,7 +91,7 @@ class _Compiler:
         }
 
     def name_entities(self) -> list[Entity]:
-        """Entities in the order of their ids, with the names that alfworld gives to those that stand in a fact."""
+        """Entities sorted by id, with alfworld's names for those that occur in a fact."""
         from alfworld.agents.utils.misc import Demangler
 
         known = {argument for _, arguments in {*self.translation.facts, *self.facts} for argument in arguments}
@@ -118,11 +117,11 @@ class _Compiler:
                     raise Unsupported("an action changes a derived fact")
 
     def placeholders(self, action: str) -> tuple[Placeholder, ...]:
-        """The parameters that an operator has arguments for; those quantified inside the action have none."""
+        """The parameters with arguments in operators; variables quantified inside the action have none."""
         return self.translation.parameters[action][: self.shown[action]]
 
     def read_action(self, action: str) -> set[str]:
-        """What the feedback of an action may ask for. Its command must depend on facts that never change."""
+        """The predicates that the feedback of an action reads. Its command must depend on constant facts only."""
         placeholders = self.placeholders(action)
         changing = {name for name, _ in self.task.facts}
         for name in read(self.rules, self.grammar.commands[action], placeholders):
@@ -131,7 +130,7 @@ class _Compiler:
         return read(self.rules, self.grammar.feedback[action], placeholders)
 
     def check_readable(self, asked: Iterable[str]) -> None:
-        """Stock updates neither derived facts nor, rightly, those that conditional effects change."""
+        """Refuse texts that read derived facts or those of conditional effects: stock updates them incorrectly."""
         doubtful = {self.task.facts[v][0] for v in self.derived}
         for operator in self.task.operators:
             doubtful |= {self.task.facts[e.result[0]][0] for e in operator.effects if e.conditions}
@@ -140,12 +139,12 @@ class _Compiler:
                 raise Unsupported(f"a text reads {name!r}, which depends on a condition")
 
     def history_variables(self, asked: set[str]) -> set[int]:
-        """Facts that some action takes back and some text asks to be absent."""
+        """Facts that some action deletes, and whose absence some text reads."""
         taken = {e.result[0] for operator in self.task.operators for e in operator.effects if not e.result[1]}
         return {variable for variable in taken if NEGATION + self.task.facts[variable][0] in asked}
 
     def kept_variables(self, asked: set[str], history: set[int]) -> set[int]:
-        """All variables that anything reads; the others (such as what was looked at) would only split states."""
+        """All variables that are read anywhere; others (such as what was examined) would only split states."""
         kept = {v for v, (name, _) in enumerate(self.task.facts) if name in asked} | history
         kept |= {v for v, _ in self.task.goal}
         kept |= {v for operator in self.task.operators for v, _ in operator.preconditions}
@@ -162,7 +161,7 @@ class _Compiler:
         return kept
 
     def texts(self, history: set[int], renumber: dict[int, int]) -> TemplateBuilder:
-        """What feedback is made of, the intro as text number 0."""
+        """The builder of feedback texts, with the intro as text number 0."""
         read(self.rules, INTRO, ())
         facts: list[Known] = [(name, self.numbers_of(arguments), None) for name, arguments in sorted(self.always)]
         for variable, number in renumber.items():
@@ -175,7 +174,7 @@ class _Compiler:
         return texts
 
     def operation(self, operator: Operator, texts: TemplateBuilder, renumber: dict[int, int]) -> Operation:
-        """The operator in the numbering that is kept."""
+        """The operator, in the numbering of the kept variables."""
         always: dict[int, bool] = {}
         sometimes: list[tuple[list[int], list[int]]] = []
         for effect in operator.effects:
@@ -208,22 +207,22 @@ def _literals(literals: Iterable[Literal], renumber: dict[int, int]) -> list[int
     return sorted(renumber[variable] if true else ~renumber[variable] for variable, true in literals)
 
 
-def _told(literals: Iterable[int]) -> str:
-    """Literals as a compiled game has them."""
+def _encoded(literals: Iterable[int]) -> str:
+    """Literals in the format of a compiled game."""
     return " ".join(map(str, literals))
 
 
 def _row(row: Operation) -> Row:
-    """An operation as a compiled game has it."""
+    """An operation in the format of a compiled game."""
     command, text, needs, changes, sometimes = row
-    conditional = [[_told(conditions), _told(effects)] for conditions, effects in sometimes]
-    return [command, text, _told(needs), _told(changes), *([conditional] if conditional else [])]
+    conditional = [[_encoded(conditions), _encoded(effects)] for conditions, effects in sometimes]
+    return [command, text, _encoded(needs), _encoded(changes), *([conditional] if conditional else [])]
 
 
 def _roads(rows: Iterable[Operation], places: set[int]) -> dict[str, Operation]:
-    """The operators that lead to one place from every other, by `_road`; the place left behind is not in them.
+    """The operators that lead to one place from every other, by `_road`, without the place that they leave.
 
-    No other operator has the command of a road.
+    No other operator may have the command of a road.
     """
     commands: dict[str, set[str]] = defaultdict(set)
     begins: dict[str, set[int]] = defaultdict(set)
@@ -244,13 +243,13 @@ def _roads(rows: Iterable[Operation], places: set[int]) -> dict[str, Operation]:
 
 
 def _road(row: Operation) -> str:
-    """The same for all operators that differ only in where they begin."""
+    """A key that is equal for operators that differ only in their start."""
     command, text, _, changes, _ = row
     return repr([command, text, [literal for literal in changes if literal >= 0]])
 
 
 def _sections(rows: Iterable[Operation], places: set[int]) -> list[tuple[int, str, list[tuple[int, list[Row]]]]]:
-    """Operators by place and key, both left out of what they still need."""
+    """Operators by place and key, without these in their preconditions."""
     by_place: dict[int, dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
     reads: dict[int, set[int]] = defaultdict(set)
     for command, text, needs, changes, sometimes in rows:

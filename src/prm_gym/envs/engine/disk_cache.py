@@ -1,18 +1,18 @@
-"""Where compiled games lie, and how they get there safely.
+"""The cache of compiled games on disk.
 
-With a cache folder (the argument, or the environment variable PRM_GYM_CACHE) every compiled game is a file of it,
-named by the digest of its game. Without one it lies beside its game, and where that folder cannot be written to, in
-`$XDG_CACHE_HOME/prm_gym` (`~/.cache/prm_gym`). Files are written under another name and renamed, so that a reader sees
-a whole file or none, and of several processes that compile the same game the last one wins with the same content.
+With a cache folder (the argument, or the environment variable PRM_GYM_CACHE) every compiled game is a file in it, named
+by the digest of its game. Otherwise it is stored beside its game, or if that folder is read-only, in
+`$XDG_CACHE_HOME/prm_gym` (`~/.cache/prm_gym`). Files are written atomically. If several processes compile the same
+game, the last one replaces the file by the same content.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from warnings import warn
 
+from prm_gym.atomic import replacing
 from prm_gym.envs.engine.compiled_game import Compiled
 from prm_gym.envs.engine.compiler import compile_game
 from prm_gym.envs.engine.file_format import Stored, decode, encode
@@ -25,7 +25,7 @@ BESIDE = "game.compiled"
 
 
 def stored_game(path: str | os.PathLike[str], cache: str | os.PathLike[str] | None = None) -> Stored:
-    """The compiled game, from the cache if a good file lies there, else compiled now and put there.
+    """The compiled game, from the cache if there is a valid file, else compiled now and cached.
 
     Raises as `cached_or_compiled`.
     """
@@ -35,10 +35,10 @@ def stored_game(path: str | os.PathLike[str], cache: str | os.PathLike[str] | No
 def cached_or_compiled(
     path: str | os.PathLike[str], cache: str | os.PathLike[str] | None = None, *, keep: bool = False
 ) -> tuple[Stored, bool]:
-    """The compiled game, and whether it was in the cache already. One that cannot be put there is a warning.
+    """The compiled game, and whether it was in the cache. Warns if it cannot be cached.
 
-    Raises `UserError` when the game file is missing or damaged, or has to be compiled where alfworld is not installed;
-    with `keep`, `OSError` in place of the warning.
+    Raises `UserError` if the game file is missing or damaged, or has to be compiled and alfworld is not installed; with
+    `keep`, `OSError` instead of the warning.
     """
     path = Path(path)
     try:
@@ -50,7 +50,7 @@ def cached_or_compiled(
     for place in places:
         try:
             return decode(place.read_bytes(), key), True
-        # Whatever is wrong with a file of the cache, the game is compiled anew and the file replaced.
+        # For any error in a cached file, the game is compiled again and the file replaced.
         except (OSError, ValueError, KeyError, TypeError):
             continue
     source = parse_game(path, content)
@@ -65,7 +65,7 @@ def cached_or_compiled(
 
 
 def _places(path: Path, key: str, cache: str | os.PathLike[str] | None) -> list[Path]:
-    """Where the compiled game may lie, the place to write to first."""
+    """The possible files of the compiled game, in the order to write to."""
     folder = cache or os.environ.get(VARIABLE)
     if folder:
         return [Path(folder, f"{key}.compiled")]
@@ -77,22 +77,11 @@ def _write(places: list[Path], content: bytes, keep: bool) -> None:
     for place in places:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            _write_whole(place, content)
+            with replacing(place) as partial:
+                partial.write_bytes(content)
             return
         except OSError as error:
             problem = OSError(error.errno, error.strerror, str(place))
     if keep:
         raise problem
     warn(f"compiled game not kept, {problem}: it will be compiled again (set {VARIABLE} to a folder)", stacklevel=4)
-
-
-def _write_whole(place: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=place.parent, prefix=place.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, place)
-    except BaseException:
-        os.unlink(temporary)
-        raise

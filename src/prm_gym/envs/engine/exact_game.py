@@ -1,4 +1,4 @@
-"""The exact engine's games and plays, as `prm_gym.envs.engine_interface` describes them."""
+"""The exact engine's games and plays, which implement `prm_gym.envs.engine_interface`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from prm_gym.envs.engine_interface import Snapshot
 from prm_gym.errors import UserError
 
 NOTHING_HAPPENS = "Nothing happens."
-ENGINE = f"exact {FORMAT}"  # a snapshot has the numbers of a compiled game
-_NOTHING = -1  # where another text has its number
+ENGINE = f"exact {FORMAT}"  # snapshots contain numbers of the compiled game
+_NOTHING = -1  # the number of NOTHING_HAPPENS, beside those of texts
 
 
 class ExactGame:
@@ -49,7 +49,7 @@ class ExactGame:
 
 
 class ExactPlay:
-    """One episode: a node, the history, and the text shown last with its number."""
+    """One episode: a node, the history, and the last text with its number."""
 
     __slots__ = ("_graph", "_history", "_node", "_text", "game", "observation")
 

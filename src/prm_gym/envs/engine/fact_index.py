@@ -1,8 +1,8 @@
-"""The facts that texts may read, indexed, while a game is compiled.
+"""An index of the facts that texts may read, for the compiler.
 
-A state of a compiled game is an integer, one bit for each variable; so is the history, whose bits say which facts an
-action has taken back since the start (stock keeps such a fact as `not_...`, and only those). What texts read is one
-set of bits, the state's and above them the history's.
+A state of a compiled game is an integer with a bit for each variable. So is the history, whose bits are the facts
+deleted since the start (stock keeps only these as `not_...`). Texts read one set of bits: the state's, and above them
+the history's.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 NEGATION = "not_"
-Known = tuple[str, tuple[int, ...], int | None]  # predicate, the numbers of its arguments, bit (None if forever true)
+Known = tuple[str, tuple[int, ...], int | None]  # predicate, numbers of its arguments, bit (None if constant)
 Matching = tuple[tuple[int, ...], int | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Entity:
-    """A thing of the game. `name` is what the player reads; `id` and `type` are the problem's."""
+    """An object of the game. `name` is its name in the texts; `id` and `type` are those of the problem."""
 
     id: str
     type: str
@@ -26,7 +26,7 @@ class Entity:
 
 @dataclass(frozen=True, slots=True)
 class Atom:
-    """One atom of a query: a predicate over placeholders, and the signatures whose facts match it, in order."""
+    """One atom of a query: a predicate over placeholders, and the matching signatures, in order."""
 
     predicate: str
     placeholders: tuple[tuple[str, str], ...]
@@ -34,7 +34,7 @@ class Atom:
 
 
 class FactIndex:
-    """All facts of a game that can ever hold. Entities are numbered by their ids in order, so arguments sort alike."""
+    """All facts that can hold in a game. Entities are numbered in the order of their ids, as arguments are sorted."""
 
     def __init__(self, entities: Sequence[Entity], facts: Iterable[Known]) -> None:
         self.entities = entities
@@ -47,7 +47,7 @@ class FactIndex:
             known.sort(key=lambda fact: fact[0])
 
     def matching(self, atom: Atom, values: tuple[int | None, ...]) -> Sequence[Matching]:
-        """The facts that match `atom` with these arguments (None where one is free), in stock's order."""
+        """The facts that match `atom` with these arguments (None if free), in stock's order."""
         key = atom.predicate, atom.signatures, values
         if key not in self._found:
             found = [fact for signature in atom.signatures for fact in self._known.get((atom.predicate, signature), ())]

@@ -22,9 +22,9 @@ TRANSLATORS = ("alfworld", "textworld", "fast-downward-textworld")
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A compiled game as it lies on disk. `unsupported` says why the exact engine refuses the game, if it does.
+    """A compiled game on disk. `unsupported` is the reason why the exact engine refuses the game, if it does.
 
-    `unsafe` that stock must not play it either, see `unsupported.Unsafe`.
+    If `unsafe`, stock must not play it either, see `unsupported.Unsafe`.
     """
 
     digest: str
@@ -39,7 +39,7 @@ class Stored:
 
 
 def encode(digest: str, compiled: Compiled | Unsupported) -> bytes:
-    """The file for a compiled game, or for one that is unsupported."""
+    """The content of the file for a compiled or unsupported game."""
     body = b"" if isinstance(compiled, Unsupported) else zlib.compress(_json(compiled), 6)
     header = {
         "prm_gym": FORMAT,
@@ -53,9 +53,9 @@ def encode(digest: str, compiled: Compiled | Unsupported) -> bytes:
 
 
 def decode(content: bytes, digest: str) -> Stored:
-    """Read a file. Raises ValueError when it is damaged, of another game, or made by other versions than those here.
+    """Read a file. Raises ValueError if it is damaged, of another game, or compiled by other versions of packages.
 
-    Versions of packages that are not installed here do not matter: a compiled game needs none of them.
+    Packages that are not installed do not count, since a compiled game needs none of them.
     """
     head, _, body = content.partition(b"\n")
     header = json.loads(head)
@@ -71,7 +71,7 @@ def decode(content: bytes, digest: str) -> Stored:
 
 @lru_cache(maxsize=1)
 def versions() -> dict[str, str]:
-    """The installed versions of what takes part in compiling; those not installed are left out."""
+    """The installed versions of the packages used for compiling, without those not installed."""
     found = {}
     for name in TRANSLATORS:
         try:

@@ -1,9 +1,9 @@
-"""A game's grammar as plain data, from the text in the game file. Needed to compile, not to play.
+"""Parse a game's grammar to plain data. Needed to compile, not to play.
 
-TextWorld's own parsers read the text, so that every quirk of them is kept; what they give is turned into lists that
-JSON can hold and `text_templates` can compile:
+TextWorld's own parsers read the text, so their quirks are kept. Their result is converted to lists for
+`text_templates`:
 
-    symbols  [symbol, ...]                              their texts, one after the other
+    symbols  [symbol, ...]                              the concatenation of their texts
     symbol   "some text"
              ["rule", name]                             the first rule of that name whose condition holds
              ["value", [[part, ...], ...]]              the first alternative that is not empty; a part is a text or
@@ -13,7 +13,7 @@ JSON can hold and `text_templates` can compile:
     query    [[predicate, [[name, type], ...], [[type, ...], ...]], ...]   a conjunction: atoms with their placeholders,
                                                         and all signatures that match them, subtypes after types
 
-Expressions of the game file are never evaluated: `expression` reads the few that alfworld writes and refuses others.
+Expressions of the game file are never evaluated: `expression` parses the few forms of alfworld and refuses others.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 from prm_gym.envs.engine.unsupported import Unsafe, Unsupported
 from prm_gym.envs.textworld_lock import exclusive
 
-Symbol = Any  # the lists described above
+Symbol = Any  # the lists above
 Query = list[Any]
 
 ATTRIBUTES = ("name", "id", "definite", "indefinite")
@@ -70,7 +70,7 @@ def check_safe(text: str) -> None:
 
 
 def parse(text: str, types: tuple[tuple[str, tuple[str, ...]], ...]) -> Grammar:
-    """Read a grammar over the given type hierarchy. Raises `Unsupported` for what `text_templates` cannot compile."""
+    """Parse a grammar with the given type hierarchy. Raises `Unsupported` if `text_templates` cannot compile it."""
     text, task = _without_task(text)
     actions, rules = _parsed(text)
     reader = _Reader(types, task)
@@ -85,9 +85,9 @@ def parse(text: str, types: tuple[tuple[str, tuple[str, ...]], ...]) -> Grammar:
 
 
 def _without_task(text: str) -> tuple[str, str]:
-    """The grammar with a mark in place of the task's sentence, and the sentence.
+    """The grammar with a placeholder for the task's sentence, and the sentence.
 
-    Games differ by it alone and parsing takes long; so it is left out, and put back into what was parsed.
+    Grammars differ in it alone and parsing is slow, so it is inserted into the cached result.
     """
     found = _PLAIN_TASK.search(text)
     if found is None or _TASK_MARK in text:
@@ -97,13 +97,13 @@ def _without_task(text: str) -> tuple[str, str]:
 
 @lru_cache(maxsize=32)
 def _parsed(text: str) -> tuple[dict[str, tuple[str, str]], dict[str, list[Any]]]:
-    """(template, feedback) by action and production rules by name, as TextWorld parses them."""
+    """TextWorld's parse: (template, feedback) by action, and production rules by name."""
     from textworld.envs.pddl import logic
 
     try:
         with exclusive():
             actions, grammar = logic._parse_and_convert(text, rule_name="pddlStart")
-    # The parser raises its own and JSON's errors, among others; stock fails on such a game as well.
+    # The parser raises its own and JSON's errors, among others; stock fails on such games as well.
     except Exception as error:
         raise Unsupported(f"the grammar does not parse ({type(error).__name__})") from error
     return {name: (action.template, action.feedback_rule) for name, action in actions.items()}, dict(grammar._rules)
@@ -127,7 +127,7 @@ def _conjunction(text: str) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ..
 
 
 class _Reader:
-    """Turns TextWorld's objects into plain data."""
+    """Converts TextWorld's objects to plain data."""
 
     def __init__(self, types: tuple[tuple[str, tuple[str, ...]], ...], task: str) -> None:
         from textworld.logic import Type, TypeHierarchy

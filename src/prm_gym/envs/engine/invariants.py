@@ -1,9 +1,8 @@
-"""Proofs about a grounded task that make the fast path exact.
+"""Proofs about a grounded task, which make the fast path exact.
 
-Two things are needed. The agent is in one place at a time, so that operators can be looked up by place: shown as an
-invariant over groups of facts that differ in one argument. And where several operators have one command, stock carries
-out the first that its planner lists, in an order that is not known here: so they must never be applicable together, or
-do and say the same.
+First, the agent is in one place at a time, so operators can be indexed by place. This is an invariant over groups of
+facts that differ in one argument. Second, if several operators have the same command, stock executes the first in its
+planner's order, which is unknown here. So they must never be applicable together, or have equal effects and texts.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from prm_gym.envs.engine.unsupported import Unsupported
 
 
 def exclusive_group(task: Task) -> frozenset[int]:
-    """The variables of which at most one is ever true that most operators depend on; empty if none is found.
+    """The group of variables, at most one of which is ever true, that most operators require; empty if there is none.
 
-    A group holds at most one true fact at the start, and every operator that adds one takes another back, which it
-    requires: so it holds at most one ever.
+    By induction: a group has at most one true fact at the start, and every operator that adds one requires and deletes
+    another.
     """
     best: frozenset[int] = frozenset()
     most = 0
@@ -57,8 +56,8 @@ def _keeps_exclusive(operator: Operator, group: frozenset[int]) -> bool:
 def check_commands(operators: Sequence[tuple[str, Hashable, Sequence[Literal]]], exclusive: frozenset[int]) -> None:
     """Raise `Unsupported` if two operators with one command may be applicable together and differ.
 
-    `operators` gives for each its command, what it does and says (equal for equal outcomes) and its preconditions;
-    `exclusive` is a group of variables of which at most one is ever true.
+    `operators` has for each its command, its outcome (effects and text) and its preconditions; at most one variable of
+    `exclusive` is ever true.
     """
     together: dict[tuple[str, int | None], list[tuple[Hashable, Sequence[Literal]]]] = defaultdict(list)
     everywhere: dict[str, list[tuple[Hashable, Sequence[Literal]]]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""The games that this process holds, compiled and shared by all that play them, the least recently used let go."""
+"""An LRU cache of compiled games in memory, shared by all plays of the process."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _Key = tuple[str, int, int, str]
 
 
 class LoadedGames:
-    """A bounded set of loaded games.
+    """An LRU cache of games.
 
     Parameters
     ----------
-    games: how many games are held; one that is let go lives on while it is played.
-    states: how many states of a game are remembered, see `state_graph.Graph`.
+    games: the number of cached games. An evicted game stays in memory while it is played.
+    states: the number of cached states per game, see `state_graph.Graph`.
     """
 
     def __init__(self, games: int, states: int) -> None:
@@ -34,9 +34,9 @@ class LoadedGames:
         self._lock = threading.Lock()
 
     def load(self, path: str | os.PathLike[str], cache: str | os.PathLike[str] | None) -> PlayableGame:
-        """The game at `path`, held already or loaded now. A file that has changed on disk is another game.
+        """The game at `path`, cached or loaded now. A file that has changed on disk is another game.
 
-        Raises `UserError` as `disk_cache.stored_game` does, and for a game that neither engine may play.
+        Raises `UserError` as `disk_cache.stored_game`, and for a game that neither engine may play.
         """
         try:
             told = os.stat(path)

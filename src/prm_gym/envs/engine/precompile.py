@@ -1,4 +1,4 @@
-"""Compiling many games at once, before they are played."""
+"""Compile many games before they are played."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ READY, UNSUPPORTED, DAMAGED = "ready", "unsupported", "damaged"
 
 @dataclass
 class Compilation:
-    """What became of the games: how many are ready, of which some were `cached`, and by path why the others are not.
+    """The result: the number of games that are ready, how many of these were `cached`, and for the others the reason.
 
-    Those `unsupported` are played by stock alfworld, except the ones that would have it evaluate their text as Python;
-    those `damaged` are not played at all, and their reason names the file and the remedy. The entries are in the order
-    of the paths given.
+    `unsupported` games are played by stock alfworld, except those whose text stock would evaluate as Python. `damaged`
+    games are not played; the reason names the file and the remedy. Entries are in the order of the given paths.
     """
 
     ready: int = 0
@@ -33,7 +32,7 @@ class Compilation:
     damaged: dict[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        """The totals first, then what was there already and is new, then the first few games that are not ready."""
+        """A line with the totals, then lines for the first few games that are not ready."""
         total = self.ready + len(self.unsupported) + len(self.damaged)
         first = f"{self.ready:,} of {total:,} games compiled"
         if self.cached == total:
@@ -56,13 +55,11 @@ def compile_games(
     strict: bool = False,
     progress: bool = True,
 ) -> Compilation:
-    """Compile every game that the cache does not hold yet, `workers` at a time, each in a process of its own.
+    """Compile every game that is not cached, in `workers` processes. The files do not depend on `workers`.
 
-    The result and the files do not depend on `workers`. With several, the calling program must be importable (behind
-    `if __name__ == "__main__":`), as Python's own process pools ask for.
-
-    Raises `UserError` when `workers` is less than 1; when `strict` and a game is damaged, after the others are done;
-    `OSError` when the cache cannot be written.
+    With several workers, the calling program must be importable (`if __name__ == "__main__":`), as for any process
+    pool. Raises `UserError` if `workers` is less than 1, or with `strict` if a game is damaged (after the others are
+    done); `OSError` if the cache cannot be written.
     """
     if workers < 1:
         raise UserError("workers", f"{workers} processes", "use at least 1")

@@ -1,6 +1,6 @@
-"""The translated planning task, read from the text that the translator writes (Fast Downward's SAS format, version 3).
+"""Parse the output of the translator (Fast Downward's SAS format, version 3) to a planning task.
 
-Only what alfworld's translation produces is accepted: variables with two values, a fact and its negation.
+Only variables with two values, a fact and its negation, are accepted, as in alfworld's translations.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """A grounded action: its schema and arguments, what must hold, what it changes."""
+    """A grounded action: its schema, arguments, preconditions and effects."""
 
     action: str
     arguments: tuple[str, ...]
@@ -51,7 +51,7 @@ class Task:
 
 
 def parse(text: str) -> Task:
-    """Read a translation. Raises `Unsupported` if it has variables of another shape than a fact and its negation."""
+    """Parse a translation. Raises `Unsupported` if a variable is not a fact and its negation."""
     lines = iter(text.splitlines())
     while next(lines) != "end_metric":
         pass
@@ -98,7 +98,7 @@ def _operator(lines: Iterator[str]) -> Operator:
         if before >= 0:
             preconditions.append((variable, before == 0))
         effects.append(Effect(_pairs(numbers[: 2 * count]), (variable, after == 0)))
-    next(lines)  # the cost, which nothing here depends on
+    next(lines)  # the cost, which is not used
     _expect(lines, "end_operator")
     action, *arguments = name.split()
     return Operator(action, tuple(arguments), tuple(preconditions), tuple(effects))

@@ -1,11 +1,11 @@
-"""A compiled game as a graph of states, built as it is walked and shared by all plays of the game.
+"""A compiled game as a graph of states, built lazily and shared by all plays of the game.
 
-A node is a distinct state; its edges are the commands taken from it so far. Walking a known edge is one look-up.
-A new state is computed with a few operations on integers, its commands are looked up by the few facts they depend on,
-and its text is written from a template, so that little is ever computed twice.
+A node is a distinct state; its edges are the commands taken from it so far. Following a known edge is one look-up. A
+new state is computed with a few operations on integers, its commands are looked up by the facts they depend on, and its
+text is rendered from a template.
 
-Plays may run in several threads: what the graph remembers is only ever added, or dropped as a whole, and computing a
-thing twice gives equal results.
+Plays may run in several threads: entries are only added, or cleared all together, and computing one twice gives equal
+results.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from prm_gym.envs.engine.bitsets import mask, numbers, split
 from prm_gym.envs.engine.compiled_game import Compiled, Row
 from prm_gym.envs.engine.text_rendering import Text, write
 
-BEGINNING = 0  # the number of the text that a game begins with
+BEGINNING = 0  # the number of the first observation
 
 
 class Operator:
-    """What a command does: bits added and taken, the same for the history, effects with a condition; what it says.
+    """An operator: bits to add and to delete, in the state and the history, conditional effects, and its text.
 
     `left` is the place that a road leaves, 0 for other operators.
     """
@@ -35,7 +35,7 @@ class Operator:
         self.conditional = [(split(needs), split(effects)) for needs, effects in conditional[0]] if conditional else ()
 
     def apply(self, state: int) -> int:
-        """The state after the operator; derived facts are left as they were."""
+        """The state after the operator, with derived facts unchanged."""
         after = state & ~self.taken | self.added
         for (true, false), (added, taken) in self.conditional:
             if state & true == true and not state & false:
@@ -44,8 +44,8 @@ class Operator:
 
 
 class Choices:
-    """The commands of a state, sorted, and the rows of those that are no roads. Shared by all states that agree where
-    it matters.
+    """The commands of a state, sorted, and the rows of those that are not roads. Shared by states that agree in the
+    variables they depend on.
     """
 
     __slots__ = ("commands", "rows")
@@ -56,7 +56,7 @@ class Choices:
 
 
 class Node:
-    """A state. An edge is (text, next node, operator); the text is None where it depends on the history."""
+    """A state. An edge is (text, next node, operator); the text is None if it depends on the history."""
 
     __slots__ = ("choices", "edges", "state", "won")
 
@@ -77,7 +77,7 @@ class Section:
         self._keys = mask(self._rows)
 
     def applicable(self, state: int) -> dict[str, Row]:
-        """The rows that `state` allows here, by command."""
+        """The applicable rows in `state`, by command."""
         rows = [*self._always]
         for key in numbers(state & self._keys):
             rows += self._rows[key]
@@ -95,8 +95,7 @@ class Graph:
     Parameters
     ----------
     tables: the compiled game.
-    max_states: how many states are remembered; beyond it all are forgotten, and remembered anew as they are visited.
-        Plays under way are not affected.
+    max_states: the number of cached states. When it is reached, the cache is cleared. Running plays are not affected.
     """
 
     def __init__(self, tables: Compiled, max_states: int) -> None:
@@ -117,7 +116,7 @@ class Graph:
         self._written = 0
 
     def node(self, state: int) -> Node:
-        """The node of a state; derived facts in it are put right."""
+        """The node of a state, with its derived facts recomputed."""
         state = self.axioms.close(state)
         node = self._nodes.get(state)
         if node is None:
@@ -129,7 +128,7 @@ class Graph:
         return node
 
     def edge(self, node: Node, command: str, history: int) -> tuple[str | None, Node, Operator] | None:
-        """Take a command from a node for the first time; None if it is not admissible. `history` is that before it."""
+        """The new edge of a command from a node, None if it is not admissible. `history` is that before the command."""
         row, left = node.choices.rows.get(command), 0
         if row is None:
             row, left = self._roads.get(command), node.state & self.places
@@ -143,14 +142,14 @@ class Graph:
         return edge
 
     def text(self, number: int, state: int, history: int) -> tuple[str, bool]:
-        """What one of the game's texts is in a state, and whether the history matters to it."""
+        """Text `number` in a state, and whether it depends on the history."""
         text = self._texts[number]
         if isinstance(text, str):
             return text, False
         known = (state | history << self._size) & text.reads
         written = text.written.get(known)
         if written is None:
-            # Texts are bounded as states are: one state may have many, where they depend on the history.
+            # Rendered texts are limited too: a state may have many that depend on the history.
             self._written += 1
             if self._written > 4 * self.max_states:
                 self.forget()
@@ -160,11 +159,11 @@ class Graph:
 
     @property
     def states(self) -> int:
-        """How many states are remembered."""
+        """The number of cached states."""
         return len(self._nodes)
 
     def forget(self) -> None:
-        """Drop all states that are remembered. Plays keep the node they stand on, and nothing else of the old graph."""
+        """Clear the cache of states. Plays keep their current node, without its edges."""
         nodes = list(self._nodes.values())
         self._nodes.clear()
         self._choices.clear()

@@ -1,7 +1,7 @@
-"""What a text may read, found without writing it, so that a game can be shown to be within this engine's means.
+"""The predicates that a text may read, found without rendering it, to prove that the engine supports a game.
 
-A text that names an unknown rule or variable, calls itself, or has no production to fall back on would make stock fail
-in the middle of a game; such a game is refused here and left to stock.
+A text with an unknown rule or variable, with recursion, or without a default production could make stock fail in the
+middle of a game. Such games are refused here, and played by stock.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ def read(
     symbols: Sequence[Any],
     parameters: Sequence[Placeholder],
 ) -> set[str]:
-    """The predicates that `symbols` may ask for, in any state, when the placeholders `parameters` are bound.
+    """The predicates that `symbols` may read in any state, with the placeholders `parameters` bound.
 
-    Raises `Unsupported`, see above.
+    Raises `Unsupported`, see the module.
     """
     walk = _Walk(rules)
     walk.symbols(symbols, frozenset(parameters), ())
@@ -79,7 +79,7 @@ class _Walk:
                     raise Unsupported(f"the grammar prints {part[0]!r} where nothing is bound to it")
 
     def query(self, query: Sequence[Any], bound: frozenset[Placeholder]) -> frozenset[Placeholder]:
-        """Record the query; the placeholders that a solution binds."""
+        """Record the query; returns the placeholders that a solution binds."""
         for predicate, placeholders, _ in query:
             named = [(name, kind) for name, kind in placeholders]
             self.predicates.add(predicate)

@@ -1,17 +1,17 @@
-"""Texts from their templates and the facts that hold. `text_templates` makes the templates while a game is compiled.
+"""Render texts from templates and the true facts. `text_templates` makes the templates when a game is compiled.
 
 A template is plain data:
 
     "some text"
     number                                  another template, by its number in the game's table
-    ["join", [template, ...]]                 one after the other
+    ["join", [template, ...]]                 their concatenation
     ["first", [template, ...], [guards, ...], otherwise]
-                                            the first of which some guard holds
+                                            the first one with a true guard
     ["list", [template, ...], guards, empty, separator, last separator]
-                                            an enumeration of those whose guards hold
+                                            an enumeration of those with a true guard
 
-A guard says which facts must hold, as bits (see `fact_index`) joined by "&"; an empty one always holds. Guards are
-written in one string, parted by blanks, as there are many.
+A guard is a conjunction of facts, as bits (see `fact_index`) joined by "&"; an empty one is true. Guards are written as
+one string, separated by blanks, to save space.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 
 class Text:
-    """A text that depends on facts, those in the set `reads`. `written` has what it was, by those that held."""
+    """A text that depends on the facts in the set `reads`. `written` caches it by the true ones."""
 
     __slots__ = ("reads", "template", "written")
 
@@ -33,7 +33,7 @@ class Text:
 
 
 def write(template: Any, table: Sequence[str | Text], facts: set[str]) -> str:
-    """What a template says when `facts` hold: their bits, and the empty string. `table` has the texts by number."""
+    """Render a template. `facts` are the bits of the true facts, and ""; `table` has the texts by number."""
     if isinstance(template, str):
         return template
     if isinstance(template, int):

@@ -1,10 +1,9 @@
-"""From a grammar's symbols to templates: texts as functions of the facts that hold, all queries solved beforehand.
+"""Compile a grammar's symbols to templates (`text_rendering`): functions of the true facts, with all queries solved.
 
-Done while a game is compiled, for every action and its arguments. What stock does is kept exactly: of a rule's
-productions the first whose condition has a solution is taken; solutions come in the order of atoms, within an atom in
-that of signatures and then of arguments; two placeholders never stand for the same entity, those bound already
-included. Facts that never change are decided here, the others are left as bits (see `fact_index`). `text_rendering`
-describes the result and writes it.
+Done when a game is compiled, for every action and its arguments, with exactly the semantics of stock: of a rule's
+productions, the first whose condition has a solution is taken; solutions are in the order of atoms, within an atom in
+that of signatures and then of arguments; two placeholders, bound ones included, never denote the same entity. Constant
+facts are resolved here, the others remain as bits (see `fact_index`).
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ Names = Mapping[str, int]  # from variable to the number of an entity
 Bits = tuple[int, ...]
 Template = Any  # see `text_rendering`
 
-MOST_SOLUTIONS = 10_000  # of one query; alfworld's have at most a few hundred
+MOST_SOLUTIONS = 10_000  # per query; alfworld's have a few hundred at most
 
 
 class TemplateBuilder:
-    """Templatees over the facts of one game, numbered as they are made, equal ones once.
+    """The templates of one game, numbered in the order of creation, without duplicates.
 
     `rules` maps a rule's name to its productions, each `[query or None, symbols]`, see `grammar`.
     """
@@ -40,18 +39,18 @@ class TemplateBuilder:
         self._reads: list[frozenset[int]] = []
 
     def text(self, symbols: Sequence[Any], parameters: Binding) -> int:
-        """The number of the template of some symbols, one after the other."""
+        """The number of the template of a concatenation of symbols."""
         template = self._symbols(symbols, {name: entity for (name, _), entity in parameters.items()}, parameters)
         return template if isinstance(template, int) else self._number(template)
 
     def constant(self, symbols: Sequence[Any], parameters: Binding) -> str:
-        """The text of some symbols that depend on nothing that changes."""
+        """The text of symbols that depend on constant facts only."""
         text = self._templates[self.text(symbols, parameters)]
         assert isinstance(text, str)
         return text
 
     def table(self) -> list[str | tuple[str, Template]]:
-        """By number the text, or what it depends on (a set of bits as a hexadecimal number) and its template."""
+        """By number the text, or the bits it depends on (as a hexadecimal number) and its template."""
         return [
             template if isinstance(template, str) else (f"{mask(reads):x}", template)
             for template, reads in zip(self._templates, self._reads, strict=True)
@@ -113,7 +112,7 @@ class TemplateBuilder:
                     template = ["first", options, conditions, text] if options else text
                     return template if isinstance(template, (str, int)) else self._number(template)
                 options.append(text)
-                conditions.append(_told(sorted(guards)))
+                conditions.append(_encoded(sorted(guards)))
         raise LookupError(f"no production of {name!r} applies")  # `text_dependencies` has refused such a grammar
 
     def _value(self, alternatives: Sequence[Sequence[Any]], names: Names) -> str:
@@ -131,7 +130,7 @@ class TemplateBuilder:
         return entity.id if attribute == "id" else entity.name
 
     def _solutions(self, query: Sequence[Any], binding: Binding) -> Iterator[tuple[Binding, Bits]]:
-        """Every way to bind the placeholders that may hold in some state, and the bits that it takes."""
+        """Every binding of the placeholders that may hold in some state, with the bits it requires."""
         atoms = [
             Atom(predicate, tuple(map(tuple, placeholders)), tuple(map(tuple, signatures)))
             for predicate, placeholders, signatures in query
@@ -159,7 +158,7 @@ class TemplateBuilder:
                     bound[placeholder] = entity
                     used.add(entity)
                     new.append(placeholder)
-                elif already != entity:  # a placeholder that stands twice in this atom
+                elif already != entity:  # a placeholder that occurs twice in this atom
                     break
             else:
                 yield from self._matches(atoms[1:], bound, used, bits if bit is None else bits | {bit})
@@ -168,7 +167,7 @@ class TemplateBuilder:
 
 
 def _joined(parts: Iterable[Template]) -> Template:
-    """Some templates one after the other, texts that are known made one."""
+    """The concatenation of templates, with adjacent constant texts joined."""
     joined: list[Template] = []
     for part in parts:
         for piece in part[1] if isinstance(part, list) and part[0] == "join" else [part]:
@@ -184,15 +183,15 @@ def _joined(parts: Iterable[Template]) -> Template:
 def _enumerated(
     parts: list[Template], guards: list[Bits], empty: Template, separator: Template, last: Template
 ) -> Template:
-    """An enumeration of the parts whose bits hold."""
+    """An enumeration of the parts whose bits are true."""
     if any(guards):
-        return ["list", parts, _told(guards), empty, separator, last]
+        return ["list", parts, _encoded(guards), empty, separator, last]
     if len(parts) < 2:
         return parts[0] if parts else empty
     separated = [piece for part in parts[:-1] for piece in (separator, part)]
     return _joined([*separated[1:], last, parts[-1]])
 
 
-def _told(guards: Iterable[Bits]) -> str:
-    """Guards as templates have them."""
+def _encoded(guards: Iterable[Bits]) -> str:
+    """Guards in the format of templates."""
     return " ".join("&".join(map(str, bits)) for bits in guards)

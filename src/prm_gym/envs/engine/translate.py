@@ -1,4 +1,4 @@
-"""From PDDL to a grounded planning task, by the translator that stock alfworld uses. Needed to compile, not to play."""
+"""Translate PDDL to a grounded planning task with the translator of stock alfworld. Needed to compile, not to play."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Translation:
 def translate(source: Source) -> Translation:
     """Ground the problem of `source`.
 
-    Raises `UserError` when it is not valid PDDL, or the translator is not installed; `Unsupported` when it is valid but
-    beyond this engine.
+    Raises `UserError` if it is not valid PDDL or the translator is not installed; `Unsupported` if this engine does not
+    support it.
     """
     try:
         import fast_downward
@@ -40,7 +40,7 @@ def translate(source: Source) -> Translation:
     try:
         with exclusive():
             problem, text = fast_downward.pddl2sas(source.domain, source.problem)
-    # The translator raises whatever its parser stumbles over, and leaves by sys.exit where it notices.
+    # The translator raises any error of its parser, and calls sys.exit for those it detects.
     except (Exception, SystemExit) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         remedy = "generate or download the game again"
@@ -60,7 +60,7 @@ def translate(source: Source) -> Translation:
 
 
 def _fact(item: Any) -> sas.Fact | None:
-    """A fact of the initial state; None for equality and for numbers, which TextWorld leaves out."""
+    """A fact of the initial state; None for equality and for numbers, which TextWorld omits."""
     if hasattr(item, "predicate"):
         return None if item.predicate == "=" else (item.predicate, tuple(item.args))
     if item.fluent.symbol == "total-cost" or str(item.expression.value).isdigit():

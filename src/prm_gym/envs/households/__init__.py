@@ -1,9 +1,9 @@
-"""Household games in alfworld's own format, generated from what the alfworld package ships, with nothing downloaded.
+"""Generate household games in alfworld's own format, from the files of the alfworld package, without a download.
 
-    games are drawn (splits, sampling, floorplans, catalog) -> proved (proof) -> written (pddl, writer)
+    draw a game (splits, sampling, floorplans, catalog) -> prove that it can be won (plans) -> write it (pddl, writer)
 
-`generate` is what `prm-gym games` calls. Left out: what a real ALFWorld download has beyond text (images, low-level
-plans, human annotations), movable-receptacle and slicing tasks, which alfworld leaves out as well.
+`prm-gym games` calls `generate`. Left out: the parts of a real ALFWorld download beyond text (images, low-level plans,
+human annotations), and tasks with movable receptacles or slicing, which alfworld leaves out as well.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What the installed alfworld package knows about households: domain, grammar, tables and goals.
+"""The tables of the installed alfworld package: domain, grammar, object types and goals.
 
-The tables are read from alfworld's own files (`gen/constants.py`, `gen/goal_library.py`, `data/alfred.*`), loaded by
-path, because importing `alfworld` itself creates a folder in the user's home. Sets are sorted wherever they are
-iterated, so that nothing generated depends on PYTHONHASHSEED. Floor plans are read by `floorplans`.
+They are read from alfworld's own files (`gen/constants.py`, `gen/goal_library.py`, `data/alfred.*`), loaded by path,
+because importing `alfworld` creates a folder in the user's home. Sets are sorted before iteration, so generated games
+do not depend on PYTHONHASHSEED. `floorplans` reads the floor plans.
 """
 
 from __future__ import annotations
@@ -15,23 +15,16 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+from prm_gym.envs.games import TASK_TYPES
 from prm_gym.errors import UserError
 
-TASK_TYPES = (
-    "pick_and_place_simple",
-    "look_at_obj_in_light",
-    "pick_clean_then_place_in_recep",
-    "pick_heat_then_place_in_recep",
-    "pick_cool_then_place_in_recep",
-    "pick_two_obj_and_place",
-)
-# The receptacle at which an object is treated before it is placed, and the table of the objects it works on.
+# The receptacle that treats an object before it is placed, and the ability that the object needs.
 APPLIANCES = {
     "pick_clean_then_place_in_recep": ("SinkBasin", "Cleanable"),
     "pick_heat_then_place_in_recep": ("Microwave", "Heatable"),
     "pick_cool_then_place_in_recep": ("Fridge", "Coolable"),
 }
-# Only desk lamps: a floor lamp stands in no receptacle, and the goal of look_at_obj_in_light asks for one.
+# Only desk lamps: the goal of look_at_obj_in_light needs a receptacle, and a floor lamp is in none.
 LAMP = "DeskLamp"
 
 
@@ -46,11 +39,11 @@ class Catalog:
     can_contain: Mapping[str, frozenset[str]]  # fixed receptacle type -> object types, none of them sliced
     abilities: Mapping[str, frozenset[str]]  # Cleanable, Heatable, Coolable, Sliceable, Toggleable -> object types
     receptacles: frozenset[str]  # types that stay where they are
-    vessels: frozenset[str]  # movable receptacles, objects to the game
+    vessels: frozenset[str]  # movable receptacles, which the game treats as objects
     openable: frozenset[str]  # receptacle types that start closed
-    portable: frozenset[str]  # object types that can lie in some receptacle and be picked up
+    portable: frozenset[str]  # object types that fit into some receptacle and can be picked up
     objects: frozenset[str]  # every object type of the game, fixtures included
-    rooms: Mapping[str, tuple[str, ...]]  # task type -> rooms where alfworld sets it
+    rooms: Mapping[str, tuple[str, ...]]  # task type -> rooms that alfworld allows for it
     scenes: Mapping[str, range]  # room -> floor plan numbers
     unseen_scenes: frozenset[int]  # alfworld's own test floor plans
     goals: Mapping[str, str]  # task type -> goal PDDL with {obj}, {recep}, {toggle}
@@ -59,7 +52,7 @@ class Catalog:
 
 @cache
 def catalog() -> Catalog:
-    """The tables of the installed alfworld. Raises UserError where it is missing or not the alfworld this knows."""
+    """The tables of the installed alfworld. Raises `UserError` if it is missing or of an unknown version."""
     spec = importlib.util.find_spec("alfworld")
     if spec is None or not spec.submodule_search_locations:
         raise UserError("alfworld", "is not installed", "run: pip install 'prm-gym[alfworld]'")
@@ -104,7 +97,7 @@ def _read(folder: Path) -> Catalog:
 
 
 def _module(path: Path) -> ModuleType:
-    """Run one self-contained module of the installed package without importing the package around it."""
+    """Load one self-contained module of the installed package without importing the package."""
     spec = importlib.util.spec_from_file_location(f"prm_gym_alfworld_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise FileNotFoundError(path)

@@ -1,9 +1,9 @@
-"""Floor plans: which receptacles a room has and where the agent stands to use them.
+"""Floor plans: the receptacles of a room and the locations from which the agent uses them.
 
-alfworld ships, for each of its 120 floor plans, the object and receptacle types of the room, the cells that can be
-walked on and, for most receptacles, the cell to use them from. Types listed without a position (stove burners, the
-coffee machine, the toilet paper hanger...) are set at free cells by a fixed rule, and a room with fewer receptacles
-than real games have gets more drawers, cabinets or shelves. A floor plan depends on its number alone.
+For each of its 120 floor plans alfworld ships the object and receptacle types of the room, the walkable cells and, for
+most receptacles, the cell to use them from. Types without a position (stove burners, the coffee machine, the toilet
+paper hanger...) are placed at free cells by a fixed rule. A room with fewer receptacles than real games gets more
+drawers, cabinets or shelves. A floor plan depends on its number alone.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Receptacle:
 
 @dataclass(frozen=True)
 class FloorPlan:
-    """One room. `free` are locations from which no receptacle can be used; `kinds` are the object types found here."""
+    """One room. `free` are locations out of reach of all receptacles; `kinds` are the object types in the room."""
 
     number: int
     room: str
@@ -53,7 +53,7 @@ class FloorPlan:
 def floor_plan(number: int) -> FloorPlan:
     """The floor plan `number` (kitchens 1-30, living rooms 201-230, bedrooms 301-330, bathrooms 401-430).
 
-    Raises UserError where the installed alfworld lacks its files.
+    Raises `UserError` if the installed alfworld lacks its files.
     """
     tables = catalog()
     room = next(room for room, numbers in tables.scenes.items() if number in numbers)
@@ -88,7 +88,7 @@ def floor_plan(number: int) -> FloorPlan:
 
 
 def spot_id(kind: str, x: float, y: float, z: float) -> str:
-    """The simulator's id of something at a position in metres."""
+    """The simulator's id of an object or receptacle at a position in metres."""
     return f"{kind}|{x:+06.2f}|{y:+06.2f}|{z:+06.2f}"
 
 
@@ -100,7 +100,7 @@ def _receptacle(name: str, position: list[float]) -> Receptacle:
 
 
 def _trim(places: list[Receptacle]) -> list[Receptacle]:
-    """Drop drawers and cabinets, of which some kitchens have over forty, and leave room for what is added."""
+    """Drop surplus drawers and cabinets (some kitchens have over forty), with room for receptacles to add."""
     surplus = max(0, len(places) - (_MOST - 8))
     storage = [place for place in places if place.kind in ("Cabinet", "Drawer")]
     dropped = storage[len(storage) - surplus :]
@@ -108,7 +108,7 @@ def _trim(places: list[Receptacle]) -> list[Receptacle]:
 
 
 def _missing(tables: Catalog, room: str, kinds: Iterable[str], places: list[Receptacle]) -> list[str]:
-    """The types of the receptacles to add: those the room lists without a position, then storage up to _FEWEST."""
+    """The types of receptacles to add: listed ones without a position, then storage up to _FEWEST."""
     present = {place.kind for place in places}
     added: list[str] = []
     for kind in sorted(set(kinds) & tables.receptacles - present):

@@ -1,6 +1,6 @@
-"""One household game as a value: the room, what lies where, and the task.
+"""One household game: the room, the locations of its objects, and the task.
 
-Names such as `mug 2`, which the player reads, are alfworld's: numbered within a type, in the reverse order of the ids.
+Names in the texts, such as `mug 2`, are alfworld's: numbered within a type, in the reverse order of the ids.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from prm_gym.envs.households.floorplans import Location, Receptacle
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked for: bring `target` objects (treated by the task type's appliance) to a `goal` receptacle.
+    """Bring `target` objects, treated by the task type's appliance, to a `goal` receptacle.
 
-    For look_at_obj_in_light the goal is the lamp under which the target is looked at.
+    For look_at_obj_in_light the goal is the lamp under which to look at the target.
     """
 
     type: str
@@ -36,18 +36,18 @@ class Task:
 
     @property
     def copies(self) -> int:
-        """How many target objects the goal asks for."""
+        """How many target objects the goal requires."""
         return 2 if self.type == "pick_two_obj_and_place" else 1
 
     def fill(self, template: str, *, lower: bool = False) -> str:
-        """Put the task's types into one of alfworld's templates, goal PDDL or task sentence."""
+        """Fill in one of alfworld's templates, a goal in PDDL or a task sentence."""
         words = {"obj": self.target, "recep": self.parent, "toggle": self.toggle}
         return template.format(**{key: word.lower() if lower else word for key, word in words.items()})
 
 
 @dataclass(frozen=True)
 class Thing:
-    """An object. `home` is the id of the receptacle it lies in, empty for fixtures, which cannot be taken."""
+    """An object. `home` is the id of its receptacle, empty for fixtures, which cannot be taken."""
 
     id: str
     kind: str
@@ -60,8 +60,8 @@ class Game:
     trial: str  # `trial_T...`, the name of the game's folder
     floor_plan: int
     task: Task
-    sentence: str  # the task as the player reads it
-    start: Location  # no receptacle is within reach from here
+    sentence: str  # the task in words
+    start: Location  # out of reach of all receptacles
     receptacles: tuple[Receptacle, ...]
     things: tuple[Thing, ...]
 
@@ -72,7 +72,7 @@ class Game:
 
     @cached_property
     def names(self) -> dict[str, str]:
-        """Simulator id -> the name the player reads."""
+        """Simulator id -> the name in the texts."""
         ids = [place.id for place in self.receptacles] + [thing.id for thing in self.things]
         symbols = {id_: mangle(id_).lower() for id_ in ids}
         counts = Counter(_word(symbol) for symbol in symbols.values())
@@ -85,7 +85,7 @@ class Game:
 
     @property
     def text_key(self) -> bytes:
-        """Equal for two games with the same task and the same things in the same places, by the names players read."""
+        """Equal for games with the same task and the same objects in the same places, by their names in the texts."""
         places = sorted(self.names[place.id] for place in self.receptacles)
         things = sorted((self.names[thing.id], self.names.get(thing.home, "")) for thing in self.things)
         return blake2b(repr((self.sentence, places, things)).encode(), digest_size=16).digest()
@@ -100,5 +100,5 @@ def mangle(text: str) -> str:
 
 
 def _word(symbol: str) -> str:
-    """The type a player reads for a symbol: basins count apart from the sinks and bathtubs they belong to."""
+    """The type of a symbol in the texts; basins are counted apart from their sinks and bathtubs."""
     return symbol.split("_bar_", 1)[0] + ("basin" if "basin" in symbol else "")

@@ -1,7 +1,7 @@
 """A game as alfworld's files: the PDDL problem and `traj_data.json`.
 
-The problem has the predicates, types and goal that alfworld's generator writes, and lists the types that occur in the
-game. Left out are the distances between locations, which no action of the domain reads.
+The problem has the predicates, types and goal of alfworld's generator, and lists the types in the game. Left out: the
+distances between locations, which no action of the domain reads.
 """
 
 from __future__ import annotations
@@ -72,12 +72,12 @@ def facts(tables: Catalog, game: Game) -> Iterator[str]:
             yield f"inReceptacle {thing.id} {thing.home}"
             if thing.kind == target:
                 yield f"wasInReceptacle {thing.id} {thing.home}"
-                if thing.home in fridges:  # alfworld's rule: what the task is about is cool if it was in a fridge
+                if thing.home in fridges:  # alfworld's rule: a target in a fridge is cool
                     yield f"isCool {thing.id}"
 
 
 def trajectory(game: Game) -> dict[str, Any]:
-    """`traj_data.json`: the fields that alfworld's readers use, for a game that nobody has annotated."""
+    """`traj_data.json` with the fields that alfworld reads, for a game without annotations."""
     task = game.task
     return {
         "task_id": game.trial,

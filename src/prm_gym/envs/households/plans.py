@@ -1,9 +1,8 @@
-"""A plan for a game, and the check that it is one.
+"""A plan that wins a game, and the proof that it does.
 
-`walkthrough` writes the commands of someone who knows where everything is. `check` carries them out in a small model
-of the domain's actions and fails on a goal that holds before the first command, on the first command that the game
-would not accept, and on a plan that does not reach the goal. The model covers the actions that plans need (go, open,
-take, move, clean, heat, cool, use).
+`walkthrough` writes the commands with full knowledge of the room. `check` executes them in a small model of the domain.
+It fails if the goal holds before the first command, if a command is not admissible, or if the plan does not reach the
+goal. The model covers the actions of plans (go, open, take, move, clean, heat, cool, use).
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ _OPPOSITE = {"heat": "cool", "cool": "heat"}
 
 
 class NotSolvableError(Exception):
-    """The commands are not a plan for the game: a fault of the generator, never of its input."""
+    """The commands are not a plan for the game; a bug of the generator."""
 
 
 def walkthrough(tables: Catalog, game: Game) -> list[str]:
-    """Admissible commands that win the game, knowing where everything is."""
+    """Admissible commands that win the game."""
     task, names = game.task, game.names
     places = {place.id: place for place in game.receptacles}
     first = {place.kind: place.id for place in reversed(game.receptacles)}  # type -> one receptacle
@@ -33,7 +32,7 @@ def walkthrough(tables: Catalog, game: Game) -> list[str]:
 
     def go(place: str) -> None:
         nonlocal here
-        if places[place].location != here:  # nobody can go where they are
+        if places[place].location != here:  # going to the current location is not admissible
             here = places[place].location
             commands.append(f"go to {names[place]}")
 
@@ -60,7 +59,7 @@ def walkthrough(tables: Catalog, game: Game) -> list[str]:
 
 
 def check(tables: Catalog, game: Game, commands: list[str]) -> None:
-    """Raises NotSolvableError unless the game is unsolved at first and `commands` are admissible and win it."""
+    """Raise `NotSolvableError` unless the game is unsolved at first, and `commands` are admissible and win it."""
     room = _Room(tables, game)
     if room.won():
         raise NotSolvableError(f"{game.folder}: solved before the first command")
@@ -72,7 +71,7 @@ def check(tables: Catalog, game: Game, commands: list[str]) -> None:
 
 
 class _Room:
-    """The state of a game as far as plans change it. Everything goes by the names that players read."""
+    """The part of a game's state that plans change, by the names in the texts."""
 
     def __init__(self, tables: Catalog, game: Game) -> None:
         names = game.names
@@ -92,7 +91,7 @@ class _Room:
         }
 
     def do(self, command: str) -> bool:
-        """Carry out a command; False if the game does not admit it."""
+        """Execute a command; False if it is not admissible."""
         match command.split():
             case ["go", "to", word, number]:
                 return self._go(f"{word} {number}")

@@ -1,7 +1,7 @@
-"""Draw a household game: a task that makes sense in the room, receptacles, and objects lying in them.
+"""Draw a household game: a task that is possible in the room, receptacles, and objects in them.
 
-Every game can be solved, is not solved at the start, and shows nothing of the target before it is searched for: the
-agent starts out of reach of all receptacles, and no target object starts in a receptacle of the goal's type.
+Every game can be solved, and is not solved at the start. The target has to be searched for: the agent starts out of
+reach of all receptacles, and no target starts in a receptacle of the goal's type.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from prm_gym.envs.households.floorplans import FloorPlan, Receptacle, floor_plan
 from prm_gym.envs.households.household import Game, Task, Thing
 
 _LAMP_STANDS = frozenset({"Desk", "SideTable", "Dresser", "DiningTable", "CoffeeTable"})
-_CLOSED_WEIGHT = 0.5  # how likely a type that is closed is to hold an object, against one that stands open
+_CLOSED_WEIGHT = 0.5  # weight of closed types of receptacles for an object, relative to open ones
 
 
 @dataclass(frozen=True)
 class Preset:
-    """How large a household is. Ranges include both ends."""
+    """The size of a household. Ranges include both ends."""
 
     name: str
     receptacles: tuple[int, int] | None  # None: all of the floor plan
     objects: tuple[int, int]  # lamp, targets and, where `fixtures`, fixtures included
     copies: int  # most objects of one type
-    fixtures: bool  # windows, chairs, light switches: things that only fill the room
+    fixtures: bool  # windows, chairs, light switches and other objects that cannot be taken
 
 
 PRESETS = {
@@ -38,7 +38,7 @@ PRESETS = {
 
 @cache
 def tasks(number: int, task_type: str) -> tuple[Task, ...]:
-    """All tasks of a type that a floor plan can host, in a fixed order; empty where there is none."""
+    """All tasks of a type that are possible in a floor plan, in a fixed order."""
     tables, plan = catalog(), floor_plan(number)
     present = {place.kind for place in plan.receptacles}
     targets, goals = tables.portable & plan.kinds, set(present)
@@ -62,7 +62,7 @@ def tasks(number: int, task_type: str) -> tuple[Task, ...]:
 
 
 def draw_game(preset: Preset, number: int, task: Task, trial: str, rng: random.Random) -> Game:
-    """A game of `task` in floor plan `number`; everything about it comes from `rng`."""
+    """Draw a game of `task` in floor plan `number` with `rng`."""
     tables, plan = catalog(), floor_plan(number)
     places = plan.receptacles
     if preset.receptacles is not None:
@@ -99,7 +99,7 @@ def _homes(tables: Catalog, places: tuple[Receptacle, ...], target: str, goal: s
 def _some_receptacles(
     tables: Catalog, plan: FloorPlan, task: Task, size: int, rng: random.Random
 ) -> tuple[Receptacle, ...]:
-    """The few receptacles of a small room: what the task needs, two homes for the target, then any, three of a type."""
+    """The receptacles of a small room: those the task needs, two homes for the target, others up to three per type."""
     shuffled = rng.sample(plan.receptacles, len(plan.receptacles))
     chosen: list[Receptacle] = []
     if task.type in APPLIANCES:
@@ -145,7 +145,7 @@ class _Furnisher:
         self.things.append(Thing(self._id(kind, x, y, z), kind, place.location, home))
 
     def put_somewhere(self, kind: str, *, avoid: str = "") -> None:
-        """Put an object where it can lie; the receptacle's type is drawn first, or twenty cabinets would hold all."""
+        """Put an object into a suitable receptacle. The type is drawn first, or cabinets would get most objects."""
         by_kind: dict[str, list[str]] = {}
         for place in self._places.values():
             if kind in self._tables.can_contain.get(place.kind, ()) and place.kind != avoid:
@@ -155,7 +155,7 @@ class _Furnisher:
         self.put(kind, self._rng.choice(by_kind[self._rng.choices(kinds, weights)[0]]))
 
     def fix(self, kind: str) -> None:
-        """Put up a fixture, which lies in no receptacle and cannot be taken."""
+        """Add a fixture, which is in no receptacle and cannot be taken."""
         spot = self._rng.choice(self._plan.free)
         self.things.append(Thing(self._id(kind, spot[0] / 4, 1.0, spot[1] / 4), kind, spot, ""))
 

@@ -1,8 +1,8 @@
-"""Which tasks belong to which split.
+"""Assign tasks to splits.
 
-`valid_unseen` has alfworld's own test floor plans and target-goal pairs that no other split has. `valid_seen` has the
-floor plans and the target-goal pairs of `train`, but other tasks: a task in a floor plan is in one of the two. What
-decides is a hash of the names alone, so games generated with other seeds and sizes keep to the same split.
+`valid_unseen` has alfworld's own test floor plans, and target-goal pairs that are in no other split. `valid_seen` has
+the floor plans and the target-goal pairs of `train`, but other tasks: each task in a floor plan is in one of the two.
+The split depends on a hash of the names alone, so it is the same for all seeds and sizes.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from prm_gym.envs.households.catalog import catalog
 from prm_gym.envs.households.household import Task
 from prm_gym.envs.households.sampling import tasks
 
-SPLITS = ("train", "valid_seen", "valid_unseen")
 _UNSEEN_PAIRS, _SEEN_TASKS = 0.25, 0.15  # shares of the pairs, and of the tasks in a floor plan, that are held out
 
 
 def split_of(number: int, task: Task) -> str | None:
-    """The split of a task in a floor plan; None where the floor plan and the pair belong to different splits."""
+    """The split of a task in a floor plan; None if the floor plan and the pair belong to different splits."""
     unseen = number in catalog().unseen_scenes
     if (_share(task.target, task.goal) < _UNSEEN_PAIRS) != unseen:
         return None

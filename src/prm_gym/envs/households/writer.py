@@ -1,9 +1,9 @@
-"""Write households to disk in alfworld's own format, every split, every game whole or not at all.
+"""Write households to disk in alfworld's own format, each game atomically.
 
-Games are drawn one after the other from a generator seeded by (preset, seed, split, index), so that one game never
-depends on another, on the number of workers or on what is on disk; a game that a player could not tell from an earlier
-one of the run is drawn again. Workers then turn games into files. `households.json` says which parameters a folder
-belongs to and whether it is complete: the same command goes on where it was killed, another command is refused.
+Games are drawn with random generators seeded by (preset, seed, split, index), so a game does not depend on the number
+of workers or on existing files. A game with the same texts as an earlier one of the run is drawn again. Workers write
+the files. `households.json` has the parameters of a folder and whether it is complete: the same command resumes after a
+kill, another command is refused.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from prm_gym.envs.households.catalog import TASK_TYPES, catalog
+from prm_gym.atomic import write_json
+from prm_gym.envs.games import SPLITS, TASK_TYPES
+from prm_gym.envs.households.catalog import catalog
 from prm_gym.envs.households.household import Game
 from prm_gym.envs.households.pddl import problem, trajectory
 from prm_gym.envs.households.plans import check, walkthrough
 from prm_gym.envs.households.sampling import PRESETS, draw_game
-from prm_gym.envs.households.splits import SPLITS, draw_task
+from prm_gym.envs.households.splits import draw_task
 from prm_gym.errors import UserError
 from prm_gym.worker_pool import spawned
 
 MANIFEST = "households.json"
-_FORMAT = 1  # raised whenever the same parameters would give other bytes
+_FORMAT = 1  # to be increased if the same parameters give other bytes
 _PARTIAL = ".partial"
 _CHUNK = 16  # games handed to a worker at a time
 _ATTEMPTS = 100  # redraws of a game before giving up on one that differs from all earlier ones
@@ -42,8 +44,8 @@ def generate(
 ) -> dict[str, int]:
     """Write `splits` (split name -> how many games) of household games under `out` and return the counts.
 
-    Task types take turns, so they are balanced to within one game. Raises UserError before anything is written if a
-    parameter is unusable, alfworld is not installed, or `out` holds something else; and later if the disk refuses.
+    Task types alternate, so they are balanced to within one game. Raises `UserError` before anything is written if a
+    parameter is invalid, alfworld is not installed, or `out` has other content; and later for errors of the disk.
     """
     parameters = _parameters(preset, splits, seed, workers)
     counts: dict[str, int] = dict(parameters["splits"])
@@ -58,7 +60,7 @@ def generate(
         for _ in track(written, "games", sum(counts.values()), console=console, disable=not progress):
             pass
         shutil.rmtree(out / _PARTIAL, ignore_errors=True)
-        _write_json(out / MANIFEST, {**parameters, "complete": True})
+        write_json(out / MANIFEST, {**parameters, "complete": True})
     except OSError as error:
         place = error.filename or out
         raise UserError(
@@ -68,7 +70,7 @@ def generate(
 
 
 def games(preset: str, splits: Mapping[str, int], seed: int) -> Iterator[tuple[str, Game]]:
-    """(split, game) for all games in order, no two of them alike to a player."""
+    """(split, game) for all games in order, all with different texts."""
     known: set[bytes] = set()
     for split, count in splits.items():
         for index in range(count):
@@ -113,14 +115,15 @@ def _parameters(preset: str, splits: Mapping[str, int], seed: int, workers: int)
 
 
 def _prepare(out: Path, parameters: dict[str, Any]) -> bool:
-    """Claim `out` for these parameters; True if it already holds all their games."""
+    """Record the parameters in `out`, or check that they are the same; True if it already has all games."""
     manifest = out / MANIFEST
     if out.exists() and not out.is_dir():
         raise UserError(out, "is not a folder", "choose another")
     if not manifest.exists():
         if out.exists() and any(out.iterdir()):
             raise UserError(out, "is not empty and holds no generated games", "choose a new or an empty folder")
-        _write_json(manifest, {**parameters, "complete": False})
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(manifest, {**parameters, "complete": False})
         return False
     try:
         found = json.loads(manifest.read_text(encoding="utf-8"))
@@ -139,7 +142,7 @@ def _prepare(out: Path, parameters: dict[str, Any]) -> bool:
 
 
 def _write_all(out: Path, jobs: Iterator[tuple[str, Game]], workers: int) -> Iterator[None]:
-    """Write the games, yielding once for each. Only a bounded number is handed out ahead of what has been written."""
+    """Write the games, yielding once for each, with a bounded number of games waiting in memory."""
     if workers == 1:
         for job in jobs:
             _write_games(out, [job])
@@ -154,7 +157,7 @@ def _write_all(out: Path, jobs: Iterator[tuple[str, Game]], workers: int) -> Ite
 
 
 def _write_games(out: Path, jobs: list[tuple[str, Game]]) -> int:
-    """Write those games that are not on disk yet; how many were asked for."""
+    """Write those games that are not on disk yet; returns the number of jobs."""
     for split, game in jobs:
         if not (out / split / game.folder).is_dir():
             _write_game(out, split, game)
@@ -162,7 +165,7 @@ def _write_games(out: Path, jobs: list[tuple[str, Game]]) -> int:
 
 
 def _write_game(out: Path, split: str, game: Game) -> None:
-    """Both files of a game, in a folder that appears under its name only when they are complete."""
+    """Write both files of a game to a folder that is renamed into place when complete."""
     tables = catalog()
     commands = walkthrough(tables, game)
     check(tables, game, commands)
@@ -181,10 +184,3 @@ def _write_game(out: Path, split: str, game: Game) -> None:
     final = out / split / game.folder
     final.parent.mkdir(parents=True, exist_ok=True)
     os.replace(partial, final)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
