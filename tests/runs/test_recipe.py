@@ -48,6 +48,51 @@ def test_every_yaml_opens_with_its_launch_command(folder: Path) -> None:
         assert any("make " in line or "python -m" in line or "accelerate launch" in line for line in comment), file
 
 
+def with_env(tmp_path: Path, env: dict[str, Any], **more: Any) -> Path:
+    """The embedded recipe on another environment, from a model."""
+    folder = changed(tmp_path, "games", None)
+    values = yaml.safe_load((folder / "recipe.yaml").read_text())
+    values |= {"env": env, "start": {"model": "models/alfworld-small"}, **more}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
+    return folder
+
+
+def test_another_environment_takes_the_place_of_the_games(tmp_path: Path) -> None:
+    env = {"factory": "prm_gym.envs.toy_text:taxi", "kwargs": {"is_rainy": True}, "reward_range": [-300, 20]}
+    loaded = recipe.load(with_env(tmp_path, env))
+    assert loaded.games is None
+    assert loaded.env is not None
+    assert (loaded.env.factory, loaded.env.kwargs, loaded.env.reward_range) == tuple(env.values())
+
+
+LAKE = {"factory": "prm_gym.envs.toy_text:frozen_lake"}
+SHOWN: dict[str, Any] = {"demonstrations": {"games": 2}, "scratch": {}, "sft": "sft.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("env", "more", "message"),
+    [
+        ({}, {}, "env.id: neither id nor factory; give one of them"),
+        ({**LAKE, "id": "Taxi-v4"}, {}, "env.id: both id and factory"),
+        ({"factory": "toy_text.taxi"}, {}, "env.factory: 'toy_text.taxi' names no factory; say package.module:factory"),
+        ({**LAKE, "kwarg": {}}, {}, "env.kwarg: unknown key; did you mean 'kwargs'"),
+        ({**LAKE, "reward_range": [3]}, {}, "env.reward_range: got .3.0.; give .low, high."),
+        (LAKE, {"games": {"preset": "small"}}, "games: there are `games` and an `env`"),
+        (
+            LAKE,
+            {"start": {**SHOWN, "demonstrations": {"games": 2, "mistakes": 0.1}}},
+            "start.demonstrations.mistakes: is of ALFWorld's expert alone; remove it",
+        ),
+        (LAKE, {"start": {**SHOWN, "exploring": {"games": 2}}}, "start.exploring: no expert explores here"),
+    ],
+)
+def test_a_mistake_in_an_environment_is_found(
+    tmp_path: Path, env: dict[str, Any], more: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        recipe.load(with_env(tmp_path, env, **more))
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [

@@ -9,7 +9,7 @@ from pathlib import Path
 from prm_gym.cli.console import console
 from prm_gym.cli.flag_types import count, number, path
 from prm_gym.cli.parser import Commands, add_command, refuse_idle
-from prm_gym.cli.policy_flags import add_playing, find, make_policy, settle
+from prm_gym.cli.policy_flags import add_playing, find, make_env, make_policy, settle
 from prm_gym.errors import UserError
 from prm_gym.policies.best_of_n import AMONG, BestOf, BestOfN
 
@@ -57,6 +57,7 @@ def run(options: argparse.Namespace) -> None:
         max_episode_steps=options.max_episode_steps,
         max_games=options.max_games,
         concurrency=options.concurrency,
+        make_env=make_env(options),
     )
     console.print(f"{options.out}: {summary.line()}", highlight=False, soft_wrap=True)
     console.print(table(read_results(options.out / "results.json")))

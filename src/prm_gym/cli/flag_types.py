@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from argparse import ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from prm_gym.errors import HOTTEST, INT32, INT64, UserError, check_range
 
@@ -23,6 +24,16 @@ def name(text: str) -> str:
     if not text.strip():
         raise ArgumentTypeError("an empty name; give one, or leave the flag out")
     return text
+
+
+def mapping(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ArgumentTypeError(f"{text!r} is not JSON ({error}); write it as '{{\"size\": 8}}'") from None
+    if not isinstance(value, dict):
+        raise ArgumentTypeError(f"{text!r} is no mapping; write it as '{{\"size\": 8}}'")
+    return value
 
 
 def integer(least: int = 1, most: int = INT32) -> Callable[[str], int]:

@@ -7,11 +7,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prm_gym.cli.flag_types import count, name, path, seed, share, temperature
+from prm_gym.cli.flag_types import count, mapping, name, number, path, seed, share, temperature
 from prm_gym.cli.parser import Parser, refuse_idle
 from prm_gym.errors import UserError
 
 if TYPE_CHECKING:
+    from prm_gym.envs.named import NamedEnvironment
     from prm_gym.prompts import Prompt
     from prm_gym.types import Policy
 
@@ -25,10 +26,14 @@ _OF_SERVERS = ("served_model", "api_key_env")
 def add_playing(command: Parser) -> None:
     """Add the flags of commands that play. A flag that was not given is None, so that idle flags can be refused."""
     add = command.add_argument
-    data = os.environ.get("ALFWORLD_DATA") or None
-    add("--games", type=path, default=data, metavar="DIR", help="folder of games; default: $ALFWORLD_DATA")
+    add("--games", type=path, metavar="DIR", help="folder of ALFWorld's games; default: $ALFWORLD_DATA")
+    text = "another environment: a gymnasium id, or package.module:factory; default: ALFWorld"
+    add("--env", type=name, metavar="NAME", help=text)
+    add("--env-kwargs", type=mapping, metavar="JSON", help="arguments of --env, such as '{\"size\": 8}'; default: none")
+    text = "bounds of an episode's return, where rewards are not within [0, 1] in sum"
+    add("--reward-range", type=number(), nargs=2, metavar=("LOW", "HIGH"), help=text)
     add("--split", type=name, default="train", help="train, valid_seen or valid_unseen")
-    add("--max-games", type=count, metavar="N", help="play N of the games, drawn by --seed; default: all")
+    add("--max-games", type=count, metavar="N", help="play N of the games or tasks, drawn by --seed; default: all")
     add("--policy", type=name, required=True, help="expert, random, a model's folder, or its name on the Hub")
     add("--policy-id", type=name, metavar="NAME", help="name of the policy in the output; default: as --policy")
     add("--random-actions", type=share, metavar="SHARE", help="share of the expert's turns that are random; default: 0")
@@ -38,7 +43,7 @@ def add_playing(command: Parser) -> None:
     add("--served-model", type=name, metavar="NAME", help="the model's name at the servers; default: --policy")
     text = "environment variable with the key of the servers; default: no key"
     add("--api-key-env", type=name, metavar="VARIABLE", help=text)
-    text = "full, compact, or a jinja file; default: as the model was trained, else full"
+    text = "full, compact, general, or a jinja file; default: as the model was trained, else full, of --env general"
     add("--prompt", type=name, help=text)
     add_sampling(command)
     text = "actions of an episode; default: as the model was trained, else 30"
@@ -70,6 +75,10 @@ def settle(options: argparse.Namespace) -> None:
         refuse_idle(options, idle, f"with --policy {options.policy}")
     if options.policy != "expert":
         refuse_idle(options, ("random_actions",), "without --policy expert")
+    if options.env is None:
+        refuse_idle(options, ("env_kwargs", "reward_range"), "without --env")
+    else:
+        refuse_idle(options, ("games",), "with --env")
     if not options.server:
         refuse_idle(options, _OF_SERVERS, "without --server")
     is_model = options.policy not in SCRIPTED and Path(options.policy).is_dir()
@@ -81,6 +90,7 @@ def settle(options: argparse.Namespace) -> None:
         max_episode_steps=options.max_episode_steps,
         temperature=options.temperature,
         force=options.force,
+        usual_prompt="full" if options.env is None else "general",
     )
     options.prompt, options.temperature = played.prompt, played.temperature
     options.max_episode_steps = played.max_episode_steps
@@ -88,19 +98,44 @@ def settle(options: argparse.Namespace) -> None:
 
 
 def find(options: argparse.Namespace) -> list[Any]:
-    """The games of --games and --split. Raises `UserError` if there are fewer than --max-games."""
-    from prm_gym.envs.games import find_games
+    """The games of --games or --env and --split. Raises `UserError` if there are fewer than --max-games."""
+    from prm_gym.envs.games import ALFWORLD_DATA, find_games
+    from prm_gym.envs.named import SEEDS
     from prm_gym.rollout import draw_games
 
-    if options.games is None:
+    games: list[Any]
+    folder = options.games or os.environ.get(ALFWORLD_DATA)
+    if (env := make_env(options)) is not None:
+        games = env.tasks(options.split)
+        if options.max_games is None and len(games) >= SEEDS and not getattr(options, "branch_from", None):
+            raise UserError("max_games", f"{env.name} has {len(games):,} tasks", "say how many to play")
+    elif folder:
+        games = list(find_games(folder, options.split))
+    else:
         raise UserError("games", "no folder of games", "name one, or set ALFWORLD_DATA")
-    games = find_games(options.games, options.split)
     draw_games(games, options.seed, options.max_games)
     return games
 
 
+def make_env(options: argparse.Namespace) -> NamedEnvironment | None:
+    """The environment that --env names; None for ALFWorld."""
+    from dataclasses import replace
+
+    from prm_gym.envs.named import named_by
+
+    if options.env is None:
+        return None
+    env = replace(named_by(options.env), kwargs=options.env_kwargs or {}, reward_range=options.reward_range)
+    env.check("--env")
+    return env
+
+
 def make_policy(options: argparse.Namespace) -> Policy:
     """The policy specified by the flags of `add_playing`, after `settle`."""
+    if options.policy == "expert" and options.env is not None:
+        from prm_gym.policies.environment_expert import EnvironmentExpert
+
+        return EnvironmentExpert(options.random_actions or 0.0, policy_id=options.policy_id)
     if options.policy == "expert":
         from prm_gym.policies.expert import ExpertPolicy
 

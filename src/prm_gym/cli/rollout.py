@@ -7,7 +7,7 @@ import argparse
 from prm_gym.cli.console import console
 from prm_gym.cli.flag_types import count, integer, path, temperature
 from prm_gym.cli.parser import Commands, add_command, refuse_idle
-from prm_gym.cli.policy_flags import SCRIPTED, add_playing, find, make_policy, settle
+from prm_gym.cli.policy_flags import SCRIPTED, add_playing, find, make_env, make_policy, settle
 
 _OF_BRANCHES = ("states_per_episode", "actions_per_state", "continuations", "branch_temperature")
 
@@ -43,6 +43,7 @@ def run(options: argparse.Namespace) -> None:
         "seed": options.seed,
         "iteration": options.iteration,
         "concurrency": options.concurrency,
+        "make_env": make_env(options),
     }
     if options.branch_from:
         hot = options.branch_temperature

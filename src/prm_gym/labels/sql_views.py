@@ -279,20 +279,23 @@ def _list_parts(folders: Sequence[tuple[Path, str, float]]) -> list[tuple[Path, 
 
 
 def prompt_of(folders: Sequence[Path], asked: str | None) -> str:
-    """The prompt to render with: `asked`, else the one that the episodes were collected with, else `full`.
+    """The prompt to render with: `asked`, else the one that the episodes were collected with, else `full`, or `general`
+    if they are of another environment than ALFWorld.
 
     Raises `UserError` if there are several, or its file has changed since.
     """
     if asked is not None:
         return asked
     found: dict[str, str] = {}
+    others = False  # environments other than ALFWorld
     for folder in folders:
         record = provenance.read(Path(folder))
         prompt = provenance.prompt_of(record["settings"]) if record else None
+        others |= record is not None and "env" in record["settings"]
         if prompt is not None:
             found[prompt["fingerprint"]] = prompt["name"]
     if not found:
-        return "full"
+        return "general" if others else "full"
     remedy = "say which one with --prompt"
     if len(found) > 1:
         raise UserError("rollouts", f"were collected with several prompts ({', '.join(found.values())})", remedy)

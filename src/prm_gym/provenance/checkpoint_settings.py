@@ -59,10 +59,11 @@ def settle(
     max_episode_steps: int | None,
     temperature: float | None,
     force: bool = False,
+    usual_prompt: str = "full",
 ) -> TrainedFor:
     """The settings to play the checkpoint in `folder` with (None for a policy that is not a checkpoint).
 
-    An argument that is None is as in training, or else the prompt `full`, 30 steps and temperature 0.3. Raises
+    An argument that is None is as in training, or else the prompt `usual_prompt`, 30 steps and temperature 0.3. Raises
     `UserError` for an argument that differs from training unless `force`.
     """
     trained = None if folder is None else trained_for(folder)
@@ -75,7 +76,7 @@ def settle(
             before = getattr(trained, field)
             if value is not None and before is not None and value != before:
                 raise _other(folder, field, before, value)
-    usual = trained or TrainedFor(load("full"), None, None)
+    usual = trained or TrainedFor(load(usual_prompt), None, None)
 
     def first(*values: Any) -> Any:
         return next(value for value in values if value is not None)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
 from os import PathLike
 from pathlib import Path
@@ -55,6 +55,11 @@ _MODEL_FILES = (
 def of_text(text: str) -> str:
     """The fingerprint of a text."""
     return blake2b(well_formed(text).encode(), digest_size=8).hexdigest()
+
+
+def of_settings(name: str, settings: Mapping[str, Any]) -> Identity:
+    """JSON values, such as those an environment is made with."""
+    return {"name": name, "fingerprint": of_text(json.dumps(settings, sort_keys=True))}
 
 
 def of_prompt(prompt: Prompt) -> Identity:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from prm_gym.errors import UserError
 from prm_gym.prompts import load
-from prm_gym.provenance.fingerprints import of_folder, of_games, of_prompt
+from prm_gym.provenance.fingerprints import of_folder, of_games, of_prompt, of_settings
 from prm_gym.runs import recipe
 from prm_gym.runs.recipe import Branches, Recipe
 
@@ -48,12 +48,21 @@ class Actors:
         """The games of `split`. Raises `UserError` if there are fewer than `count`."""
         from prm_gym.envs.games import find_games
 
-        path = self.recipe.games.path
-        games = find_games(os.path.expandvars(path) if path else self.root / "games", split)
+        games: Sequence[Task]
+        if self.recipe.env is not None:
+            games = self.recipe.env.tasks(split)
+        else:
+            path = self.recipe.games and self.recipe.games.path
+            games = find_games(os.path.expandvars(path) if path else self.root / "games", split)
         if count is not None and count > len(games):
             problem = f"{count} games of {split} wanted, {len(games)} there"
             raise UserError(self.folder / "recipe.yaml", problem, "generate more or ask for fewer", field="games")
         return games
+
+    @property
+    def generates(self) -> bool:
+        """Whether the games are the run's own: households that it generates."""
+        return self.recipe.games is not None and self.recipe.games.path is None
 
     def made_from(self, *folders: Path, games: str | None = None) -> Callable[[], dict[str, Any]]:
         """The inputs of a stage: the prompt, the existing ones of `folders`, and the games of the split `games` unless
@@ -63,7 +72,9 @@ class Actors:
         def inputs() -> dict[str, Any]:
             found = {"prompt": of_prompt(load(self.recipe.prompt))}
             found |= {os.path.relpath(folder, self.root): of_folder(folder) for folder in folders if folder.is_dir()}
-            if games is not None and self.recipe.games.path is not None:
+            if self.recipe.env is not None:
+                found["env"] = of_settings(self.recipe.env.name, self.recipe.env.settings)
+            if games is not None and not self.generates:
                 found["games"] = of_games(self.games(games))
             return found
 
@@ -135,7 +146,8 @@ class Actors:
         from prm_gym.rollout import in_processes
 
         sampling = self.recipe.sampling
-        shared = {"max_episode_steps": self.recipe.max_episode_steps, "concurrency": 2 * sampling.max_batch}
+        shared: dict[str, Any] = {"max_episode_steps": self.recipe.max_episode_steps}
+        shared |= {"concurrency": 2 * sampling.max_batch, "make_env": self.recipe.env}
         return in_processes(partial(play, {**shared, **options}), out, sampling.processes).as_dict()
 
 

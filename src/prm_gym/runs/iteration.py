@@ -39,7 +39,7 @@ class Run(Evaluations):
         Raises `UserError` if the host, the value model of the labels or the previous iteration is missing.
         """
         hosts.check(self.recipe.host)
-        games = [start.games(self)] if self.recipe.games.path is None else []
+        games = [start.games(self)] if self.generates else []
         if self.n == 0:
             return [*games, *start.pi_0(self)]
         if "value_fn" in self.recipe.labels.options:

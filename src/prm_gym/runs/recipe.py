@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from prm_gym.config import build, check_keys, read_yaml
+from prm_gym.envs.named import NamedEnvironment
 from prm_gym.errors import HOTTEST, INT32, INT64, UserError, check_range
 from prm_gym.labels import KINDS
 from prm_gym.policies.best_of_n import BestOf
@@ -62,7 +63,8 @@ class Sampling:
 @dataclass(frozen=True)
 class Demonstrations:
     """Expert episodes for SFT, on `games` of the train split. `random_actions`, `mistakes`, `dawdling` and `search` are
-    those of `prm_gym.policies.expert.ExpertPolicy`; they set the quality of demonstrations.
+    those of `prm_gym.policies.expert.ExpertPolicy`; they set the quality of demonstrations. The expert of an `env` is
+    its own (`info["expert_action"]`) and takes `random_actions` alone.
     """
 
     games: int
@@ -181,16 +183,19 @@ class Stages:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All of recipe.yaml. `gamma` is the discount of Eq. 1, `prompt` a name or path for `prm_gym.prompts.load`."""
+    """All of recipe.yaml. `gamma` is the discount of Eq. 1, `prompt` a name or path for `prm_gym.prompts.load`. What is
+    played is `games` of ALFWorld, or the environment `env`.
+    """
 
     host: str
     prompt: str
-    games: Games
     start: Start
     sampling: Sampling
     rollouts: Rollouts
     stages: Stages
     evaluation: Evaluation
+    games: Games | None = None
+    env: NamedEnvironment | None = None
     gamma: float = 0.95
     max_episode_steps: int = 30
     branches: Branches | None = None
@@ -205,6 +210,7 @@ def load(folder: str | PathLike[str]) -> Recipe:
     _check_ranges(recipe, path)
     if recipe.host not in ("trl", "open-instruct"):
         raise UserError(path, f"unknown host '{recipe.host}'", "say trl or open-instruct", field="host")
+    _check_env(recipe, path)
     start = recipe.start
     if (start.model is None or start.sft is not None) and (start.demonstrations is None or start.sft is None):
         problem = "neither a model nor demonstrations with an sft file"
@@ -244,6 +250,28 @@ def load(folder: str | PathLike[str]) -> Recipe:
         if file is not None and not (Path(folder) / file).is_file():
             raise UserError(path, f"no file '{file}' beside it", "add it or correct the name", field=name)
     return recipe
+
+
+def _check_env(recipe: Recipe, path: Path) -> None:
+    """Raise `UserError` for games beside an environment, or demonstrations of an expert that it has not."""
+    if (recipe.games is None) is (recipe.env is None):
+        problem = "missing" if recipe.games is None else "there are `games` and an `env`"
+        raise UserError(path, problem, "give `games` of ALFWorld, or the `env` to play", field="games")
+    if recipe.env is None:
+        return
+    recipe.env.check(path, "env.")
+    start = recipe.start
+    shown = {"start.demonstrations": start.demonstrations, "start.exploring": start.exploring}
+    if start.pretraining is not None:
+        shown["start.pretraining.demonstrations"] = start.pretraining.demonstrations
+        shown["start.pretraining.exploring"] = start.pretraining.exploring
+    for name, wanted in shown.items():
+        if wanted is not None and name.endswith("exploring"):
+            raise UserError(path, "no expert explores here", "remove it: ALFWorld alone has one", field=name)
+        for key in ("mistakes", "dawdling", "search"):
+            if wanted is not None and getattr(wanted, key) != getattr(Demonstrations, key):
+                problem = "is of ALFWorld's expert alone"
+                raise UserError(path, problem, "remove it; random_actions is there", field=f"{name}.{key}")
 
 
 def _best_of_listed(values: dict[str, Any]) -> dict[str, Any]:

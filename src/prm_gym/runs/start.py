@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -14,11 +14,13 @@ from prm_gym.runs.actors import Actors
 from prm_gym.runs.recipe import Demonstrations
 from prm_gym.runs.stage import Cost, Stage
 from prm_gym.runs.training import link_to, training
+from prm_gym.types import Policy
 
 
 def games(actors: Actors) -> Stage:
     """Generate the games of the recipe, and compile them."""
     settings = actors.recipe.games
+    assert settings is not None
 
     def make() -> dict[str, Any]:
         from prm_gym.envs.engine import compile_games
@@ -111,15 +113,18 @@ def _demonstrations(
     shown_as = {"prompt": actors.recipe.prompt, **({"exploring": True} if exploring else {})}
 
     def demonstrate(wanted: Demonstrations, out: Path) -> dict[str, Any]:
+        from prm_gym.policies.environment_expert import EnvironmentExpert
         from prm_gym.policies.expert import ExpertPolicy
 
-        policy = partial(
-            ExpertPolicy,
-            wanted.random_actions,
-            mistakes=wanted.mistakes,
-            dawdling=wanted.dawdling,
-            search=wanted.search,
-        )
+        policy: Callable[[], Policy] = partial(EnvironmentExpert, wanted.random_actions)
+        if actors.recipe.env is None:
+            policy = partial(
+                ExpertPolicy,
+                wanted.random_actions,
+                mistakes=wanted.mistakes,
+                dawdling=wanted.dawdling,
+                search=wanted.search,
+            )
         return actors.collect(
             actors.games("train", wanted.games),
             policy,
