@@ -125,6 +125,18 @@ def test_the_best_of_a_column_is_bold_where_it_is_more_than_noise(tmp_path) -> N
         assert re.findall(r"<b>([\d.]+)</b>(?!<span)", (tmp_path / "r.html").read_text("utf-8")) == bold
 
 
+def test_returns_are_shown_where_they_are_not_the_success(tmp_path) -> None:
+    run = make_run(tmp_path / "run")
+    write([run], tmp_path / "r.html", episodes=0)
+    assert ">Return<" not in (tmp_path / "r.html").read_text("utf-8")
+    entries = read_results(run / "results.json")
+    add_result(run / "results.json", {**entries[0], "return": 0.125})
+    write([run], tmp_path / "r.html", episodes=0)
+    page = (tmp_path / "r.html").read_text("utf-8")
+    assert ">Return<" in page
+    assert page.count('<td class="number">0.125</td>') == 1
+
+
 def test_every_way_of_best_of_n_has_a_row_a_line_and_episodes_of_its_own(tmp_path) -> None:
     run = make_run(tmp_path / "run", iterations=2, best_of=(2, 4))
     for mode in ("best_of_2_weight1", "best_of_4_weight1", "best_of_4_weight0.5_admissible"):

@@ -35,6 +35,7 @@ def checked(path: Path, entry: Entry) -> Entry:
             "games": int(entry["games"]),
             "success": share(entry["success"]),
             "ci95": [share(low), share(high)],
+            "return": share(entry.get("return", entry["success"])),  # older entries: of wins alone
             "actions": _finite(entry["actions"]),
             "by_task_type": by_type,
             "settings": settings if isinstance(settings, dict) else None,
@@ -125,6 +126,7 @@ def _mean(group: list[Entry]) -> Entry:
         "games": games,
         "success": success,
         "ci95": list(wilson(round(success * games), games)),
+        "return": mean([entry["return"] if "return" in entry else entry["success"] for entry in group]),
         "actions": mean([entry["actions"] for entry in group]),
         "by_task_type": by_type,
         "seeds": len(group),

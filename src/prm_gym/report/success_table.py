@@ -12,6 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from prm_gym.evaluation.intervals import wilson
+from prm_gym.evaluation.results_file import has_returns
 from prm_gym.evaluation.results_table import SHORT_NAMES
 from prm_gym.report import display_names, paired_difference
 from prm_gym.report.cells import Interval, Percent
@@ -23,9 +24,10 @@ _STRIP = 220  # pixels
 
 
 def tables(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One table a split: {"split", "games", "kinds": [name], "axis", "lines": [{"name", "accent", "run" where it is
-    the first of its run and there are several, "strip", "cells": [{"value", "interval", "best"}]}], "title",
-    "columns", "rows"}, the last three for the CSV file.
+    """One table a split: {"split", "games", "kinds": [name], "rewarded", "axis", "lines": [{"name", "accent", "run"
+    where it is the first of its run and there are several, "strip", "cells": [{"value", "interval", "best"}],
+    "return"}], "title", "columns", "rows"}, the last three for the CSV file. Returns are shown if `rewarded`: they
+    differ from success.
     """
     splits = list(dict.fromkeys(entry["split"] for run in runs for entry in run["results"]))
     return [_table(runs, split) for split in splits]
@@ -35,6 +37,7 @@ def _table(runs: list[dict[str, Any]], split: str) -> dict[str, Any]:
     entries = [{**entry, "run": run["name"]} for run in runs for entry in run["results"] if entry["split"] == split]
     present = {kind for entry in entries for kind in entry["by_task_type"]}
     kinds = [kind for kind in SHORT_NAMES if kind in present] + sorted(present - SHORT_NAMES.keys())
+    rewarded = any(has_returns(entry) for entry in entries)
     ticks = [t for t in nice_ticks(*_range(entries), 4) if -1e-9 <= t <= 1 + 1e-9]
     columns: list[list[dict[str, Any]]] = []
     for kind in (None, *kinds):
@@ -51,6 +54,7 @@ def _table(runs: list[dict[str, Any]], split: str) -> dict[str, Any]:
                 "games": entry["games"],
                 "strip": _strip(entry, ticks),
                 "cells": [column[i] for column in columns],
+                "return": f"{entry['return']:.3f}",
                 "actions": {"value": f"{entry['actions']:.1f}", "best": entry is fewest},
             }
         )
@@ -59,11 +63,12 @@ def _table(runs: list[dict[str, Any]], split: str) -> dict[str, Any]:
         "split": split,
         "games": games[0] if len(games) == 1 else None,
         "kinds": [display_names.task_type(kind) for kind in kinds],
+        "rewarded": rewarded,
         "axis": _axis(ticks),
         "lines": rows,
         "title": f"success {split}",
         "seeds": max(entry["seeds"] for entry in entries),
-        **_numbers(entries, kinds),
+        **_numbers(entries, kinds, rewarded),
     }
 
 
@@ -106,18 +111,24 @@ def _best(
     return best if all(difference is not None and difference.sign > 0 for difference in leads) else None
 
 
-def _numbers(entries: list[Entry], kinds: list[str]) -> dict[str, Any]:
+def _numbers(entries: list[Entry], kinds: list[str], rewarded: bool) -> dict[str, Any]:
     """The same and more for the CSV file: {"columns": [name], "rows": [[cell]]}."""
     of_kinds = [
         column
         for kind in kinds
         for column in (f"{display_names.task_type(kind)} %", f"{display_names.task_type(kind)} games")
     ]
-    head = ["run", "policy", "prm", "mode", "split", "seeds", "games", "success %", "95%", "actions", *of_kinds]
+    head = ["run", "policy", "prm", "mode", "split", "seeds", "games", "success %", "95%"]
+    head += [*(["return"] if rewarded else []), "actions", *of_kinds]
     rows = []
     for entry in entries:
         row = [entry[key] for key in ("run", "policy", "prm", "mode", "split", "seeds", "games")]
-        row += [Percent(entry["success"]), Interval(*entry["ci95"]), entry["actions"]]
+        row += [
+            Percent(entry["success"]),
+            Interval(*entry["ci95"]),
+            *([entry["return"]] if rewarded else []),
+            entry["actions"],
+        ]
         for kind in kinds:
             of = entry["by_task_type"].get(kind)
             row += [None, None] if of is None else [Percent(of["success"]), of["games"]]
