@@ -24,6 +24,7 @@ import torch
 import yaml
 from datasets import load_dataset
 
+from prm_gym.hosts.demonstrations import demonstrations
 from prm_gym.inference.checkpoint import load_tokenizer
 from prm_gym.policies.transformers import TransformersPolicy
 from prm_gym.prm.in_process import PRMScorer
@@ -123,7 +124,7 @@ def trained_tokens(stage: Path, tokenizer: Any) -> tuple[int, int] | None:
     else:
         answers = [name for name in ("completion", "chosen", "rejected") if name in rows.column_names]
         lengths = [
-            sum(len(sequence_ids(tokenizer, row["prompt"], row[name][0]["content"])) for name in answers)
+            sum(len(each.ids) for name in answers for each in demonstrations(tokenizer, row["prompt"], row[name]))
             for row in rows
         ]
     batch = config["per_device_train_batch_size"]

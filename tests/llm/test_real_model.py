@@ -44,13 +44,15 @@ STATE = State(
 def iterate(recipe: str, run: Path, **environment: str) -> str:
     """`prm-gym iter 1` in a process of its own; what it printed."""
     command = [sys.executable, "-m", "prm_gym.cli", "iter", "1", "--recipe", str(RECIPES / recipe), "--run", str(run)]
-    started = time.monotonic()
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     done = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **environment}
     )
     assert done.returncode == 0, done.stdout[-5000:]
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    print(f"{recipe}: {time.monotonic() - started:.0f} s, peak memory of a process {peak:.2f} GiB")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
+    taken = f"{time.monotonic() - started:.0f} s, {cpu:.0f} s of a core"
+    print(f"{recipe}: {taken}, peak memory of a process {used.ru_maxrss / 2**20:.2f} GiB")
     return done.stdout
 
 

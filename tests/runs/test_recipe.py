@@ -127,6 +127,11 @@ def test_a_mistake_in_an_environment_is_found(
         ("evaluation.best_of", "four", r"evaluation.best_of\[0\]: must be a mapping"),
         ("start.demonstrations", None, "start: neither a model nor demonstrations"),
         ("start.scratch", {"layers": 1}, r"start\.scratch: a model and one from scratch; give `model` or `scratch`"),
+        (
+            "start",
+            {"model": "m", "cut_vocabulary": True},
+            r"start\.cut_vocabulary: no model, or no demonstrations to cut it to; give `model`, `demon",
+        ),
         ("labels.iterations", "first", r"labels\.iterations: unknown iterations 'first'; say last or all"),
         ("sampling.temperature", None, "sampling.temperature: missing; add it"),
     ],

@@ -83,19 +83,24 @@ def prepare(source: str | Path, out: Path, corpus: Iterable[Conversation] | None
 
 
 def conversations(folders: Iterable[Path]) -> Iterator[Conversation]:
-    """Those in datasets that `prm-gym label` wrote. Raises `UserError` for a folder that holds none."""
+    """Those in datasets that `prm-gym label` wrote. Raises `UserError` at once for a folder that holds none."""
     from datasets import load_dataset
 
+    found = []
     for folder in folders:
         if not folder.is_dir():
             raise UserError(folder, "no such dataset folder", "run `prm-gym label` first")
-        splits = load_dataset(str(folder))
-        for rows in splits.values():
+        for rows in load_dataset(str(folder)).values():
             names = [name for name in _RESPONSES if name in rows.column_names]
             if not names or "prompt" not in rows.column_names:
                 raise UserError(folder, "has no prompts with responses", "name a dataset of `prm-gym label sft`")
-            for row in rows:
-                yield from _turns(row["prompt"], [row[name] for name in names])
+            found.append((rows, names))
+    return (
+        conversation
+        for rows, names in found
+        for row in rows
+        for conversation in _turns(row["prompt"], [row[name] for name in names])
+    )
 
 
 def _turns(prompt: list[Message], answers: Iterable[list[Message]]) -> Iterator[Conversation]:
