@@ -24,11 +24,13 @@ def chat(s, text):
 
 @torch.no_grad()
 def stock_scores(chats):
-    """By the rule of `...ForSequenceClassification` itself, on the ids of the chat template."""
+    """By the rule of `...ForSequenceClassification` itself, on the ids of the chat template but for the last one, which
+    ends the turn.
+    """
     model = AutoModelForSequenceClassification.from_pretrained(classifier(), dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(classifier())
     ids = (tokenizer.apply_chat_template(c, return_tensors="pt", return_dict=False) for c in chats)
-    return [float(torch.sigmoid(model(one, use_cache=False).logits)) for one in ids]
+    return [float(torch.sigmoid(model(one[:, :-1], use_cache=False).logits)) for one in ids]
 
 
 PAIRS = [(state(t, odd="?" * (i % 3)), f"go to shelf {i}") for t in (0, 2, 7) for i in range(6)]

@@ -35,10 +35,11 @@ def classifier(logit_of, *, activation=None):
     return handler
 
 
-def score(handler, pairs, suffix=""):
+def score(handler, pairs, suffix="", tokenizer=None):
     async def main():
         async with FakeServer(handler) as server:
-            scorer = ServedPRMScorer(server.url + suffix, "q", prompt="compact", tokenizer=Letters(), backoff=0.01)
+            options = {"prompt": "compact", "tokenizer": tokenizer or Letters(), "backoff": 0.01}
+            scorer = ServedPRMScorer(server.url + suffix, "q", **options)
             try:
                 return await scorer.score(pairs), server.requests
             finally:
@@ -54,11 +55,27 @@ def test_scores_are_the_sigmoid_of_the_logit_in_the_order_asked():
     assert scores[0] != scores[1]
 
 
-def test_the_ids_are_those_of_the_whole_chat():
-    _, requests = score(classifier(len), [(STATE, LOOK)])
+class Ending(Letters):
+    """Letters whose assistant's turns end with the token "$", which is its eos."""
+
+    eos_token = "$"
+
+    def apply_chat_template(self, messages, **options):
+        ends = {"assistant": "$"}
+        ended = [{**each, "content": each["content"] + ends.get(each["role"], "")} for each in messages]
+        return super().apply_chat_template(ended, **options)
+
+    def convert_tokens_to_ids(self, token):
+        return ord(token)
+
+
+@pytest.mark.parametrize(("tokenizer", "end"), [(Letters(), ""), (Ending(), "$")], ids=["no end", "an end"])
+def test_the_ids_are_those_of_the_chat_without_the_end_of_the_turn(tokenizer, end):
+    _, requests = score(classifier(len), [(STATE, LOOK)], tokenizer=tokenizer)
     chat = [*prompts.load("compact").messages(STATE), {"role": "assistant", "content": "ACTION: look"}]
-    ids = Letters().apply_chat_template(chat, add_generation_prompt=False, tokenize=True, return_dict=False)
-    assert requests[-1].body["input"] == [ids]
+    text = tokenizer.apply_chat_template(chat, add_generation_prompt=False, tokenize=False, return_dict=False)
+    assert text.endswith("ACTION: look" + end)
+    assert requests[-1].body["input"] == [list(map(ord, text.removesuffix(end)))]
     assert requests[-1].path == "/classify"
 
 

@@ -12,7 +12,7 @@ from chat_templates import CASES, OPEN, USER, Case, each, tokenizer
 
 from prm_gym.errors import UserError
 from prm_gym.hosts.demonstrations import demonstrations
-from prm_gym.prompts.chat import adapted, prompt_ids, sequence_ids, template_of
+from prm_gym.prompts.chat import adapted, prompt_ids, scored_ids, sequence_ids, template_of
 from prm_gym.types import Message
 
 transformers = pytest.importorskip("transformers")
@@ -81,6 +81,14 @@ def test_a_sequence_is_the_template_over_the_whole_conversation_up_to_its_end(
         whole = stock(tokens, [*chat, message("assistant", response)], open_turn=False)
         assert ids == whole[: len(ids)]
         assert tokens.decode(whole[len(ids) :]) == about.after
+
+
+@pytest.mark.parametrize("response", RESPONSES)
+def test_q_reads_the_whole_turn_but_for_the_token_that_ends_it(case: tuple[Case, Any], response: str) -> None:
+    about, tokens = case
+    chat = with_roles(about.roles)
+    end = tokens.convert_tokens_to_ids(about.end)
+    assert [*scored_ids(tokens, chat, response), end] == sequence_ids(tokens, chat, response)
 
 
 def test_a_response_is_read_as_it_was_sampled(case: tuple[Case, Any]) -> None:

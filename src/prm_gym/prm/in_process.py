@@ -1,8 +1,8 @@
 """Q(s, a) of a process reward model in this process: a sequence classifier with one output, logit Q.
 
-The model reads the ids it was trained on (`prompts.chat`): the prompt and the response, to the end of its turn. The
-logit is read at the last token, as by transformers' `...ForSequenceClassification` (the last token that is not
-padding).
+The model reads the ids it was trained on (`prompts.chat`): the prompt and the response, without the token that ends its
+turn (`chat.scored_turn_ids`). The logit is read at the last token, as by transformers' `...ForSequenceClassification`
+(the last token that is not padding).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from prm_gym.inference.causal_model import CausalModel
 from prm_gym.inference.checkpoint import load_checkpoint
 from prm_gym.inference.kv_cache import Tokens
 from prm_gym.prm.scorer import Scorer, sigmoid
-from prm_gym.prompts.chat import turn_ids
+from prm_gym.prompts.chat import scored_turn_ids
 from prm_gym.provenance.checkpoint_settings import prompt_for
 from prm_gym.provenance.fingerprints import of_checkpoint, of_prompt
 from prm_gym.types import Message, PromptTooLong, Response, State
@@ -101,7 +101,7 @@ class PRMScorer(Scorer):
         await self._batcher.close()
 
     def _encode(self, messages: Sequence[Message], responses: Sequence[str]) -> list[Tokens]:
-        prompt, answers = turn_ids(self._tokenizer, messages, responses)
+        prompt, answers = scored_turn_ids(self._tokenizer, messages, responses)
         longest = len(prompt) + max(map(len, answers))
         if longest > self._max_length:
             raise PromptTooLong(f"{longest} tokens of prompt and response, context {self._max_length}")

@@ -1,8 +1,8 @@
 """Q(s, a) of a process reward model that is served as a one-logit classifier (vLLM's /classify).
 
-The text is tokenised here, as in `in_process`: the prompt and the response, to the end of its turn. Requests ask for
-the logit, since servers differ in what they apply to it by default. A softmax over one class is 1 for every input; a
-server that applies it regardless is refused.
+The text is tokenised here, as in `in_process`: the prompt and the response, without the token that ends its turn.
+Requests ask for the logit, since servers differ in what they apply to it by default. A softmax over one class is 1 for
+every input; a server that applies it regardless is refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from prm_gym.errors import UserError
 from prm_gym.inference.http_servers import Endpoints
 from prm_gym.inference.served_model import served_model
 from prm_gym.prm.scorer import Scorer
-from prm_gym.prompts.chat import Tokenizer, sequence_ids, template_of
+from prm_gym.prompts.chat import Tokenizer, scored_ids, template_of
 from prm_gym.prompts.tokenizer import load_tokenizer
 from prm_gym.provenance.fingerprints import of_prompt
 from prm_gym.types import Response, State
@@ -61,9 +61,7 @@ class ServedPRMScorer(Scorer):
 
     async def logits(self, pairs: Sequence[tuple[State, Response]]) -> list[float]:
         """logit Q(s, a) of each pair. Raises as `Endpoints.post`."""
-        texts = [
-            sequence_ids(self._tokenizer, self._prompt.messages(state), response.text) for state, response in pairs
-        ]
+        texts = [scored_ids(self._tokenizer, self._prompt.messages(state), response.text) for state, response in pairs]
         if not self._trusted:
             await self._refuse_softmax(texts[0])
         return await self._classified(texts, activate=False)

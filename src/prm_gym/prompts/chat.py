@@ -34,6 +34,8 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str, **options: Any) -> Any: ...
 
+    def convert_tokens_to_ids(self, tokens: str) -> Any: ...
+
 
 class Template(NamedTuple):
     """The abilities of a chat template, and the text that it writes around a response.
@@ -107,8 +109,28 @@ def turn_ids(
 
 
 def sequence_ids(tokenizer: Tokenizer, messages: Iterable[Message], response: str) -> list[int]:
-    """The ids of `messages` and the assistant's `response` to them, which Q reads."""
+    """The ids of `messages` and the assistant's `response` to them, to the end of its turn."""
     prompt, [answer] = turn_ids(tokenizer, messages, [response])
+    return prompt + answer
+
+
+def scored_turn_ids(
+    tokenizer: Tokenizer, messages: Iterable[Message], responses: Sequence[str]
+) -> tuple[list[int], list[list[int]]]:
+    """What Q reads: `turn_ids` without the token that ends the turn. Q is the output at the last token that is left.
+
+    SFT trains a policy's state at that token, where it predicts the end of the turn. A loss on the responses alone says
+    nothing of the state at the end token, and Q starts from the policy.
+    """
+    prompt, answers = turn_ids(tokenizer, messages, responses)
+    end = template_of(tokenizer).end
+    last = tokenizer.convert_tokens_to_ids(end) if end else None
+    return prompt, [answer[:-1] if answer and answer[-1] == last else answer for answer in answers]
+
+
+def scored_ids(tokenizer: Tokenizer, messages: Iterable[Message], response: str) -> list[int]:
+    """The prompt and the response of `scored_turn_ids` in one sequence."""
+    prompt, [answer] = scored_turn_ids(tokenizer, messages, [response])
     return prompt + answer
 
 

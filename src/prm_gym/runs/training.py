@@ -28,6 +28,8 @@ def training(actors: Actors, name: str, out: Path, config: str) -> Stage:
         "config": read_yaml(source),
         "processes": actors.recipe.stages.processes,
     }
+    if name == "prm":  # a Q of an older version read the end of the turn as well: it is trained again
+        settings["reads"] = "responses without the end of the turn"
     named = (recipe.fill(text, actors.root, actors.n, source) for text in _paths_in(settings["config"]))
     inputs = actors.made_from(*map(Path, named))
 

@@ -21,10 +21,11 @@ from oi_world import HOST_PYTHON, Run
 pytest.importorskip("trl", reason="needs the extra 'trl': the other host")
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-from trl.data_utils import apply_chat_template  # noqa: E402
 
 from prm_gym import prompts  # noqa: E402
+from prm_gym.hosts.losses import FIRST  # noqa: E402
 from prm_gym.hosts.open_instruct import checkpoint_format, preflight, tokenized_rows  # noqa: E402
+from prm_gym.hosts.trl import prm as trl_prm  # noqa: E402
 from prm_gym.prm.in_process import PRMScorer  # noqa: E402
 from prm_gym.types import Response, State  # noqa: E402
 
@@ -69,15 +70,14 @@ def test_q_reads_the_same_ids_on_both_hosts_and_in_best_of_n(prm: Path, monkeypa
         for text in RESPONSES:
             prompt, completion = template.messages(state), [{"role": "assistant", "content": text}]
             row = {"prompt": prompt, "completion": completion}
-            training = tokenized_rows.soft_bce_row(row, tokenizer)[tokenized_rows.FIRST]
-            sampled = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
+            training = tokenized_rows.soft_bce_row(row, tokenizer)[FIRST]
+            sampled = tokenizer.encode(text, add_special_tokens=False)
             stage_3 = [*tokenized_rows.prompt_ids(tokenizer, prompt), *sampled]
-            trl_training = tokenizer.apply_chat_template([prompt + completion], tokenize=True, return_dict=True)
-            texts = apply_chat_template(row, tokenizer)  # how OnlineDPOTrainer makes what Q scores
-            trl_stage_3 = tokenizer(texts["prompt"] + texts["completion"], add_special_tokens=False)["input_ids"]
+            trl_training = trl_prm.to_ids({name: [row[name]] for name in row}, tokenizer, "soft_bce")[FIRST][0]
+            *whole, end = tokenizer.apply_chat_template(prompt + completion, tokenize=True, return_dict=False)
+            assert end == tokenizer.eos_token_id
             asyncio.run(scorer.score([(state, Response(text, "", text))]))
-            ways = [training, stage_3, list(trl_training["input_ids"][0]), trl_stage_3, read[-1]]
-            assert ways == [training] * 5, text
+            assert [training, stage_3, trl_training, whole, read[-1]] == [training] * 5, text
     assert len(read) == len(STATES) * len(RESPONSES)
 
 

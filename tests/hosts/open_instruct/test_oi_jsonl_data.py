@@ -21,6 +21,7 @@ from prm_gym.hosts.open_instruct import (
     reward_modeling,
     tokenized_rows,
 )
+from prm_gym.prompts.chat import sequence_ids
 
 pytest.importorskip("datasets")
 transformers = pytest.importorskip("transformers")
@@ -108,21 +109,20 @@ def test_a_folder_or_split_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_training_shows_q_the_ids_that_stage_3_scores(untrained: Path) -> None:
-    """The prompt as the policy is asked, the response as it would be sampled, the end of the turn."""
+    """The prompt as the policy is asked and the response as it would be sampled, without the end of the turn."""
     tokenizer = preflight.load_tokenizer(str(untrained), None, "model_name_or_path")
     row = World().monte_carlo()
-    sampled = [*tokenizer.encode(row["completion"][0]["content"], add_special_tokens=False), tokenizer.eos_token_id]
+    sampled = tokenizer.encode(row["completion"][0]["content"], add_special_tokens=False)
     ids = tokenized_rows.soft_bce_row(row, tokenizer)[tokenized_rows.FIRST]
     assert ids == tokenized_rows.prompt_ids(tokenizer, row["prompt"]) + sampled
 
 
-def test_the_embedded_host_shows_q_the_same_ids(untrained: Path) -> None:
-    """TRL's Stage 2 applies the template to prompt and completion together."""
+def test_q_reads_what_the_template_makes_up_to_the_end_of_the_turn(untrained: Path) -> None:
     tokenizer = preflight.load_tokenizer(str(untrained), None, "model_name_or_path")
     world = World()
     for row in [world.monte_carlo() for _ in range(50)]:
         theirs = tokenizer.apply_chat_template(row["prompt"] + row["completion"], return_dict=False)
-        assert tokenized_rows.soft_bce_row(row, tokenizer)[tokenized_rows.FIRST] == theirs
+        assert [*tokenized_rows.soft_bce_row(row, tokenizer)[tokenized_rows.FIRST], tokenizer.eos_token_id] == theirs
 
 
 def test_sft_has_loss_on_the_response_alone_and_none_on_rows_too_long(untrained: Path) -> None:
@@ -130,7 +130,7 @@ def test_sft_has_loss_on_the_response_alone_and_none_on_rows_too_long(untrained:
     row = World().sft()
     prompt, whole = (
         tokenized_rows.prompt_ids(tokenizer, row["prompt"]),
-        tokenized_rows.sequence_ids(tokenizer, row["prompt"], row["completion"][0]["content"]),
+        sequence_ids(tokenizer, row["prompt"], row["completion"][0]["content"]),
     )
     made = tokenized_rows.sft_row(row, tokenizer, max_seq_length=len(whole))
     assert made["input_ids"] == whole
@@ -295,7 +295,7 @@ def test_a_prm_of_another_vocabulary_is_refused(untrained: Path, labels: Labels,
     tokenizer = transformers.AutoTokenizer.from_pretrained(prm)
     tokenizer.add_tokens(["another piece"])
     tokenizer.save_pretrained(prm)
-    with pytest.raises(UserError, match="tokenizer is not the policy's"):
+    with pytest.raises(UserError, match="reward_model_path: the PRM's vocabulary"):
         stage3(untrained, labels("prompts", 8), tmp_path / "o", prm=prm)
 
 

@@ -122,7 +122,8 @@ def test_it_trains_on_what_was_sampled_after_the_plain_prompt(
     launch: Launch, recipe: Recipe, pi_0: Path, note: Callable[[], list[dict[str, Any]]]
 ) -> None:
     """Every sequence that Q scores and the policy is trained on is a plain prompt and a response, id for id as it was
-    sampled; what the responses were sampled from is the exploration prompt, as `exploration_probability: 1` says.
+    sampled, but for the end of the turn, which Q does not read. What the responses were sampled from is the exploration
+    prompt, as `exploration_probability: 1` says.
     """
     run = launch("online_dpo", recipe(exploration_probability=1.0, num_evals=1), program=PROGRAM % SPY)
     assert run.status == 0, run.log[-3000:]
@@ -136,7 +137,7 @@ def test_it_trains_on_what_was_sampled_after_the_plain_prompt(
             if steered in text:  # the evaluation's prompts are plain
                 plain = tokenizer.encode(text.replace(steered, ""), add_special_tokens=False)
                 wanted.add((*plain, *response, *[0] * (12 - len(response))))
-                read_by_q.add((*plain, *response))
+                read_by_q.add((*plain, *(index for index in response if index != tokenizer.eos_token_id)))
     trained = [tuple(row) for fact in facts for row in fact.get("trained", [])]
     assert len(trained) == 2 * 64  # two inner epochs over all responses
     assert set(trained) <= wanted

@@ -110,7 +110,9 @@ def test_the_reward_of_an_ensemble_is_the_mean_of_its_qs(
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     models = [AutoModelForSequenceClassification.from_pretrained(folder).eval() for folder in prms]
     for chat, mean in zip(chats, reward.tolist(), strict=True):
-        sequence = torch.tensor([tokenizer.apply_chat_template(chat, return_dict=True)["input_ids"]])
+        *ids, end = tokenizer.apply_chat_template(chat, return_dict=False)
+        assert end == tokenizer.eos_token_id
+        sequence = torch.tensor([ids])
         with torch.no_grad():
             each = [model(input_ids=sequence).logits.item() for model in models]
         assert each[0] != pytest.approx(each[1], abs=1e-4)

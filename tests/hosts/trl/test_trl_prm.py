@@ -111,7 +111,7 @@ def by_hand(checkpoint: Path, loss: str) -> float:
     def q(prompt: list[Message], response: list[Message]) -> float:
         text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
         if response:
-            text += response[0]["content"] + tokenizer.eos_token
+            text += response[0]["content"]  # without the token that ends the turn
         ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
         with torch.no_grad():
             return float(model(ids).logits)

@@ -23,7 +23,7 @@ from prm_gym.hosts.trl.tokenization import check_vllm, on_demonstrations
 from prm_gym.policies.transformers import TransformersPolicy
 from prm_gym.prm.in_process import PRMScorer
 from prm_gym.prompts import load
-from prm_gym.prompts.chat import adapted, prompt_ids, sequence_ids
+from prm_gym.prompts.chat import adapted, prompt_ids, sequence_ids, template_of
 from prm_gym.types import Message, Response, State
 
 OBSERVATIONS, TASK = ("You see a mug 1.", "You see a desk 3."), "put a mug in desk 3."
@@ -75,7 +75,10 @@ def test_all_readers_agree(source: str, prompt: str, tmp_path: Path, monkeypatch
     assert prm.to_ids(columns, tokens, "soft_bce")["chosen_input_ids"] == scored
     assert prm.to_ids(columns, tokens, "value")["chosen_input_ids"] == [ids for ids in asked for _ in TEXTS]
     assert [tokenized_rows.soft_bce_row(row, tokens)["chosen_input_ids"] for row in rows] == scored
-    assert [tokenized_rows.sft_whole_row(row, tokens, 4096)["input_ids"] for row in rows] == scored
+    whole = [tokenized_rows.sft_whole_row(row, tokens, 4096)["input_ids"] for row in rows]
+    end = tokens.convert_tokens_to_ids(template_of(tokens).end)
+    assert [ids[-1] for ids in whole] == [end] * len(rows)
+    assert [ids[:-1] for ids in whole] == scored
     assert [ids[: len(before)] for ids, before in zip(scored, [i for i in asked for _ in TEXTS], strict=True)] == [
         ids for ids in asked for _ in TEXTS
     ]
@@ -127,7 +130,7 @@ def test_online_dpo_samples_from_the_prompt_and_scores_what_q_was_trained_on(
     online_dpo.main([text for name, value in options.items() for text in (f"--{name}", str(value))])
     assert seen["sampled from"] == [prompt_ids(tokens, chats["exploration_prompt"])] * 4
     assert seen["trained on"] == [prompt_ids(tokens, chats["prompt"])] * 4
-    assert seen["read"] == [sequence_ids(tokens, chats["prompt"], text) for text in seen["answers"]]
+    assert seen["read"] == [sequence_ids(tokens, chats["prompt"], text)[:-1] for text in seen["answers"]]
     assert tokens.convert_tokens_to_ids("<|turn|>") in seen["ends"]
 
 

@@ -79,6 +79,7 @@ def run(recipe: Path, overrides: dict[str, Any]) -> None:
     host.vllm_generate = exchange.serve
     host.send_queries = exchange.send
     host.choose_pairs = choose_pairs
+    host.get_reward = without_end(host.get_reward, tokenizer.eos_token_id)
     host.SummaryWriter = make_writer
     # On SIGTERM the host saves and may then wait for its generator for ever; `checkpoint_every` saves instead.
     host.signal = SimpleNamespace(signal=lambda *_: None, SIGTERM=None)
@@ -89,6 +90,18 @@ def run(recipe: Path, overrides: dict[str, Any]) -> None:
         for writer in writers:
             writer.flush()
         output_folders.publish(output_dir / "final", output_dir)
+
+
+def without_end(get_reward: Callable[..., Any], end: int) -> Callable[..., Any]:
+    """The host's `get_reward` on responses without the token `end`, which is how Q reads them (`chat.scored_ids`)."""
+
+    def scored(model: Any, query_responses: Any, pad: int, context_length: int) -> Any:
+        ids = query_responses.clone()
+        responses = ids[:, context_length:]
+        responses[responses == end] = pad  # after which the host has put padding alone
+        return get_reward(model, ids, pad, context_length)
+
+    return scored
 
 
 def prepare(

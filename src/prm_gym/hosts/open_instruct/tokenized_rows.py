@@ -1,7 +1,7 @@
 """From label rows to the token ids that Q reads, and to batches.
 
-The ids are those of `prm_gym.prompts.chat`, which the policy reads and samples, so Stage 3, which scores sampled ids,
-gives Q the ids it was trained on.
+The ids are those of `prm_gym.prompts.chat`, which the policy reads and samples. Stage 3 scores the sampled ids without
+the token that ends the turn (`online_dpo.without_end`), and these are the ids that Q was trained on.
 
 The host requires a column `chosen_input_ids` in every data set. If a loss compares two sequences, the other is
 `rejected_input_ids`.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from prm_gym.hosts.demonstrations import demonstrations
 from prm_gym.hosts.losses import FIRST, NUMBERS, SECOND
-from prm_gym.prompts.chat import prompt_ids, sequence_ids
+from prm_gym.prompts.chat import prompt_ids, scored_ids
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +34,7 @@ TRAIN_COLUMNS = {
 
 
 def soft_bce_row(row: Row, tokenizer: Any) -> Row:
-    return {FIRST: sequence_ids(tokenizer, row["prompt"], row["completion"][0]["content"])}
+    return {FIRST: scored_ids(tokenizer, row["prompt"], row["completion"][0]["content"])}
 
 
 def value_row(row: Row, tokenizer: Any) -> Row:
@@ -44,8 +44,8 @@ def value_row(row: Row, tokenizer: Any) -> Row:
 
 def bradley_terry_row(row: Row, tokenizer: Any) -> Row:
     return {
-        FIRST: sequence_ids(tokenizer, row["prompt"], row["chosen"][0]["content"]),
-        SECOND: sequence_ids(tokenizer, row["prompt"], row["rejected"][0]["content"]),
+        FIRST: scored_ids(tokenizer, row["prompt"], row["chosen"][0]["content"]),
+        SECOND: scored_ids(tokenizer, row["prompt"], row["rejected"][0]["content"]),
     }
 
 
@@ -53,8 +53,8 @@ def inverse_row(row: Row, tokenizer: Any) -> Row:
     """After a terminal transition there is no (s', a'): the end token alone, with weight 0 in the loss."""
     following = [tokenizer.eos_token_id]
     if not row["terminated"]:
-        following = sequence_ids(tokenizer, row["next_prompt"], row["next_completion"][0]["content"])
-    return {FIRST: sequence_ids(tokenizer, row["prompt"], row["completion"][0]["content"]), SECOND: following}
+        following = scored_ids(tokenizer, row["next_prompt"], row["next_completion"][0]["content"])
+    return {FIRST: scored_ids(tokenizer, row["prompt"], row["completion"][0]["content"]), SECOND: following}
 
 
 def sft_row(row: Row, tokenizer: Any, max_seq_length: int, counted: str = "responses") -> Row:

@@ -2,8 +2,8 @@
 
 `loss` chooses one of the four of `prm_gym.hosts.losses`, each with the labels it reads: `soft_bce` (Eq. 2, labels
 `monte_carlo` or `shaping`), `bradley_terry` (`preferences`), `inverse` (Algorithm 2, `inverse`), `value` (`value`: V of
-states alone). A sequence is the prompt and the response to the end of its turn (`prm_gym.prompts.chat`), scored at the
-last token. V is read at the end of the prompt, open for the assistant's turn.
+states alone). A sequence is the prompt and the response without the token that ends its turn (`chat.scored_ids`),
+scored at the last token. V is read at the end of the prompt, open for the assistant's turn.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from prm_gym.errors import UserError
 from prm_gym.hosts.losses import FIRST, NUMBERS, SECOND, SOURCE_COLUMNS
 from prm_gym.hosts.trl.inputs import load_model, load_split
-from prm_gym.prompts.chat import prompt_ids, sequence_ids
+from prm_gym.prompts.chat import prompt_ids, scored_ids
 from prm_gym.prompts.tokenizer import load_tokenizer
 from prm_gym.provenance.checkpoint_settings import carry
 
@@ -109,7 +109,7 @@ def to_ids(rows: dict[str, list[Any]], tokenizer: Any, loss: str) -> dict[str, l
             encoded[name] = [prompt_ids(tokenizer, chat) for chat in rows[prompt]]
         else:  # after a terminal transition there is no chat; its weight is 0
             encoded[name] = [
-                sequence_ids(tokenizer, chat, answer[0]["content"]) if chat else [tokenizer.eos_token_id]
+                scored_ids(tokenizer, chat, answer[0]["content"]) if chat else [tokenizer.eos_token_id]
                 for chat, answer in zip(rows[prompt], rows[response], strict=True)
             ]
     encoded["length"] = [max(map(len, sequences)) for sequences in zip(*encoded.values(), strict=True)]

@@ -6,7 +6,7 @@ from typing import Any
 
 from prm_gym.errors import UserError
 from prm_gym.hosts.demonstrations import demonstrations
-from prm_gym.prompts.chat import adapted, sequence_ids, template_of
+from prm_gym.prompts.chat import adapted, scored_ids, template_of
 
 
 def on_demonstrations(trainer: type[Any]) -> type[Any]:
@@ -65,7 +65,7 @@ def scored_as_trained(trainer: type[Any]) -> type[Any]:
             rewards = []
             for model, tokenizer in zip(self.reward_funcs, self.reward_processing_classes, strict=True):
                 ids = [
-                    sequence_ids(tokenizer, prompt, answer["content"])
+                    scored_ids(tokenizer, prompt, answer["content"])
                     for prompt, [answer] in zip(prompts, completions, strict=True)
                 ]
                 inputs = tokenizer.pad({"input_ids": ids}, padding_side="right", return_tensors="pt")
