@@ -58,7 +58,7 @@ PROGRAM = """
 import json, os, runpy, sys
 sys.path.insert(0, os.environ["OPEN_INSTRUCT"])
 from open_instruct import online_dpo_vllm_thread as host
-from prm_gym.hosts.open_instruct import exchange, generators
+from prm_gym.hosts.open_instruct import generators, sampling_exchange as exchange
 note = open(os.environ["NOTE"], "a")
 def write(**fact):
     print(json.dumps(fact), file=note, flush=True)
