@@ -13,7 +13,9 @@ import pytest
 from rollout_world import Corridor, Walker, content, make_games
 
 from prm_gym.cli import main
+from prm_gym.envs.named import NamedEnvironment
 from prm_gym.errors import UserError
+from prm_gym.policies.random import RandomPolicy
 from prm_gym.rollout import in_processes, rollout, rollout_branches
 from prm_gym.rollout.monitoring import Summary
 
@@ -38,6 +40,20 @@ def test_the_store_is_that_of_one_process(tmp_path):
     assert content(tmp_path / "two") == content(tmp_path / "one")
     assert (together.total, together.episodes, together.won) == (alone.total, alone.episodes, alone.won) == (10, 10, 1)
     assert not list((tmp_path / "two").glob("share-*"))
+
+
+LAKE = NamedEnvironment(factory="prm_gym.envs.toy_text:frozen_lake")
+
+
+def skate(out: Path, share: tuple[int, int]) -> Summary:
+    return rollout(LAKE.tasks("train")[:8], RandomPolicy(), out, share=share, make_env=LAKE, progress=False)
+
+
+def test_another_environment_is_shared_and_resumed_alike(tmp_path):
+    in_processes(skate, tmp_path / "one", 1)
+    in_processes(skate, tmp_path / "two", 2)
+    assert content(tmp_path / "two") == content(tmp_path / "one")
+    assert in_processes(skate, tmp_path / "two", 1).resumed == 8
 
 
 def fail_once(out: Path, share: tuple[int, int]) -> Summary:

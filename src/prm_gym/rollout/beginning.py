@@ -97,7 +97,7 @@ def begin(plan: Plan, env: CheckedEnvironment) -> Beginning:
     """
     try:
         shown = env.reset(plan.task)
-        task, task_type = shown.info.get("task", ""), shown.info.get("task_type", plan.task.task_type)
+        task, task_type = shown.info.get("task") or "", shown.info.get("task_type") or plan.task.task_type
     except UserError as error:
         raise Failed(StopReason.ENV_ERROR, 0, error) from error
     key = state_key(plan.task.game_id, [shown.observation], [])
