@@ -19,7 +19,7 @@ The packages; each imports only those above it (a test checks this):
     labels       episodes to datasets (SQL); hosts: launch TRL and open-instruct; evaluation: success, quality of Q
     runs         runs a recipe, iteration by iteration
     report       an HTML report on runs
-    cli          `prm-gym`
+    cli          `prm-gym`; bridges: these environments and Q in other frameworks
 
 The turn-level MDP of the paper (section 2.1): the state s_t is the history of observations and actions
 o_0, a_0, ..., o_t, the action a_t is the environment action parsed out of the model's response, the reward is 1 on the

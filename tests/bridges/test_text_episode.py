@@ -1,0 +1,106 @@
+"""The part that the bridges share: what a host's model is shown, what its texts do, what Q is asked."""
+
+from __future__ import annotations
+
+import asyncio
+
+import gymnasium
+import pytest
+from bridge_world import LengthQ, replayed, winning_actions
+
+from prm_gym import prompts
+from prm_gym.bridges.step_q import StepQ
+from prm_gym.bridges.text_episode import TextEpisode
+from prm_gym.bridges.world import seeded
+from prm_gym.errors import UserError
+from prm_gym.types import PromptTooLong, State
+
+
+def test_the_conversation_is_that_of_a_rollout(world):
+    """The prompt of the last state, as a policy in a rollout reads it, is the conversation that the host has kept."""
+    task = next(iter(world.tasks))
+    actions = winning_actions(world, task)
+    observations, rewards, info = replayed(world, task, actions)
+    episode = TextEpisode(world, "compact")
+    conversation = episode.begin(task)
+    for action in actions:
+        assert not episode.done
+        conversation.append({"role": "assistant", "content": action})
+        following = episode.respond(action)
+        if following is not None:
+            conversation.append(following)
+    state = State(task, info["task"], tuple(observations[:-1]), tuple(actions[:-1]), ())
+    assert conversation == [
+        *prompts.load("compact").messages(state),
+        {"role": "assistant", "content": actions[-1]},
+    ]
+    assert (episode.done, episode.won, episode.rewards) == (True, True, rewards)
+    assert sum(rewards) == 1.0
+    assert [s.actions for s, _ in episode.pairs] == [tuple(actions[:t]) for t in range(len(actions))]
+    with pytest.raises(UserError, match="is over"):
+        episode.respond("look")
+
+
+def test_an_action_is_parsed_out_of_the_text(world):
+    episode = TextEpisode(world, "compact")
+    episode.begin(next(iter(world.tasks)))
+    episode.respond("REASON: I am lost.\nACTION: look")
+    [(_, response)] = episode.pairs
+    assert (response.reason, response.action) == ("I am lost.", "look")
+
+
+def test_a_prompt_that_repeats_the_history_is_refused(world):
+    with pytest.raises(UserError, match="prompt: full repeats the history"):
+        TextEpisode(world, "full")
+
+
+def test_an_unknown_task_is_named(world):
+    with pytest.raises(UserError, match="no task '/etc/passwd'; name one of the 3"):
+        TextEpisode(world, "compact").begin("/etc/passwd")
+
+
+class Echo(gymnasium.Env[str, str]):
+    """Shows its seed and the last action; ends after two."""
+
+    def reset(self, *, seed=None, options=None):
+        self.steps = 0
+        return f"seed {seed}", {}
+
+    def step(self, action):
+        self.steps += 1
+        return f"you said {action}", 0.25, self.steps == 2, False, {}
+
+
+def test_any_text_environment_will_do():
+    episode = TextEpisode(seeded(Echo, 3), "compact")
+    assert "seed 2" in episode.begin("2")[-1]["content"]
+    assert "you said hello" in episode.respond("hello")["content"]
+    assert episode.respond("bye") is None
+    assert episode.rewards == [0.25, 0.25]
+
+
+def test_q_as_a_reward_is_weighted_and_the_same_from_any_loop(world):
+    episode = TextEpisode(world, "compact")
+    episode.begin(next(iter(world.tasks)))
+    for action in ("look", "go nowhere", "inventory"):
+        episode.respond(action)
+    q = StepQ(LengthQ(), weight=0.5)
+    expected = [0.25, 0.0, 0.25]
+    assert q.rewards(episode.pairs) == expected
+    assert asyncio.run(q.rewards_async(episode.pairs)) == expected
+    assert asyncio.run(q.rewards_async(episode.pairs)) == expected
+    assert q.rewards([]) == []
+
+
+def test_a_history_over_qs_context_has_no_reward_and_the_others_keep_theirs(world):
+    class Short(LengthQ):
+        async def logits(self, pairs):
+            if any(state.turn > 1 for state, _ in pairs):
+                raise PromptTooLong
+            return await super().logits(pairs)
+
+    episode = TextEpisode(world, "compact")
+    episode.begin(next(iter(world.tasks)))
+    for _ in range(3):
+        episode.respond("look")
+    assert StepQ(Short(), weight=1.0).rewards(episode.pairs) == [0.5, 0.5, 0.0]
