@@ -95,6 +95,7 @@ class Servers:
         self.running[number].wait()
         time.sleep(self.options.down)
         self.running[number] = self.start(number)
+        self.wait(number)
 
     def stop(self) -> None:
         for process in self.running:
@@ -142,7 +143,7 @@ def soak(options: argparse.Namespace, out: Path, clean: Path) -> None:
     print(f"{episodes} episodes of {games} games, {options}", flush=True)
 
     def start() -> multiprocessing.process.BaseProcess:
-        process = spawn.Process(target=client, args=(options.games, out, servers.urls, episodes, options))
+        process = spawn.Process(target=client, args=(options.games, out, servers.urls, episodes, options), daemon=True)
         process.start()
         return process
 

@@ -11,7 +11,7 @@ from bridge_world import LengthQ, replayed, winning_actions
 from prm_gym import prompts
 from prm_gym.bridges.step_q import StepQ
 from prm_gym.bridges.text_episode import TextEpisode
-from prm_gym.bridges.world import seeded
+from prm_gym.bridges.world import World, named
 from prm_gym.errors import UserError
 from prm_gym.types import PromptTooLong, State
 
@@ -72,11 +72,28 @@ class Echo(gymnasium.Env[str, str]):
 
 
 def test_any_text_environment_will_do():
-    episode = TextEpisode(seeded(Echo, 3), "compact")
+    episode = TextEpisode(World(Echo, {"2": {"seed": 2}}), "compact")
     assert "seed 2" in episode.begin("2")[-1]["content"]
     assert "you said hello" in episode.respond("hello")["content"]
     assert episode.respond("bye") is None
     assert episode.rewards == [0.25, 0.25]
+
+
+def test_the_step_limit_holds_without_the_environments_own():
+    episode = TextEpisode(World(Echo, {"2": {"seed": 2}}, max_episode_steps=1), "compact")
+    episode.begin("2")
+    assert episode.respond("hello") is None
+    assert not episode.won
+
+
+def test_a_named_environment_is_a_world_of_its_tasks():
+    world = named("prm_gym.envs.toy_text:frozen_lake", "valid_seen", max_episode_steps=2)
+    task = next(iter(world.tasks))
+    assert "/valid_seen/" in task
+    episode = TextEpisode(world, "compact")
+    assert episode.begin(task)[-1]["role"] == "user"
+    assert episode.respond("nonsense")
+    assert episode.respond("nonsense") is None
 
 
 def test_q_as_a_reward_is_weighted_and_the_same_from_any_loop(world):

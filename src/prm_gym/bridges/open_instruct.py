@@ -22,7 +22,7 @@ from openenv.core.env_server.types import State
 from prm_gym import prompts
 from prm_gym.bridges.step_q import StepQ
 from prm_gym.bridges.text_episode import TextEpisode
-from prm_gym.bridges.world import World, alfworld
+from prm_gym.bridges.world import World, alfworld, named
 from prm_gym.envs import MAX_EPISODE_STEPS
 
 NAME = "prm_gym"
@@ -36,6 +36,7 @@ class TextRollout(TextRLEnvironment):
     def __init__(
         self,
         games: str = "",
+        env: str = "",
         split: str = "train",
         prompt: str = "compact",
         max_episode_steps: int = MAX_EPISODE_STEPS,
@@ -43,16 +44,14 @@ class TextRollout(TextRLEnvironment):
         weight: float = 0.0,
         **_: Any,
     ) -> None:
-        self._episode = TextEpisode(self.world(games, split, max_episode_steps), prompt)
+        world = named(env, split, max_episode_steps=max_episode_steps) if env else None
+        world = world or alfworld(games, split, max_episode_steps=max_episode_steps)
+        self._episode = TextEpisode(world, prompt)
         self._q: StepQ | None = None
         if prm:
             from prm_gym.prm.in_process import PRMScorer
 
             self._q = StepQ(PRMScorer(prm), weight)
-
-    def world(self, games: str, split: str, max_episode_steps: int) -> World:
-        """Override it for another environment than ALFWorld."""
-        return alfworld(games, split, max_episode_steps=max_episode_steps)
 
     async def _reset(self, **kwargs: Any) -> StepResult:
         chat = await asyncio.to_thread(self._episode.begin, kwargs["task"])  # a game may have to be compiled
@@ -83,6 +82,7 @@ class TextRolloutConfig(BaseEnvConfig):
 
     tool_class: ClassVar[type[RLEnvironment]] = TextRollout
     games: str = ""
+    env: str = ""  # another text environment in place of ALFWorld: its gymnasium id, or module:factory
     split: str = "train"
     prompt: str = "compact"
     max_episode_steps: int = MAX_EPISODE_STEPS

@@ -62,7 +62,7 @@ class TextEnvironment(Environment[Command, Shown, TextState]):
     def __init__(self, world: World) -> None:
         super().__init__()
         self._world, self._env = world, world.make()
-        self._inner: Any = self._env.unwrapped
+        self._inner: Any = getattr(self._env, "unwrapped", self._env)
         self._state, self._begun = TextState(), False
 
     def reset(
@@ -90,6 +90,7 @@ class TextEnvironment(Environment[Command, Shown, TextState]):
     def step(self, action: Command, timeout_s: float | None = None, **_: Any) -> Shown:
         observation, reward, terminated, truncated, info = self._env.step(action.command)
         self._state.step_count += 1
+        truncated = not terminated and (truncated or self._state.step_count >= self._world.max_episode_steps)
         shown = self._shown(observation, info, done=bool(terminated or truncated))
         shown.reward, shown.truncated = float(reward), bool(truncated)
         return shown

@@ -6,8 +6,12 @@ does). Every pair (s, a) is kept for Q, which reads it under its own prompt.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from prm_gym import prompts
 from prm_gym.bridges.world import World
+from prm_gym.envs.contract import is_won
 from prm_gym.errors import UserError
 from prm_gym.types import Message, Response, State
 
@@ -33,8 +37,7 @@ class TextEpisode:
         """Begin `task`; the messages before the model's first response. Raises `UserError` for an unknown task."""
         observation, info = self._env.reset(**self._world.arguments(task))
         self.rewards, self.pairs, self.done, self.won = [], [], False, False
-        commands = tuple(info.get("admissible_commands") or ())
-        self._state = State(task, str(info.get("task", "")), (observation,), (), commands)
+        self._state = State(task, str(info.get("task", "")), (observation,), (), _commands(info))
         return self._prompt.messages(self._state)
 
     def respond(self, text: str) -> Message | None:
@@ -49,11 +52,15 @@ class TextEpisode:
         s = self._state
         self.pairs.append((s, Response(text, reason, action)))
         self.rewards.append(float(reward))
-        self.done = bool(terminated or truncated)
-        self.won = bool(info.get("won", terminated and self.rewards[-1] > 0))
-        commands = tuple(info.get("admissible_commands") or ())
-        self._state = State(s.game_id, s.task, (*s.observations, observation), (*s.actions, action), commands)
+        self.done = bool(terminated or truncated) or len(self.rewards) >= self._world.max_episode_steps
+        self.won = is_won(info, bool(terminated), self.rewards)
+        self._state = State(s.game_id, s.task, (*s.observations, observation), (*s.actions, action), _commands(info))
         return None if self.done else self._prompt.messages(self._state)[-1]
 
     def close(self) -> None:
         self._env.close()
+
+
+def _commands(info: Mapping[str, Any]) -> tuple[str, ...] | None:
+    commands = info.get("admissible_commands")
+    return None if commands is None else tuple(commands)

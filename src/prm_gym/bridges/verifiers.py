@@ -10,8 +10,7 @@ verifiers finds a taskset by the name of a top-level module, so make one, say `a
 
 The model's whole reply is parsed for its action, the observation comes back as the user's turn, and the episode ends
 with the environment's. Rewards on the trace: `outcome`, the return, and `q`, Q's mean over the steps, where the taskset
-names a PRM. Override `TextTasks.world` for another environment than ALFWorld. `OneReply` asks the model in this
-process; verifiers' own chat harness starts a program for every turn.
+names a PRM. `OneReply` asks the model in this process; verifiers' own chat harness starts a program for every turn.
 """
 
 from __future__ import annotations
@@ -28,13 +27,15 @@ from verifiers.v1.types import content_text
 
 from prm_gym.bridges.step_q import StepQ
 from prm_gym.bridges.text_episode import TextEpisode
-from prm_gym.bridges.world import World, alfworld
+from prm_gym.bridges.world import World, alfworld, named
 from prm_gym.envs import MAX_EPISODE_STEPS
 
 
 class TextTasksConfig(vf.TasksetConfig):
     games: str = ""
-    """Folder of games."""
+    """Folder of ALFWorld's games."""
+    env: str = ""
+    """Another text environment in place of ALFWorld: its gymnasium id, or module:factory."""
     split: str = "train"
     max_episode_steps: int = MAX_EPISODE_STEPS
     prompt: str = "compact"
@@ -58,6 +59,8 @@ class TextTasks(vf.Taskset[TextTask, TextTasksConfig]):
 
     def world(self) -> World:
         c = self.config
+        if c.env:
+            return named(c.env, c.split, max_episode_steps=c.max_episode_steps)
         return alfworld(c.games, c.split, max_episode_steps=c.max_episode_steps)
 
     def load(self) -> Iterator[TextTask]:

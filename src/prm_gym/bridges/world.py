@@ -6,25 +6,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 
 from prm_gym.envs import ALFWORLD, MAX_EPISODE_STEPS
+from prm_gym.envs.contract import Environment
 from prm_gym.envs.games import find_games
+from prm_gym.envs.named import NamedEnvironment, named_by
 from prm_gym.errors import UserError
-
-TextEnv = gymnasium.Env[str, str]
 
 
 @dataclass(frozen=True)
 class World:
-    """`make()` gives an environment whose observations and actions are str; `tasks` maps the name of a task to the
-    arguments of `reset` that begin it.
+    """`make()` gives an environment that keeps the contract of `envs.contract`; `tasks` maps the name of a task to the
+    arguments of `reset` that begin it. An episode ends after `max_episode_steps` actions.
     """
 
-    make: Callable[[], TextEnv]
+    make: Callable[[], Environment]
     tasks: Mapping[str, Mapping[str, Any]]
+    max_episode_steps: int = MAX_EPISODE_STEPS
 
     def arguments(self, task: str) -> Mapping[str, Any]:
         """The arguments of `reset` for `task`. Raises `UserError` if there is no such task."""
@@ -41,10 +42,19 @@ def alfworld(games: str | PathLike[str], split: str = "train", *, max_episode_st
     """
     found = find_games(games, split)
     files = [game.path for game in found]
-    tasks = {game.game_id: {"options": {"game_file": str(game.path)}} for game in found}
-    return World(partial(gymnasium.make, ALFWORLD, game_files=files, max_episode_steps=max_episode_steps), tasks)
+    make = partial(gymnasium.make, ALFWORLD, max_episode_steps=max_episode_steps, game_files=files)
+    return World(
+        cast(Callable[[], Environment], make),
+        {game.game_id: game.reset_arguments() for game in found},
+        max_episode_steps,
+    )
 
 
-def seeded(make: Callable[[], TextEnv], tasks: int) -> World:
-    """Any text environment; its tasks are the seeds 0 to `tasks` - 1, named "0", "1", and so on."""
-    return World(make, {str(seed): {"seed": seed} for seed in range(tasks)})
+def named(env: str | NamedEnvironment, split: str = "train", *, max_episode_steps: int = MAX_EPISODE_STEPS) -> World:
+    """The tasks of `split` of any text environment, by its gymnasium id or factory (see `envs.named`). Rewards are as
+    it gives them.
+
+    Raises `UserError` as `NamedEnvironment`.
+    """
+    env = named_by(env) if isinstance(env, str) else env
+    return World(env.make, {task.game_id: task.reset_arguments() for task in env.tasks(split)}, max_episode_steps)
