@@ -1,4 +1,4 @@
-"""Text environments. Importing this registers `prm_gym/ALFWorld-v0`; alfworld and the engine load when one is made."""
+"""Text environments. The import registers `prm_gym/ALFWorld-v0`; the engine is imported by `gymnasium.make`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ ALFWORLD = "prm_gym/ALFWorld-v0"
 MAX_EPISODE_STEPS = 30  # the paper's
 STEP_LIMIT = WrapperSpec("with_own_step_limit", "prm_gym.envs.alfworld:with_own_step_limit", kwargs={})
 
-# Without a vector_entry_point, which gymnasium refuses beside additional_wrappers: `make_vec` makes its SyncVectorEnv
-# by default, or its AsyncVectorEnv, whose shared memory carries the texts by `text_space`.
+# gymnasium refuses a vector_entry_point together with additional_wrappers. So `make_vec` gives its SyncVectorEnv, or
+# its AsyncVectorEnv, whose shared memory holds the texts by means of `text_space`.
 gymnasium.register(
     id=ALFWORLD,
     entry_point="prm_gym.envs.alfworld:ALFWorldEnv",

@@ -1,7 +1,7 @@
-"""`prm_gym/ALFWorld-v0`: households in text, as gymnasium sees them.
+"""`prm_gym/ALFWorld-v0`: text households as a gymnasium environment.
 
-A thin shell over an engine (`prm_gym.envs.engine_interface`). It adds the choice of the game, the reward, the step
-limit and the info dictionary, and nothing to the texts, which are those of stock alfworld byte for byte.
+The class wraps an engine (`prm_gym.envs.engine_interface`). It adds the choice of the game, the reward, the step limit
+and the info dictionary. The texts are the engine's: those of stock alfworld, byte for byte.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from prm_gym.envs.text_space import ObservationText
 from prm_gym.errors import UserError
 
 ENGINES = ("exact", "stock")
-# Games speak ASCII; tasks written by people add the odd typographic mark.
+# The games' texts are ASCII; human-written tasks contain a few typographic marks.
 CHARACTERS = string.printable + "\u00e9\u2013\u2014\u2018\u2019\u201c\u201d\u2026"
 
 
 class EpisodeSnapshot(TypedDict):
-    """A state of the environment as plain data: the game, how many steps were taken, and the engine's own state."""
+    """A state of the environment as plain data: the game, the number of steps taken, and the engine's state."""
 
     game_id: str
     steps: int
@@ -42,23 +42,23 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
 
     Parameters
     ----------
-    game_files: paths of `game.tw-pddl` files, or the games of `find_games`; the train games of $ALFWORLD_DATA if None,
-        as the commands have it. A reset without `options` draws one of them uniformly with the environment's generator.
+    game_files: paths of `game.tw-pddl` files, or the games of `find_games`; the train games of $ALFWORLD_DATA if None.
+        A reset without `options` draws one of them uniformly with the environment's generator.
     engine: "exact" (the default: fast, the same texts) or "stock" (alfworld's own).
-    max_episode_steps: how many steps until the episode is truncated; None for no limit. Commands that the game does
-        not accept count as steps. `gymnasium.make` gives 30 (the paper's) unless told otherwise, and -1 means no limit
-        there; it hands the limit to this class, in place of the `TimeLimit` wrapper.
-    cache: where compiled games are kept, see `prm_gym.envs.engine`; None for the default.
-    render_mode: "ansi", so that `render` gives the last command and the observation as text; None for no rendering.
+    max_episode_steps: steps after which the episode is truncated; None for no limit. Commands that the game does not
+        accept count as steps. In `gymnasium.make` the default is 30 (the paper's) and -1 means no limit; `make` passes
+        the limit to this class, in place of the `TimeLimit` wrapper.
+    cache: the folder of compiled games, see `prm_gym.envs.engine`; None for the default.
+    render_mode: with "ansi", `render` gives the last command and the observation as text; None for no rendering.
 
     Step and reset
     --------------
-    Reward is 1.0 on the step that wins and 0.0 on every other. `terminated` says that the game is won, `truncated` that
-    the limit was reached without a win. `info` has `task`, `task_type`, `game_file`, `game_id`, `won` and
-    `admissible_commands` (a list of str, sorted).
+    The reward is 1.0 on the step that wins and 0.0 on every other. `terminated` means that the game is won, `truncated`
+    that the limit was reached without a win. `info` has `task`, `task_type`, `game_file`, `game_id`, `won` and
+    `admissible_commands` (a sorted list of str).
     """
 
-    metadata = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012  (gymnasium wants both, as they are)
+    metadata = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012  (gymnasium requires this form)
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         self._command: str | None = None  # the last one, None at the start and after `restore`
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        """Begin an episode, of the game `options["game_file"]` if given.
+        """Begin an episode: of the game `options["game_file"]`, or of a drawn one.
 
         Raises `UserError` when the game file is missing or damaged, or an option is unknown.
         """
@@ -107,15 +107,15 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
             chosen = self.game_files[int(self.np_random.integers(len(self.game_files)))]
         elif not isinstance(chosen, str | PathLike):
             raise UserError("options", f"got {chosen!r}", "give the path of a game file", field="game_file")
-        self._stand(fspath(chosen), self._load(fspath(chosen)).start(), 0)
+        self._set_play(fspath(chosen), self._load(fspath(chosen)).start(), 0)
         assert self._play is not None
         return self._play.observation, self._info(self._play)
 
     def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
-        """Carry out one command.
+        """Execute one command.
 
-        Raises `UserError` for an action that is no str, which costs no step, and `gymnasium.error.ResetNeeded` when the
-        episode is over or not begun.
+        Raises `UserError` for an action that is not a str, which does not count as a step. Raises
+        `gymnasium.error.ResetNeeded` when the episode is over or not begun.
         """
         if not isinstance(action, str):
             raise UserError("action", f"got {action!r}", "give one command as a str, such as 'look'")
@@ -131,7 +131,7 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         return observation, 1.0 if won else 0.0, won, truncated, self._info(play)
 
     def render(self) -> str | None:
-        """`> go to desk 1` and the observation below it, the observation alone at the start; None without a mode."""
+        """The last command (`> go to desk 1`), if any, and below it the observation; None without a render mode."""
         if self.render_mode is None:
             return None
         if self._play is None:
@@ -140,16 +140,16 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         return shown if self._command is None else f"> {self._command}\n{shown}"
 
     def snapshot(self) -> EpisodeSnapshot:
-        """The state as plain data under 1 kB, valid wherever the same game file lies."""
+        """The state as plain data under 1 kB, valid for the same game file in any folder."""
         if self._play is None:
             raise ResetNeeded("no episode has begun: call reset")
         return {"game_id": self._constant_info["game_id"], "steps": self._steps, "play": self._play.snapshot()}
 
     def restore(self, snapshot: EpisodeSnapshot) -> tuple[str, dict[str, Any]]:
-        """Return to the state of `snapshot`; gives its observation and info, as `reset` does.
+        """Return to the state of `snapshot`. Returns its observation and info, as `reset` does.
 
-        The game is found among `game_files` by its `game_id`. Raises `UserError` when it is not there, or is not the
-        game that the snapshot was taken in, and for anything but a snapshot.
+        The game is looked up in `game_files` by its `game_id`. Raises `UserError` when it is missing, when its content
+        is not that of the snapshot's game, and when `snapshot` is not a snapshot.
         """
         try:
             wanted, steps, state = snapshot["game_id"], snapshot["steps"], snapshot["play"]
@@ -158,13 +158,13 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         path = self._path
         if self._play is None or wanted != self._constant_info["game_id"]:
             path = self._find(wanted)
-        self._stand(path, self._load(path).restore(state), steps)
+        self._set_play(path, self._load(path).restore(state), steps)
         assert self._play is not None
         play = self._play
         return play.observation, self._info(play)
 
     def fork(self) -> ALFWorldEnv:
-        """A second environment at the same state, with a generator of its own that draws the same games."""
+        """A copy of the environment at the same state; its own generator draws the same games."""
         twin = ALFWorldEnv(
             self.game_files,
             engine=self.engine,
@@ -175,7 +175,7 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         twin.spec = self.spec
         twin.np_random.bit_generator.state = self.np_random.bit_generator.state
         if self._play is not None:
-            twin._stand(self._path, self._play.fork(), self._steps)
+            twin._set_play(self._path, self._play.fork(), self._steps)
             twin._command = self._command
         return twin
 
@@ -188,7 +188,7 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
                 return fspath(path)
         raise UserError("snapshot", f"no game {wanted!r} among game_files", "make the environment with that game")
 
-    def _stand(self, path: str, play: Play, steps: int) -> None:
+    def _set_play(self, path: str, play: Play, steps: int) -> None:
         if path != self._path:
             self._constant_info = {
                 "task": play.game.task,
@@ -205,17 +205,16 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
 
 
 def with_own_step_limit(env: gymnasium.Env[str, str]) -> gymnasium.Env[str, str]:
-    """Hand the limit of `gymnasium.make` to the environment, in place of `TimeLimit`.
+    """Move the limit of `gymnasium.make` from the `TimeLimit` wrapper into the environment.
 
-    `TimeLimit` flags a win on the last step as truncated and knows nothing of `restore`; the environment counts right.
-    The spec keeps the limit where gymnasium has it, so `env.spec.max_episode_steps` tells it and `make(env.spec)` heeds
-    it.
+    `TimeLimit` marks a win on the last step as truncated and does not support `restore`; the environment's own limit is
+    right in both cases. The spec keeps the limit, so `env.spec.max_episode_steps` and `make(env.spec)` work as usual.
     """
     if not isinstance(env, TimeLimit):
         return env
     household = env.unwrapped
     assert isinstance(household, ALFWorldEnv)
-    # Not `env.spec`, which every wrapper would then remember as it was before the change below.
+    # Not `env.spec`: every wrapper caches it, and would keep the value from before the change below.
     household.max_episode_steps = env.get_wrapper_attr("_max_episode_steps")
     if household.spec is not None:
         household.spec.max_episode_steps = household.max_episode_steps

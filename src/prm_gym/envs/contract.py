@@ -1,28 +1,28 @@
-"""The contract between a text environment and what plays it.
+"""The contract between a text environment and the rollout.
 
 An environment is a `gymnasium.Env` whose observations and actions are str. `info` may hold
 
     task                 the task's sentence (at reset)
-    task_type            for success by task type (at reset); by default that of the `Task`
-    admissible_commands  a list of str. None or no such key means unknown, which is not the empty list: prompts then
-                         list none and `action_valid` is null in the store
+    task_type            for the success rate by task type (at reset); by default that of the `Task`
+    admissible_commands  a list of str. None or a missing key means unknown, unlike the empty list: prompts then list
+                         no commands, and `action_valid` is null in the store
     won                  whether the task is done
-    expert_action        the next command of the environment's own expert, for demonstrations; prompts never show it
+    expert_action        the next command of the environment's expert, for demonstrations; prompts never show it
 
 Rewards satisfy r_t >= 0 and sum_t r_t <= 1 over an episode, so that the return G_t = sum_{k >= t} gamma^(k-t) r_k of
 Eq. 1 lies in [0, 1] from every turn on. Any other reward needs `reward_range` = (low, high), the bounds of the return
-R = sum_t r_t. The last step then pays (R - low) / (high - low) and every other step 0.
+R = sum_t r_t. The last step is then rewarded with (R - low) / (high - low) and every other step with 0.
 
-An episode is won if `info["won"]` of its last step says so; without that key, if it terminated with a return of 1.
-Terminated without a win is lost, truncated is cut off.
+An episode is won if `info["won"]` of its last step is true or, without that key, if it terminated with a return of 1.
+An episode that terminated without a win is lost. A truncated one ended at the step limit.
 
 An environment may also have
 
-    tasks(split) -> list[Task]    its tasks; without it they are seeds for `reset`
-    snapshot(), restore(snapshot) a state as a picklable value, and back to it; branches then replay no actions
+    tasks(split) -> list[Task]    its tasks; without it, tasks are seeds for `reset`
+    snapshot(), restore(snapshot) saves a state as a picklable value and returns to it; branches then replay no actions
 
 Equal resets followed by equal actions must give equal observations. Chance that depends on the seed of `reset` is part
-of the task; an environment that is random beyond it can be played, but not branched.
+of the task. An environment with any other chance can be played, but not branched.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ _SHAPE = "return observation, reward, terminated, truncated, info from step, and
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What an episode is about: the arguments of `reset`, and a name.
+    """The arguments of `reset` for one episode, and a name for them.
 
-    `game_id` names it in stores and datasets, and labels divide train from test by it. `digest` stands for content
-    that is not in the arguments, such as a file.
+    `game_id` names the task in stores and datasets, and labels divide train from test by it. `digest` is the digest of
+    content that is not in the arguments, such as a file.
     """
 
     game_id: str
@@ -62,12 +62,12 @@ class Task:
         return {"seed": self.seed, "options": self.options}
 
     def content(self) -> str:
-        """A text that stands for all that the task sets, for fingerprints."""
+        """Everything that the task sets, as a text for fingerprints."""
         return json.dumps([self.seed, self.options, self.digest], sort_keys=True, default=str)
 
 
 class Environment(Protocol):
-    """The part of `gymnasium.Env` that is used."""
+    """The part of `gymnasium.Env` that rollouts use."""
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -77,7 +77,7 @@ class Environment(Protocol):
 
 
 class Shown(NamedTuple):
-    """What an environment shows, its texts well formed. `admissible_commands` is None where they are unknown."""
+    """An observation and its info, as well-formed Unicode. `admissible_commands` is None if they are unknown."""
 
     observation: str
     admissible_commands: list[str] | None
@@ -85,7 +85,7 @@ class Shown(NamedTuple):
 
 
 class CheckedEnvironment:
-    """An environment that keeps the contract, or raises `UserError` with `name`, what is wrong and the remedy."""
+    """Checks that an environment keeps the contract. Raises `UserError` with its `name`, the problem and a remedy."""
 
     def __init__(self, env: Environment, name: str | None = None, reward_range: Sequence[float] | None = None) -> None:
         self._env = env
@@ -93,7 +93,7 @@ class CheckedEnvironment:
         self.name = name or (spec.id if spec else type(env).__name__)
         self._range = reward_range
         self._return = 0.0
-        self._lists_commands: bool | None = None  # at the start: not known yet
+        self._lists_commands: bool | None = None  # None: not known yet
         self._snapshot, self._restore = method(env, "snapshot"), method(env, "restore")
         self.can_restore = self._snapshot is not None and self._restore is not None
         self._is_begun = False
@@ -113,7 +113,7 @@ class CheckedEnvironment:
         return self._shown(observation, info, at_end=False)
 
     def step(self, action: str) -> tuple[Shown, float, bool, bool]:
-        """What is shown, the reward as the environment gave it, terminated, truncated."""
+        """What is shown, the environment's own reward, terminated, truncated."""
         try:
             answer = self._env.step(action)
         except Exception as error:
@@ -131,7 +131,7 @@ class CheckedEnvironment:
         return self._shown(observation, info, at_end=terminated or truncated), reward, terminated, truncated
 
     def rescaled(self, rewards: Sequence[float]) -> list[float]:
-        """The rewards of a whole episode by the rule of `reward_range`, as they are without one."""
+        """The rewards of a whole episode, rescaled by `reward_range` if there is one."""
         if self._range is None or not rewards:
             return list(rewards)
         low, high = self._range
@@ -150,9 +150,9 @@ class CheckedEnvironment:
             raise self._raised("snapshot", error) from error
 
     def restore(self, snapshot: Any, task: Task) -> None:
-        """Return to the state of what `snapshot` gave, in an episode of `task`."""
+        """Return to the state of `snapshot`, in an episode of `task`."""
         assert self._restore is not None
-        if not self._is_begun:  # a wrapper of gymnasium refuses to step before the first reset
+        if not self._is_begun:  # gymnasium's wrappers refuse to step before the first reset
             self.reset(task)
         state, self._return, self._lists_commands = snapshot
         try:
@@ -161,7 +161,7 @@ class CheckedEnvironment:
             raise self._raised("restore", error) from error
 
     def close(self) -> None:
-        with suppress(Exception):  # too late to lose anything
+        with suppress(Exception):  # an error at the end loses nothing
             self._env.close()
 
     def _shown(self, observation: Any, info: dict[str, Any], *, at_end: bool) -> Shown:
@@ -180,7 +180,7 @@ class CheckedEnvironment:
         if commands is not None:
             try:
                 commands = [well_formed(command) for command in _sequence(commands)]
-            except (TypeError, AttributeError):  # of what is no str
+            except (TypeError, AttributeError):  # not a list, or not of str
                 problem = f"admissible_commands are {commands!r:.80}, not a list of str"
                 raise self._wrong(problem, "give a list of str, or None where they are unknown") from None
         return Shown(well_formed(observation), commands, info)
@@ -198,14 +198,14 @@ class CheckedEnvironment:
         return UserError(self.name, problem, remedy)
 
     def _raised(self, method: str, error: Exception) -> UserError:
-        if isinstance(error, UserError):  # which says what is wrong, and where
+        if isinstance(error, UserError):  # which names the problem already
             return error
         said = f"{method} raised {type(error).__name__}: {first_line(error)}"
         return self._wrong(said, "correct the environment, then give the same command again")
 
 
 def method(env: object, name: str) -> Callable[..., Any] | None:
-    """A method of an environment beyond gymnasium's, below its wrappers if need be; None without one."""
+    """The method `name` of an environment or of what its wrappers wrap; None if it has none."""
     if isinstance(env, gymnasium.Env):
         found: Callable[..., Any] | None = env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else None
         return found
@@ -213,7 +213,7 @@ def method(env: object, name: str) -> Callable[..., Any] | None:
 
 
 def is_won(info: Mapping[str, Any], terminated: bool, rewards: Sequence[float]) -> bool:
-    """Whether an episode was won, by `info` of its last step, else by its (rescaled) rewards."""
+    """Whether an episode was won, by the `info` of its last step, or else by its (rescaled) rewards."""
     if "won" in info:
         return bool(info["won"])
     return terminated and math.fsum(rewards) >= 1 - TOLERANCE

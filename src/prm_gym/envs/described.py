@@ -1,4 +1,4 @@
-"""Text for an environment whose observations and actions are something else: say it, and understand what is said."""
+"""A wrapper that turns observations into text and commands into actions, for environments that are not textual."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ NOT_UNDERSTOOD = "That is not possible."
 
 
 class Described(gymnasium.Wrapper[str, str, Any, Any]):
-    """A wrapper to subclass: `describe` gives the text of an observation, `parse` the action of a command.
+    """A base class: `describe` gives the text of an observation, `parse` the action of a command.
 
-    A command that `parse` does not understand does not reach the environment: it changes nothing, pays 0 and costs a
-    step of the rollout. Snapshots are not passed on; add them in the subclass.
+    A command that `parse` does not understand is not passed to the environment. It changes nothing, its reward is 0,
+    and it counts as a step of the rollout. Snapshots are not passed on; add them in the subclass.
 
     >>> class Spoken(Described):
     ...     def describe(self, observation):
@@ -40,28 +40,28 @@ class Described(gymnasium.Wrapper[str, str, Any, Any]):
 
     @abstractmethod
     def parse(self, command: str) -> Any:
-        """The action that `command` says; None if it says none."""
+        """The action that `command` stands for; None if it stands for none."""
 
     def commands(self, observation: Any, info: dict[str, Any]) -> list[str] | None:
-        """The admissible commands; None, the default, if they are not told."""
+        """The admissible commands; None, the default, if they are unknown."""
         return None
 
     def facts(self, observation: Any) -> dict[str, Any]:
-        """More for `info`, such as "task" and "won" (see `contract`)."""
+        """Further entries of `info`, such as "task" and "won" (see `contract`)."""
         return {}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        return self._told(*self.env.reset(seed=seed, options=options))
+        return self._described(*self.env.reset(seed=seed, options=options))
 
     def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
-        meant = self.parse(action.strip())
-        if meant is None:
+        parsed = self.parse(action.strip())
+        if parsed is None:
             return NOT_UNDERSTOOD, 0.0, False, False, dict(self._info)
-        observation, reward, terminated, truncated, info = self.env.step(meant)
-        text, info = self._told(observation, info)
+        observation, reward, terminated, truncated, info = self.env.step(parsed)
+        text, info = self._described(observation, info)
         return text, reward, terminated, truncated, info
 
-    def _told(self, observation: Any, info: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        told = {"admissible_commands": self.commands(observation, info), **self.facts(observation)}
-        self._info = {**info, **told}
+    def _described(self, observation: Any, info: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        commands = self.commands(observation, info)
+        self._info = {**info, "admissible_commands": commands, **self.facts(observation)}
         return self.describe(observation), dict(self._info)

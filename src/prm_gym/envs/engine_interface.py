@@ -1,7 +1,7 @@
-"""What an engine gives: a game that can be started, and plays of it that step, fork and are kept as plain data.
+"""The interface of an engine: a game to start, and plays of it that can step, fork and be saved as plain data.
 
-Two engines implement this: `prm_gym.envs.engine` (exact, fast) and `prm_gym.envs.stock` (alfworld's own, slow). The
-gymnasium environment is a thin shell over it, and a rollout that needs thousands of episodes may use it directly:
+Two engines implement it: `prm_gym.envs.engine` (exact, fast) and `prm_gym.envs.stock` (alfworld's own, slow). The
+gymnasium environment wraps it. It can be used directly too:
 
     game = prm_gym.envs.engine.load(path)
     play = game.start()
@@ -15,9 +15,9 @@ from typing import Protocol, TypedDict
 
 
 class Snapshot(TypedDict):
-    """A state as plain data: JSON holds it, another process with the same game file restores it.
+    """A state as plain data for JSON. Another process with the same game file can restore it.
 
-    `engine` and `game` (the digest of the game file) say who can read `state`.
+    `state` can be read by the engine `engine` for the game file with the digest `game`.
     """
 
     engine: str
@@ -35,34 +35,34 @@ class Play(Protocol):
 
     @property
     def observation(self) -> str:
-        """The text shown last: at the start the room and the task, later the answer to the last command."""
+        """The current text: at the start the room and the task, later the answer to the last command."""
         ...
 
     @property
     def admissible_commands(self) -> Sequence[str]:
-        """The commands the game accepts now, in the engine's order (sorted). Not to be changed."""
+        """The commands that the game accepts now, sorted. Callers must not change the list."""
         ...
 
     @property
     def won(self) -> bool:
-        """Whether the goal holds now. Play may go on past it, and the goal may be undone, as in the stock game."""
+        """Whether the goal holds now. Play may continue after it and undo the goal, as in the stock game."""
         ...
 
     def step(self, command: str) -> str:
-        """Carry out `command` and return the text. A command not admissible changes nothing and costs a step."""
+        """Execute `command` and return the text. An inadmissible command changes nothing and counts as a step."""
         ...
 
     def fork(self) -> Play:
-        """An independent play that stands where this one stands."""
+        """An independent play in the same state."""
         ...
 
     def snapshot(self) -> Snapshot:
-        """This state as plain data, under 1 kB."""
+        """The state as plain data, under 1 kB."""
         ...
 
 
 class PlayableGame(Protocol):
-    """A game ready to be played any number of times."""
+    """A game that can be played any number of times."""
 
     @property
     def task(self) -> str:

@@ -1,9 +1,8 @@
-"""Game files: where they lie, what they are called, which task they set. Nothing here plays or translates one.
+"""Game files: their paths, ids and tasks. Nothing here plays or translates one.
 
-Both a folder written by `prm-gym games` (`OUT/<split>/<task>/<trial>/game.tw-pddl`) and a real ALFWorld download
-(`ALFWORLD_DATA/json_2.1.1/<split>/<task>/<trial>/game.tw-pddl`) are read, and which games count is decided as stock
-alfworld decides it: those marked solvable, without movable receptacles or sliced targets. The order is that of the
-names, never that of the disk.
+Two layouts are read: a folder of `prm-gym games` (`OUT/<split>/<task>/<trial>/game.tw-pddl`) and an ALFWorld download
+(`ALFWORLD_DATA/json_2.1.1/<split>/<task>/<trial>/game.tw-pddl`). As in stock alfworld, games are used if they are
+marked solvable and have no movable receptacles or sliced targets. Games are sorted by name.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ TASK_TYPES = (
     "pick_two_obj_and_place",
 )
 GET_AGAIN = "generate or download the game again"
-NAMED = 3  # files that are named one by one
+NAMED = 3  # of many damaged files, those named one by one
 _FIELDS = ("pddl_domain", "grammar", "pddl_problem")
 _KEY = b'"solvable"'
 # A quotation mark inside a JSON string is escaped, so this cannot match within one.
@@ -45,7 +44,7 @@ _SENTENCE = re.compile(r"Your task is to: ((?:[^\"\\]|\\.)*)\"")
 @dataclass(frozen=True, slots=True)
 class Game(Task):
     """One game file. `game_id` does not change when the folder moves; `digest` is that of the file's bytes, empty if
-    nobody has read them.
+    the file has not been read.
     """
 
     path: Path = field(kw_only=True)
@@ -64,7 +63,7 @@ class Game(Task):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a game file says: the planning problem, the grammar of its texts, and the digest of its bytes."""
+    """The content of a game file: the planning problem, the grammar of its texts, and the digest of its bytes."""
 
     path: Path
     domain: str
@@ -83,7 +82,7 @@ class Source:
 
 
 def default_games(split: str = "train") -> list[Game]:
-    """The games of $ALFWORLD_DATA. Raises `UserError` when it is not set, or as `find_games`."""
+    """The games of $ALFWORLD_DATA. Raises `UserError` when it is not set, and as `find_games`."""
     folder = os.environ.get(ALFWORLD_DATA)
     if not folder:
         problem = f"none given, and {ALFWORLD_DATA} is not set"
@@ -92,12 +91,12 @@ def default_games(split: str = "train") -> list[Game]:
 
 
 def find_games(folder: str | os.PathLike[str], split: str | None = None, *, strict: bool = False) -> list[Game]:
-    """The games below `folder`, sorted by their place in it; those of `split` alone if it is given.
+    """The games below `folder`, or those of its `split`, sorted by their relative path.
 
     `folder` may be a folder of splits, an ALFWORLD_DATA folder, one split, or a single game's folder. Damaged files are
-    left out with a warning for each of the first few, or raise `UserError` when `strict`.
+    left out with a warning for each of the first few, or raise `UserError` if `strict`.
 
-    Raises `UserError` when there is no such folder or no game in it.
+    Raises `UserError` when the folder is missing or holds no game.
     """
     games, damaged = survey(folder, split)
     if strict and damaged:
@@ -113,9 +112,9 @@ def find_games(folder: str | os.PathLike[str], split: str | None = None, *, stri
 
 
 def survey(folder: str | os.PathLike[str], split: str | None = None) -> tuple[list[Game], dict[Path, str]]:
-    """The games that `find_games` gives, maybe none, and the problem of each damaged file.
+    """The games as `find_games` gives them, possibly none, and the problem of each damaged file.
 
-    Raises `UserError` when there is no such folder.
+    Raises `UserError` when the folder is missing.
     """
     games, damaged = [], {}
     for path in _game_files(_root(folder)):
@@ -134,7 +133,7 @@ def survey(folder: str | os.PathLike[str], split: str | None = None) -> tuple[li
 
 
 def first_few(lines: Sequence[str], others: str) -> list[str]:
-    """The first few lines, and how many `others` there are."""
+    """The first few lines, and one that counts the `others`."""
     more = len(lines) - NAMED
     return [*lines[:NAMED], f"and {more:,} more {others}"] if more > 0 else list(lines)
 
@@ -147,7 +146,7 @@ def _root(folder: str | os.PathLike[str]) -> Path:
 
 
 def read_game(path: str | os.PathLike[str]) -> Source:
-    """Read a game file. Raises `UserError` that names the file and the field when it is missing or damaged."""
+    """Read a game file. Raises a `UserError` that names the file and the field when it is missing or damaged."""
     path = Path(path)
     try:
         content = path.read_bytes()
@@ -174,13 +173,13 @@ def digest(content: bytes) -> str:
 
 
 def game_id(path: str | os.PathLike[str]) -> str:
-    """`<split>/<task>/<trial>`, or `<task>/<trial>` outside a split: the last names of the path, wherever it lies."""
+    """`<split>/<task>/<trial>`, or `<task>/<trial>` outside a split: the names of the last folders of the path."""
     *_, split, task, trial = ("", "", "", *Path(path).absolute().parts[1:-1])
     return well_formed("/".join(part for part in (split if split in SPLITS else "", task, trial) if part))
 
 
 def split_of(path: str | os.PathLike[str]) -> str:
-    """The split that the game file lies in; empty outside of one."""
+    """The split of the game file; empty if its folder belongs to none."""
     return _split(game_id(path))
 
 
@@ -190,16 +189,16 @@ def _split(game_id: str) -> str:
 
 
 def task_type(path: str | os.PathLike[str]) -> str:
-    """The task type, by the name of the task's folder, else by `traj_data.json`; empty if neither tells."""
+    """The task type by the name of the task's folder, or else by `traj_data.json`; empty if neither holds it."""
     path = Path(path).absolute()
-    named = path.parent.parent.name.split("-", 1)[0]
-    if named in TASK_TYPES:
-        return named
+    by_folder = path.parent.parent.name.split("-", 1)[0]
+    if by_folder in TASK_TYPES:
+        return by_folder
     try:
-        told = json.loads((path.parent / "traj_data.json").read_bytes())["task_type"]
+        by_file = json.loads((path.parent / "traj_data.json").read_bytes())["task_type"]
     except (OSError, ValueError, KeyError, TypeError):
         return ""
-    return told if isinstance(told, str) else ""
+    return by_file if isinstance(by_file, str) else ""
 
 
 def _game_files(root: Path) -> Iterator[Path]:
@@ -217,7 +216,7 @@ def _is_playable(content: bytes) -> bool:
     for name in _FIELDS:
         if f'"{name}"'.encode() not in content:
             raise ValueError(f"no field {name!r}")
-    at = content.find(_KEY)  # which finds it 30 times sooner than the pattern, which begins with a look behind
+    at = content.find(_KEY)  # 30 times faster than searching for the pattern, because of its lookbehind
     while at >= 0:
         if solvable := _SOLVABLE.match(content, at):
             return solvable[1] == b"true"

@@ -1,4 +1,4 @@
-"""An environment by its name, so that a recipe or a command can say it and every worker process can make it.
+"""Environments by name, so that recipes and commands can state them and every worker process can construct them.
 
 NamedEnvironment(id="FrozenLake-v1", kwargs={"map_name": "8x8"})       as `gymnasium.make`; "module:Name-v0" imports
 NamedEnvironment(factory="package.module:factory", kwargs={...})       calls factory(**kwargs)
@@ -19,15 +19,15 @@ from prm_gym.envs.contract import CheckedEnvironment, Environment, Task, method
 from prm_gym.envs.games import SPLITS
 from prm_gym.errors import UserError, first_line
 
-SEEDS = 10_000  # tasks of a split where the environment names none; each split has its own
-_NO_LIMIT = -1  # of gymnasium.make: the rollout has the step limit
+SEEDS = 10_000  # per split, as tasks of an environment without `tasks`; splits share none
+_NO_LIMIT = -1  # in gymnasium.make; the rollout sets the step limit
 
 
 @dataclass(frozen=True)
 class NamedEnvironment:
-    """A text environment by its gymnasium `id` or its `factory`, with the arguments `kwargs`. `reward_range` are the
-    bounds of an episode's return, where its rewards are not within [0, 1] in sum (see `contract`). Calling it makes the
-    environment.
+    """A text environment by its gymnasium `id` or its `factory`, with the arguments `kwargs`. `reward_range` holds the
+    bounds of an episode's return, which is needed if rewards do not sum to [0, 1] (see `contract`). Calling the object
+    constructs the environment.
     """
 
     id: str | None = None
@@ -67,7 +67,7 @@ class NamedEnvironment:
         return CheckedEnvironment(self.make(), self.name, self.reward_range)
 
     def make(self) -> Environment:
-        """The environment. Raises `UserError` if there is no such one, or a package or an argument is missing."""
+        """The environment. Raises `UserError` if its name is unknown or a package or an argument is missing."""
         try:
             if self.factory is not None:
                 return cast(Environment, _find(self.name)(**self.kwargs))
@@ -89,9 +89,9 @@ class NamedEnvironment:
             raise UserError(self.name, problem, "correct its kwargs") from error
 
     def tasks(self, split: str) -> list[Task]:
-        """The tasks of `split`: those that the environment names by its own `tasks(split)`, else 10,000 seeds.
+        """The tasks of `split`: those of the environment's own `tasks(split)`, or else 10,000 seeds.
 
-        Raises `UserError` as `make`, and for a split that is not there.
+        Raises `UserError` as `make`, and for an unknown split.
         """
         env = self.make()
         try:
@@ -119,7 +119,7 @@ class NamedEnvironment:
 
 
 def named_by(name: str) -> NamedEnvironment:
-    """`package.module:factory`, or a gymnasium id, in which a name with a version (`-v0`) follows the colon if any."""
+    """The environment of `package.module:factory`, or of a gymnasium id: `Name-v0` or `module:Name-v0`."""
     is_factory = name.partition(":")[2].replace(".", "").isidentifier()
     return NamedEnvironment(factory=name) if is_factory else NamedEnvironment(id=name)
 

@@ -2,8 +2,8 @@
 
     pip install 'prm-gym[scienceworld]', and a Java runtime, such as `apt install default-jre-headless`
 
-The reward is the rise of ScienceWorld's score, in shares of 100. Focusing on a wrong object, which ScienceWorld scores
-with -100, pays 0 and ends the episode: lost. Every environment is a Java process; keep `concurrency` small.
+The reward is the increase of ScienceWorld's score, divided by 100. ScienceWorld scores focusing on a wrong object with
+-100; here that reward is 0 and the episode ends as lost. Every environment is a Java process; keep `concurrency` small.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from prm_gym.envs.contract import Task
 from prm_gym.errors import UserError
 
 _VARIATIONS = {"train": "train", "valid_seen": "dev", "valid_unseen": "test"}  # ScienceWorld's names of the splits
-_NO_LIMIT = 2**31 - 1  # the rollout has the step limit
+_NO_LIMIT = 2**31 - 1  # the rollout sets the step limit
 
 
 class ScienceWorld(gymnasium.Env[str, str]):
     """The variations of `task_names`, of all tasks if None.
 
-    `simplifications` are those of ScienceWorld, such as "easy". With `list_commands` the admissible commands are told;
-    there are thousands. `expert_action` is the next step of ScienceWorld's gold path while it is followed.
+    `simplifications` are those of ScienceWorld, such as "easy". `list_commands` adds the admissible commands to `info`;
+    there are thousands. `expert_action` is the next step of ScienceWorld's gold path while the actions follow it.
     """
 
     def __init__(
         self, task_names: list[str] | None = None, *, simplifications: str = "", list_commands: bool = False
     ) -> None:
-        from scienceworld import ScienceWorldEnv  # its absence is told by `NamedEnvironment`
+        from scienceworld import ScienceWorldEnv  # `NamedEnvironment` reports its absence
 
         if shutil.which("java") is None:
             raise UserError("scienceworld", "there is no Java runtime", "install one: apt install default-jre-headless")
@@ -58,7 +58,7 @@ class ScienceWorld(gymnasium.Env[str, str]):
         return found
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        """Begin `options["variation"]` of `options["task_name"]`; the first of each by default."""
+        """Begin variation `options["variation"]` of `options["task_name"]`; by default the first of each."""
         super().reset(seed=seed)
         chosen = {"task_name": self._names[0], "variation": 0, **(options or {})}
         self._env.load(chosen["task_name"], chosen["variation"], self._simplifications, True)
@@ -72,7 +72,7 @@ class ScienceWorld(gymnasium.Env[str, str]):
         followed = self._gold[:1] == [action.strip()]
         self._gold = self._gold[1:] if followed else []
         observation, _, done, info = self._env.step(action)
-        score = max(self._score, info["score"])  # a failure keeps what was earned
+        score = max(self._score, info["score"])  # after a failure, rewards stay as they were
         reward, self._score = (score - self._score) / 100, score
         return observation.strip(), reward, bool(done), False, self._info(info)
 

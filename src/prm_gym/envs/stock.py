@@ -1,8 +1,8 @@
-"""Stock alfworld as an engine: TextWorld's PDDL environment with alfworld's names for things, and nothing of ours.
+"""Stock alfworld as an engine: TextWorld's PDDL environment with alfworld's names of objects, unchanged.
 
-It does about ten steps a second and is the reference that the exact engine is compared with. TextWorld and the
-translator behind it hold global state, so that all calls of a process go through one lock; plays of several games side
-by side are correct but not faster. A snapshot is the list of commands that had an effect, restored by repeating them.
+It does about ten steps a second and is the reference for the exact engine. TextWorld and its translator hold global
+state, so one lock serialises all calls of a process; concurrent plays are correct but not faster. A snapshot is the
+list of the commands that had an effect, and is restored by repeating them.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from prm_gym.envs.textworld_lock import exclusive
 from prm_gym.errors import UserError
 
 NOTHING_HAPPENS = "Nothing happens."
-# Each TextWorld environment holds its own 34 MB copy of the planner library, and unloading one crashes the process
-# while another is loaded: so they are used again instead.
+# Each TextWorld environment loads its own 34 MB copy of the planner library. Unloading one while another is loaded
+# crashes the process, so environments are reused.
 _idle: list[Any] = []
 
 
@@ -50,8 +50,8 @@ class StockGame:
         if (snapshot["engine"], snapshot["game"]) != ("stock", self.source.digest):
             raise UserError("snapshot", "of another game or engine", "restore it where it was taken", field="game")
         try:
-            told = json.loads(zlib.decompress(base64.b85decode(snapshot["state"])))
-            commands, last_failed = list(map(str, told["commands"])), bool(told["last_failed"])
+            saved = json.loads(zlib.decompress(base64.b85decode(snapshot["state"])))
+            commands, last_failed = list(map(str, saved["commands"])), bool(saved["last_failed"])
         except (ValueError, zlib.error, KeyError, TypeError) as error:
             raise UserError("snapshot", "damaged", "take it again", field="state") from error
         play = StockPlay(self)

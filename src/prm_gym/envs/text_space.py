@@ -1,8 +1,8 @@
-"""The space of observations: `gymnasium.spaces.Text` that `AsyncVectorEnv` carries through its shared memory.
+"""The observation space: a `gymnasium.spaces.Text` that works with the shared memory of `AsyncVectorEnv`.
 
-Gymnasium's own functions for Text read the memory once, before the first reset, so that every later observation is
-that first blank one. Here each text lies in the memory as its length and its UTF-8 bytes, and what is read is a view
-whose copy, made at every step, holds the texts of that moment.
+Gymnasium's own functions for Text read the memory once, before the first reset, so all later observations are blank.
+Here the memory holds the length and the UTF-8 bytes of each text. Reading gives a view; `AsyncVectorEnv` copies it at
+every step, and the copy holds the texts of that step.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class ObservationText(Text):
 
 
 class SharedTexts(Sequence[str]):
-    """The texts in the shared memory as they are now; a copy is the tuple of them, which stays as it is."""
+    """A view of the texts in the shared memory. A deep copy is a tuple of the current texts."""
 
     def __init__(self, buffer: memoryview, count: int) -> None:
         self._buffer, self._count = buffer, count

@@ -1,13 +1,13 @@
-"""TextWorld games, made by TextWorld's own generator: one game for each seed.
+"""Games of TextWorld's own generator, one for each seed.
 
     NamedEnvironment(
         factory="prm_gym.envs.textworld_games:TextWorldGames",
         kwargs={"challenge": "tw-treasure_hunter", "settings": {"level": 5}},
     )
 
-A game takes about a second to make and compile; it is kept in `folder` and made once. The reward is the rise of the
-game's score as a share of its maximum. `info["expert_action"]` is the next command of TextWorld's winning policy.
-TextWorld holds global state: use several processes, not more concurrency.
+Generating and compiling a game takes about a second and is done once; `folder` caches it. The reward is the increase of
+the game's score, divided by its maximum. `info["expert_action"]` is the next command of TextWorld's winning policy.
+TextWorld holds global state: use several processes instead of more concurrency.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from prm_gym.envs.textworld_lock import exclusive
 from prm_gym.errors import UserError
 
 _BANNER = re.compile(r"\A[\s\\/|_$]*\n")  # the logo at the start of a game
-# The prompt with the status line behind it; at the end of a game, the offer to start again.
+# The prompt and the status line behind it or, at the end of a game, the offer to start again.
 _AFTER = re.compile(r"\s*(>\s+-= .+ =-\d+/\d+\s*|\*\*\* (The End|You lost!) \*\*\*.*)\Z", re.DOTALL)
 
 
@@ -40,11 +40,11 @@ class TextWorldGames(gymnasium.Env[str, str]):
     Parameters
     ----------
     challenge: tw-simple, tw-coin_collector, tw-treasure_hunter or tw-cooking.
-    settings: of the challenge, as the command `tw-make` takes them, such as {"level": 5}.
-    grammar: of the texts, as TextWorld's `GrammarOptions` has it; {"only_last_action": True} names the goal in place of
-        the way there.
-    games: how many tasks each split has.
-    folder: of the compiled games; by default `prm_gym/textworld` in `$XDG_CACHE_HOME` (`~/.cache`).
+    settings: options of the challenge, as in the command `tw-make`, such as {"level": 5}.
+    grammar: options of the texts, as in TextWorld's `GrammarOptions`; with {"only_last_action": True} the task states
+        the goal without the way there.
+    games: the number of tasks of each split.
+    folder: the cache of compiled games; by default `prm_gym/textworld` in `$XDG_CACHE_HOME` (`~/.cache`).
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class TextWorldGames(gymnasium.Env[str, str]):
         games: int = 1000,
         folder: str | None = None,
     ) -> None:
-        import textworld  # its absence is told by `NamedEnvironment`
+        import textworld  # `NamedEnvironment` reports its absence
         from textworld.challenges import CHALLENGES
 
         if challenge not in CHALLENGES:
@@ -73,7 +73,7 @@ class TextWorldGames(gymnasium.Env[str, str]):
         self._score = 0
 
     def tasks(self, split: str) -> list[Task]:
-        """`games` seeds for each split, none in two of them."""
+        """`games` seeds for each split; splits share none."""
         if split not in SPLITS:
             raise UserError(self._challenge, f"has no split {split!r}", f"say {', '.join(SPLITS)}", field="split")
         first = SPLITS.index(split) * 1_000_000
@@ -81,7 +81,7 @@ class TextWorldGames(gymnasium.Env[str, str]):
         return [Task(f"{split}/{self._challenge}/{seed}", split, self._challenge, seed=seed) for seed in seeds]
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        """Begin the game of `seed`, drawn if None. The observation is the room, the task is in `info`."""
+        """Begin the game of `seed`, or of a drawn one if None. The observation is the room; `info` holds the task."""
         import textworld
 
         super().reset(seed=seed)
@@ -97,10 +97,10 @@ class TextWorldGames(gymnasium.Env[str, str]):
             objective=True,
         )
         with exclusive():
-            path = self._made(seed)
+            path = self._compiled(seed)
             self.close()
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that Jericho cannot score the game: TextWorld can
+                warnings.simplefilter("ignore")  # Jericho cannot score the game, but TextWorld can
                 self._env = textworld.start(str(path), wanted)
                 state = self._env.reset()
         self._score = 0
@@ -109,9 +109,9 @@ class TextWorldGames(gymnasium.Env[str, str]):
     def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
         with exclusive():
             state, _, done = self._env.step(action)
-        risen, self._score = state.score - self._score, state.score
+        increase, self._score = state.score - self._score, state.score
         text = _AFTER.sub("", state.feedback).strip()
-        return text, risen / max(1, state.max_score), bool(done), False, self._info(state)
+        return text, increase / max(1, state.max_score), bool(done), False, self._info(state)
 
     def close(self) -> None:
         if self._env is not None:
@@ -127,8 +127,8 @@ class TextWorldGames(gymnasium.Env[str, str]):
             "expert_action": expert[0],
         }
 
-    def _made(self, seed: int) -> Path:
-        """The compiled game, under its name whole or not at all."""
+    def _compiled(self, seed: int) -> Path:
+        """The compiled game from the cache, where a file appears only when it is complete."""
         path = self._folder / f"{seed}.z8"
         if not path.exists():
             from textworld import GameOptions
@@ -143,6 +143,6 @@ class TextWorldGames(gymnasium.Env[str, str]):
                     setattr(options.grammar, name, value)
                 _, make, _ = CHALLENGES[self._challenge]
                 compile_game(make(self._settings, options), options)
-                for file in (path.with_suffix(".json"), path):  # the game's facts lie beside it
+                for file in (path.with_suffix(".json"), path):  # the game's facts go first
                     Path(work, file.name).replace(file)
         return path

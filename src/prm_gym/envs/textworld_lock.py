@@ -1,4 +1,4 @@
-"""The one door to TextWorld, its parsers and the PDDL translator: all hold global state and are not thread-safe."""
+"""The lock around TextWorld, its parsers and the PDDL translator, which hold global state and are not thread-safe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _lock = threading.RLock()
 
 @contextmanager
 def exclusive() -> Iterator[None]:
-    """One caller of the process at a time; `sys.argv`, which the translator overwrites, is put back."""
+    """Admit one caller of the process at a time, and restore `sys.argv`, which the translator overwrites."""
     with _lock:
         argv = sys.argv
         try:

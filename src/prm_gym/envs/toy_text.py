@@ -1,8 +1,8 @@
-"""Gymnasium's toy-text environments told in words: FrozenLake, Taxi and CliffWalking. Nothing else is needed.
+"""Gymnasium's toy-text environments in words: FrozenLake, Taxi and CliffWalking. They need no further package.
 
 `frozen_lake`, `taxi` and `cliff_walking` are factories for `NamedEnvironment`; their arguments are those of gymnasium's
-environments. Taxi and CliffWalking pay -1 a step, so they need a `reward_range`: with at most T steps, [-10 T, 20] for
-Taxi and [-100 T, 0] for CliffWalking.
+environments. In Taxi and CliffWalking the reward of a step is -1, so they need a `reward_range`: for at most T steps,
+[-10 T, 20] for Taxi and [-100 T, 0] for CliffWalking.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _STANDS = ("red", "green", "yellow", "blue")
 
 
 class _Grid(Described):
-    """You walk on a map of letters; `actions` are the commands in the order of the environment's numbers."""
+    """A map of letters to walk on; `actions` are the commands in the order of the environment's action numbers."""
 
     actions: tuple[str, ...]
     sentence: str

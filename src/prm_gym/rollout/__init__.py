@@ -1,8 +1,8 @@
-"""Asynchronous collection: every episode advances on its own, the policy batches the requests.
+"""Asynchronous collection: every episode advances independently, and the policy batches the requests.
 
-`collect` plays games from their start, `branch` goes on from states of collected episodes; both write whole episodes
-into a store folder and go on where they were stopped. `rollout` and `rollout_branches` are the same for callers
-without an event loop.
+`collect` plays games from their start. `branch` continues from states of collected episodes. Both write whole episodes
+into a store folder, and a stopped run resumes. `rollout` and `rollout_branches` are the same for callers without an
+event loop.
 """
 
 from __future__ import annotations

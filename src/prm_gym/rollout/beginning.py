@@ -1,7 +1,7 @@
-"""How an episode begins: with a reset, and in a branch with the actions of its parent up to the branch.
+"""The beginning of an episode: a reset and, in a branch, the parent's actions up to the branch point.
 
-The parent's actions are replayed, and each observation is compared with the parent's. An environment that has
-`snapshot` and `restore` replays them for the first branch at a state; the others at that state are restored.
+The parent's actions are replayed, and each observation is compared with the parent's. With `snapshot` and `restore`,
+an environment replays them for the first branch at a state only; the other branches restore its snapshot.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from prm_gym.errors import UserError
 from prm_gym.types import Episode, Response, StopReason, Turn, extend_key, state_key
 from prm_gym.unicode import well_formed
 
-_KEPT = 512  # snapshots, of the states branched at last
+_KEPT = 512  # snapshots: those of the most recent branch points
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """An episode to be played. With a `parent`, its first `branch_turn` turns are replayed, then `chosen` is executed
-    in place of the policy's own action, and the policy goes on from there.
+    """An episode to play. In a branch, the first `branch_turn` turns of `parent` are replayed, `chosen` is executed in
+    place of the policy's own action, and the policy continues from there.
     """
 
     episode_id: str
@@ -36,7 +36,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """The turns that were replayed, with the environment's own rewards, and what is shown after them."""
+    """The replayed turns, with the environment's own rewards, and what the environment shows after them."""
 
     sentence: str
     task_type: str
@@ -46,7 +46,7 @@ class Beginning:
 
 
 class Failed(Exception):
-    """The episode cannot be finished. `stop_reason` says whose fault it was, `turn` where it happened."""
+    """The episode cannot be finished. `stop_reason` names the cause (environment or policy), `turn` the place."""
 
     def __init__(self, stop_reason: StopReason, turn: int, error: Exception) -> None:
         super().__init__(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
@@ -58,7 +58,7 @@ _Known: TypeAlias = "Future[tuple[Any, Beginning] | None]"
 
 
 class Beginnings:
-    """Begins episodes in `thread`, and keeps snapshots of the states that were branched at."""
+    """Begins episodes in `thread` and caches a snapshot of each branch point."""
 
     def __init__(self, thread: Executor) -> None:
         self._thread = thread
@@ -90,10 +90,10 @@ class Beginnings:
 
 
 def begin(plan: Plan, env: CheckedEnvironment) -> Beginning:
-    """Reset `env` and replay what `plan` says.
+    """Reset `env` and replay the parent's turns.
 
-    Raises `Failed` if the environment fails or shows other observations than the parent's, and `UserError` if it shows
-    others at every replay: its episodes cannot be branched at all.
+    Raises `Failed` if the environment fails or an observation differs from the parent's. Raises `UserError` if two
+    replays differ from each other: such an environment cannot be branched at all.
     """
     try:
         shown = env.reset(plan.task)
@@ -122,7 +122,7 @@ def begin(plan: Plan, env: CheckedEnvironment) -> Beginning:
 
 
 def _compare(plan: Plan, env: CheckedEnvironment, turn: int, shown: Shown) -> None:
-    """Raise unless `shown` is what the parent saw at `turn`: `UserError` if a second replay shows something else."""
+    """Raise unless `shown` is what the parent saw at `turn`: `UserError` if a second replay differs from `shown`."""
     assert plan.parent is not None
     if shown.observation == plan.parent.turns[turn].observation:
         return

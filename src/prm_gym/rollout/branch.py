@@ -1,20 +1,20 @@
-"""Branches: from states of collected episodes, several actions, and several continuations of each.
+"""Branches: several actions from a state of a collected episode, and several continuations of each.
 
-For every parent episode and chosen turn t, the policy (or `proposals`, say the same one at a higher temperature) is
-asked for `samples` responses at s_t. Those with different environment actions, in the order sampled, are the
-candidates; at most `actions_per_state` are kept. Each is executed in s_t `continuations` times, and the policy goes on
-from there to the end. Every continuation is a whole episode in the store: `parent_id` and `branch_turn` = t say that
-its turns before t are the parent's, replayed and checked against the parent's text. The action at t was chosen for
-being different, so it is a visit of (s_t, a) but no sample of pi.
+For every parent episode and chosen turn t, `samples` responses at s_t are drawn from the policy (or from `proposals`,
+for example the same policy at a higher temperature). The candidates are the different environment actions among them,
+in the order sampled; at most `actions_per_state` are kept. Each is executed in s_t `continuations` times, and the
+policy plays on to the end. Every continuation is a whole episode in the store. Its `parent_id` and `branch_turn` = t
+say that its turns before t are the parent's, replayed and checked against the parent's text. The action at t was
+selected for being different, so it counts as a visit of (s_t, a) but is no sample of pi.
 
-`where="uncertain"` asks at every candidate turn and keeps those where the entropy of the sampled actions is largest.
-`fill_uniform` adds uniformly drawn admissible commands where the policy offers fewer than `actions_per_state`; nobody
-wrote a response for those, so their response and reason are empty.
+`where="uncertain"` samples at every candidate turn and keeps the turns whose sampled actions have the largest entropy.
+`fill_uniform` adds uniformly drawn admissible commands where the policy offers fewer than `actions_per_state`. Those
+have no response of a model, so their response and reason are empty.
 
 With demonstrations as parents, one action and one continuation, this gives rollouts from expert states (resets).
 
-`branch_points.jsonl` keeps the candidates of each parent as soon as they are drawn, so that a second run goes on with
-the same ones whatever the policy would say now.
+`branch_points.jsonl` stores the candidates of each parent as soon as they are drawn, so that a resumed run uses the
+same candidates.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ POINTS = "branch_points.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A state to branch at and what to do there."""
+    """A state to branch at, and the actions to execute there."""
 
     turn: int
     entropy: float  # of the sampled actions, in nats
@@ -91,15 +91,16 @@ async def branch(
     Parameters
     ----------
     games: must hold the parents' games.
-    proposals: who is asked for the actions at a state, if not `policy`. Q(s, a) is that of `policy`, which goes on from
-        there; it can be cool, for returns with little noise, while hot proposals show more actions.
-    where, every, states_per_episode: the turns t of a parent with t divisible by `every`; of them all, a seeded draw
-        of `states_per_episode`, or (`uncertain`) the `states_per_episode` of largest entropy above 0.
-    samples: responses asked for at a state; at least `actions_per_state`.
-    max_episode_steps: actions in all, the parent's included; a longer parent is branched at its turns below it.
-    share: (i, n) for the i-th of n shares of the parents, drawn by their ids, when n processes share them.
+    proposals: the policy that samples the actions at a state, `policy` if None. Q(s, a) is that of `policy`, which
+        continues from there. A low temperature of `policy` gives returns with little noise, a high one of `proposals`
+        more different actions.
+    where, every, states_per_episode: branch points are turns divisible by `every`. Of these, `all` takes a seeded
+        sample of `states_per_episode`, `uncertain` the `states_per_episode` of largest entropy above 0.
+    samples: responses sampled at a state; at least `actions_per_state`.
+    max_episode_steps: actions of an episode, the parent's included. Later turns of a longer parent are not branched.
+    share: (i, n) takes the i-th of n shares of the parents, assigned by their ids, for n processes.
 
-    The other arguments, what is returned and what is raised are those of `collect`.
+    The other arguments, the return value and the errors are those of `collect`.
     """
     out = Path(out)
     folders = [Path(parents)] if isinstance(parents, str | PathLike) else [Path(folder) for folder in parents]
@@ -172,7 +173,7 @@ async def branch(
                 file.write(json.dumps(line) + "\n")
 
         def shared() -> Iterator[Episode]:
-            seen: dict[str, bytes] = {}  # an episode that lies in several folders is a parent once
+            seen: dict[str, bytes] = {}  # an episode in several folders counts once
             for parent in read_episodes(*folders):
                 if hash_seed("share", parent.episode_id) % share[1] != share[0]:
                     continue
@@ -279,7 +280,7 @@ class _Chooser:
 
 
 def _read_points(file: Path) -> dict[str, list[Point]]:
-    """The points already drawn, by parent; a last line that was not written to its end is cut off."""
+    """The points already drawn, by parent. An incomplete last line is removed."""
     if not file.exists():
         return {}
     content = file.read_bytes()

@@ -1,10 +1,9 @@
 """Independent episodes: `rollouts_per_game` of every game, each from the game's start.
 
-The order is stated and seeded: games stand by the hash of (seed, game id), wherever they lie on the disk, and the first
-`max_games` are played; all rollouts of a game stand together, so that its engine tables and the server's prompt cache
-are warm. An episode's seed is a hash of
-(seed, game, rollout index), the seed of turn t a hash of (episode's seed, t). Neither depends on the policy or on
-`concurrency`: two policies meet the same random numbers, and more workers change the time alone.
+Games are sorted by the hash of (seed, game id), whatever their place on the disk, and the first `max_games` are played.
+The rollouts of a game follow each other, so that its engine tables and the server's prompt cache are warm. An episode's
+seed is a hash of (seed, game, rollout index), the seed of turn t a hash of (episode's seed, t). Neither depends on the
+policy or on `concurrency`: two policies get the same random numbers, and more workers change only the time.
 """
 
 from __future__ import annotations
@@ -53,21 +52,21 @@ async def collect(
     tensorboard: bool = False,
     wandb_project: str | None = None,
 ) -> Summary:
-    """Collect episodes of `policy` into the store folder `out`; the same command goes on where it was stopped.
+    """Collect episodes of `policy` into the store folder `out`; the same call resumes a stopped run.
 
     Parameters
     ----------
-    games: the tasks to play: what `prm_gym.envs.games.find_games` or `NamedEnvironment.tasks` gives.
-    policy: asked by up to `concurrency` episodes at once; not closed here.
-    max_games: draw that many of the games; a larger number later extends the same drawing.
+    games: the tasks to play, from `prm_gym.envs.games.find_games` or `NamedEnvironment.tasks`.
+    policy: serves up to `concurrency` episodes at once; not closed here.
+    max_games: sample this many of the games. A larger number later extends the same sample.
     iteration: n of pi_n, stored with every episode.
     max_failed_share: in [0, 1]; a larger share of failed episodes stops the run.
-    share: (i, n) for every n-th of the drawn games from the i-th on, when n processes share them.
-    make_env: makes an environment for one worker, such as a `NamedEnvironment`, which is recorded in provenance.json;
-        ALFWorld with the exact engine if None.
+    share: (i, n) takes every n-th of the sampled games from the i-th on, for n processes.
+    make_env: factory of a worker's environment, ALFWorld with the exact engine if None. A `NamedEnvironment` is
+        recorded in provenance.json.
 
     Returns this run's counts. Raises `UserError` for bad arguments, a folder begun with other settings, or too many
-    failures; what was finished is in the store.
+    failures; finished episodes stay in the store.
     """
     out = Path(out)
     check(
@@ -115,7 +114,7 @@ async def settings_of(
     iteration: int = 0,
     make_env: MakeEnv | None = None,
 ) -> Settings:
-    """All that an episode depends on, as `collect` writes it into provenance.json."""
+    """Everything that an episode depends on, as `collect` writes it into provenance.json."""
     return {
         "kind": "collect",
         "policy": await policy.settings(),

@@ -1,14 +1,13 @@
-"""Many episodes at once, into one store folder, with nothing lost.
+"""Many episodes at once, into one store folder.
 
-`workers` tasks each take the next plan, play it in an environment of their own and add the whole episode to the store.
-No task waits for another: while one awaits its policy, the event loop steps the others. Beside the store's parts the
-folder holds
+Each of `workers` asyncio tasks takes the next plan, plays it in its own environment and adds the whole episode to the
+store. While one task awaits the policy, the event loop steps the others. Beside the store's parts the folder holds
 
-    provenance.json  the settings; a second run with others is refused, with the same ones it goes on
-    failures.jsonl   what failed in the last run, with stop reason and text; the next run tries it again
+    provenance.json  the settings; a run with the same settings resumes, one with others is refused
+    failures.jsonl   the failures of the last run, with stop reason and text; the next run tries those episodes again
     metrics.jsonl    see `monitoring`
 
-A failed episode is not in the store: it is not whole, and its return is unknown.
+A failed episode is not stored, because its return is unknown.
 """
 
 from __future__ import annotations
@@ -34,14 +33,14 @@ from prm_gym.store import EpisodeWriter
 from prm_gym.types import Policy, StopReason
 
 FAILURES = "failures.jsonl"
-FEWEST_TO_JUDGE = 20  # a share of failures says nothing before that many episodes
+FEWEST_TO_JUDGE = 20  # tries before the share of failures can end a run
 
 MakeEnv: TypeAlias = Callable[[], "Environment | CheckedEnvironment"]
 T = TypeVar("T")
 
 
 class Failures:
-    """Writes what failed to failures.jsonl, and ends the run once it is more than `max_share` of what was tried."""
+    """Writes failures to failures.jsonl and ends the run when their share exceeds `max_share`."""
 
     def __init__(self, out: Path, monitor: Monitor, max_share: float) -> None:
         self._file, self._monitor, self._max_share = out / FAILURES, monitor, max_share
@@ -51,7 +50,7 @@ class Failures:
         self._tried += 1
 
     def record(self, failure: Failed, game_id: str, episode_id: str) -> None:
-        """Raises `UserError` when the limit is passed, judged from 20 tries on."""
+        """Raises `UserError` when the limit is exceeded, after at least `FEWEST_TO_JUDGE` tries."""
         self._tried += 1
         self._failed += 1
         self._monitor.failed()
@@ -69,7 +68,7 @@ class Failures:
             self.check()
 
     def check(self) -> None:
-        """Raises `UserError` when the limit is passed."""
+        """Raises `UserError` when the limit is exceeded."""
         if self._failed > self._max_share * self._tried:
             raise UserError(
                 self._file,
@@ -90,9 +89,9 @@ async def execute(
     workers: int,
     max_failed_share: float,
 ) -> None:
-    """Play every plan and add every finished episode to the store; on an error, those finished so far stay in it.
+    """Play every plan and add every finished episode to the store, where it stays if an error ends the run.
 
-    Raises `UserError` when too many episodes fail, or what the policy says concerns all of them.
+    Raises `UserError` when too many episodes fail, or when the policy raises one, since it concerns all episodes.
     """
     failures = Failures(writer.folder, monitor, max_failed_share)
     idle: list[CheckedEnvironment] = []
@@ -102,7 +101,7 @@ async def execute(
         async def one(plan: Plan) -> None:
             env = None
             try:
-                env = idle.pop() if idle else _made(make_env)
+                env = idle.pop() if idle else _construct(make_env)
                 episode = await play(
                     plan,
                     env,
@@ -130,9 +129,9 @@ async def execute(
 
 
 async def in_parallel(items: Iterable[T], work: Callable[[T], Awaitable[None]], workers: int) -> None:
-    """`work` on every item, in order, on `workers` at once. The first error ends the rest and is raised."""
+    """Apply `work` to the items in order, `workers` at once. The first error cancels the rest and is raised."""
     rest = iter(items)
-    first = list(islice(rest, workers))  # a worker for each, so never more workers than items
+    first = list(islice(rest, workers))  # one worker for each, so there are never more workers than items
     queue = chain(first, rest)
 
     async def worker() -> None:
@@ -161,7 +160,7 @@ def run_and_close(work: Coroutine[Any, Any, T], *policies: Policy) -> T:
     return asyncio.run(main())
 
 
-def _made(make_env: MakeEnv) -> CheckedEnvironment:
+def _construct(make_env: MakeEnv) -> CheckedEnvironment:
     try:
         env = make_env()
     except UserError:
@@ -172,12 +171,12 @@ def _made(make_env: MakeEnv) -> CheckedEnvironment:
 
 
 def settings_of_env(make_env: MakeEnv | None) -> dict[str, Any]:
-    """What provenance.json says of an environment that has a name; nothing of ALFWorld, whose games say it all."""
+    """The settings of a `NamedEnvironment` for provenance.json; none for ALFWorld, which its games describe."""
     return {"env": make_env.settings} if isinstance(make_env, NamedEnvironment) else {}
 
 
 def alfworld(games: Sequence[Task], max_episode_steps: int) -> MakeEnv:
-    """Makes environments that play `games` on the exact engine."""
+    """A factory of environments that play `games` on the exact engine."""
 
     def make_env() -> Environment:
         return cast(Environment, ALFWorldEnv(cast(Sequence[Game], games), max_episode_steps=max_episode_steps))

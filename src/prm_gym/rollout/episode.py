@@ -1,8 +1,8 @@
-"""One episode: the environment and the policy take turns until it ends or is cut off.
+"""One episode: the environment and the policy take turns until it ends or is truncated.
 
-A `Plan` names everything the episode depends on, so the same plan, environment and deterministic policy give the
-same episode, whenever and beside whatever others it is played. Episode ids and seeds are hashes of what they stand
-for; no counter and no clock enters them.
+A `Plan` names everything the episode depends on, so the same plan, environment and deterministic policy give the same
+episode at any time and any concurrency. Episode ids and seeds are hashes of the settings; no counter and no clock
+enters them.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from prm_gym.types import Episode, Policy, PromptTooLong, Response, State, StopR
 
 
 def hash_id(*parts: object) -> str:
-    """24 hex digits that stand for `parts`."""
+    """The hash of `parts` in 24 hex digits."""
     return blake2b(json.dumps(parts).encode(), digest_size=12).hexdigest()
 
 
 def hash_seed(*parts: object) -> int:
-    """A seed in [0, 2^31), which every backend accepts, that depends on all of `parts`."""
+    """The hash of `parts` as a seed in [0, 2^31), which every backend accepts."""
     return int.from_bytes(blake2b(json.dumps(parts).encode(), digest_size=8).digest(), "big") >> 33
 
 
@@ -36,11 +36,11 @@ async def play(
     beginnings: Beginnings,
     on_response: Callable[[Response], None],
 ) -> Episode:
-    """Play `plan` to its end, at most `max_episode_steps` actions, and return the whole episode. Steps run in the event
-    loop (the exact engine takes about 100 microseconds); the beginning runs in a thread.
+    """Play `plan` for at most `max_episode_steps` actions and return the whole episode. Steps run in the event loop
+    (the exact engine takes about 100 microseconds); the beginning runs in a thread.
 
-    Raises `Failed` when the environment or the policy fails. A `UserError` of the policy passes, as it would meet every
-    other episode too (a wrong key, an unknown model).
+    Raises `Failed` when the environment or the policy fails. A `UserError` of the policy (a wrong key, an unknown
+    model) is passed on, because it would end every other episode too.
     """
     task = plan.task
     began = await beginnings.begin(plan, env)
@@ -67,7 +67,7 @@ async def play(
                 break
             except UserError:
                 raise
-            except Exception as error:  # policies are anybody's code: one failure must not end the others
+            except Exception as error:  # a policy is user code: its failure must not end the other episodes
                 raise Failed(StopReason.POLICY_ERROR, t, error) from error
             on_response(response)
         turn.response, turn.reason, turn.action = response.text, response.reason, response.action
@@ -76,7 +76,7 @@ async def play(
         turn.logprob, turn.sampling_logprob = response.logprob, response.sampling_logprob
         try:
             shown, turn.reward, ended, cut_off = env.step(turn.action)
-        except UserError as error:  # the episode is lost, the run is not
+        except UserError as error:  # which ends this episode only
             raise Failed(StopReason.ENV_ERROR, t, error) from error
         cut_off = cut_off or (not ended and t + 1 >= max_episode_steps)
         turn.terminated, turn.truncated = ended, cut_off

@@ -1,11 +1,11 @@
-"""What a rollout shows while it runs: a progress bar, `metrics.jsonl` in its folder, and trackers when asked for.
+"""Monitoring of a rollout: a progress bar, `metrics.jsonl` in its folder, and optional trackers.
 
-Episodes that were in the folder before are `resumed`: the bar and the share of success count them, all other counts
-are of this run. A line of `metrics.jsonl` holds a `Summary` (see there for units), every ten seconds and at the end.
+Episodes that were in the folder before are `resumed`. The bar and the success rate include them; all other counts are
+of this run. A line of `metrics.jsonl` holds a `Summary` (see there for units), every ten seconds and at the end.
 
-The bar appears with the first response, not before. Below it stands what the library logged last, such as "server
-http://... answers 500, retry 3 of 6 in 4 s"; where no bar can be drawn, that is printed at most twice a minute. Log
-records with an attribute `fault` (see `inference.http_servers`) are counted under its value.
+The bar appears with the first response. The line below it shows the library's last log message, such as "server
+http://... answers 500, retry 3 of 6 in 4 s". Where no bar can be drawn, messages are printed at most twice a minute.
+Log records with an attribute `fault` (see `inference.http_servers`) are counted under its value.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from prm_gym.types import Episode, Response
 
 SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_BETWEEN_NOTES = 30.0  # printed where no bar is drawn
-_SECONDS_OF_A_NOTE = 2.0  # shown at least that long, then until the next response
+_SECONDS_OF_A_NOTE = 2.0  # for which a note is shown at least; then until the next response
 _log = logging.getLogger("prm_gym")
 
 
 @dataclass(slots=True)
 class Summary:
-    """Counts of one run. Tokens are those of the responses and prompts the policy reported.
+    """Counts of one run. Token counts are those that the policy reports.
 
     >>> Summary(total=10, resumed=10, resumed_won=4).line()
     '10 of 10 episodes there already, 4 won; nothing to do'
@@ -48,26 +48,26 @@ class Summary:
     """
 
     total: int = 0  # episodes asked for
-    resumed: int = 0  # of them already in the folder
-    resumed_won: int = 0  # of these, won
+    resumed: int = 0  # of `total`, those already in the folder
+    resumed_won: int = 0  # of `resumed`, those won
     episodes: int = 0  # finished in this run
     won: int = 0
     failures: int = 0
     actions: int = 0  # sampled in this run (a branch's history is not)
-    invalid_actions: int = 0  # of the actions of finished episodes, those not admissible
+    invalid_actions: int = 0  # in finished episodes: actions that were not admissible
     prompt_tokens: int = 0
     response_tokens: int = 0
     seconds: float = 0.0
-    faults: Counter[str] = field(default_factory=Counter)  # of servers, by kind; each was tried again
+    faults: Counter[str] = field(default_factory=Counter)  # of servers, by kind; each request was retried
 
     @property
     def success(self) -> float:
-        """Share of the finished episodes, resumed ones included, that were won, in [0, 1]."""
+        """The share of won episodes among the finished ones, resumed ones included, in [0, 1]."""
         episodes = self.resumed + self.episodes
         return (self.resumed_won + self.won) / episodes if episodes else 0.0
 
     def line(self) -> str:
-        """The totals first, then what was there already and what is new, then the faults of servers."""
+        """The totals, then the resumed and the new episodes, then the faults of servers."""
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.faults.most_common())
         return self._episodes() + (f"; {self.faults.total():,} server faults ({kinds})" if kinds else "")
 
@@ -85,7 +85,7 @@ class Summary:
     def as_dict(self) -> dict[str, Any]:
         seconds = max(self.seconds, 1e-9)
         return {
-            **asdict(replace(self, faults=Counter())),  # asdict cannot copy a Counter with something in it
+            **asdict(replace(self, faults=Counter())),  # asdict cannot copy a Counter that holds anything
             "faults": dict(self.faults),
             "success": self.success,
             "actions_per_s": self.actions / seconds,
@@ -105,7 +105,7 @@ class _Bar(Progress):
 
 
 class _Notes(logging.Handler):
-    """Gives what the library logs to `show`, and counts the faults in it."""
+    """Passes the library's log messages to `show` and counts the faults among them."""
 
     def __init__(self, show: Callable[[str], None], faults: Counter[str]) -> None:
         super().__init__(logging.INFO)
@@ -169,18 +169,18 @@ class Monitor:
             close()
 
     def expect(self, total: int, resumed: int, resumed_won: int) -> None:
-        """`total` episodes are asked for; `resumed` of them are in the folder already, `resumed_won` of these won."""
+        """Set the number of episodes asked for, of those already in the folder, and of the won ones among these."""
         counts = self.summary
         counts.total, counts.resumed, counts.resumed_won = total, resumed, resumed_won
         self._bar.update(self._task, total=total)
 
     def responded(self, response: Response) -> None:
-        """An action was sampled and goes to the environment."""
+        """Count an action that was sampled and will be executed."""
         self.summary.actions += 1
         self.sampled([response])
 
     def sampled(self, responses: Sequence[Response]) -> None:
-        """Responses were sampled, whether or not they are executed."""
+        """Count sampled responses, executed or not."""
         if self._bar.note and time.monotonic() - self._noted > _SECONDS_OF_A_NOTE:
             self._bar.note = ""
         if not self._shown:

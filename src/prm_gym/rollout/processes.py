@@ -1,8 +1,8 @@
-"""The same collection by several processes, each with an environment loop and a policy of its own.
+"""Collection by several processes, each with its own event loop and policy.
 
-For policies in process: one process keeps little more than one core busy. Every process collects its share of the
-episodes into `OUT/share-<i>`; when all are done their episodes become the store `OUT`, which then holds what a single
-process would have written. A run that was stopped goes on in the shares.
+This is for in-process policies, since one process uses little more than one core. Every process collects its share of
+the episodes into `OUT/share-<i>`. When all are done, the episodes are merged into the store `OUT`, which then equals
+that of a single process. A stopped run resumes in the shares.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ Work = Callable[[Path, Share], Summary]
 
 
 def in_processes(work: Work, out: Path, processes: int) -> Summary:
-    """Call `work(folder, (i, processes))` in a process of its own for each share i, then gather the stores in `out`.
+    """Call `work(folder, (i, processes))` in one process for each share i, then merge the stores into `out`.
 
-    `work` is picklable; `collect` and `branch` take the share as an argument. Returns the counts of all shares. Raises
-    `UserError` if `processes` is not 1 to `MOST_PROCESSES` or one of them dies, and what `work` raises.
+    `work` must be picklable; `collect` and `branch` take the share as an argument. Returns the counts of all shares.
+    Raises `UserError` if `processes` is not 1 to `MOST_PROCESSES` or a process dies, and whatever `work` raises.
     """
     check_range("processes", processes, least=1, most=MOST_PROCESSES)
     if processes == 1:
@@ -52,7 +52,7 @@ def _begin(threads: str) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """A killed run must not leave processes that go on writing: the next one takes over where they were."""
+    """End this process when its parent has died, so that it does not write into the folder of a resumed run."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
@@ -61,7 +61,7 @@ def _end_with(parent: int) -> None:
 def _gather(shares: list[Path], out: Path) -> None:
     with EpisodeWriter(out) as writer:
         for share in shares:
-            # a share may have had nothing to do
+            # a share may be empty
             for episode in read_episodes(share) if any(share.glob("*.parquet")) else ():
                 if episode.episode_id not in writer.finished:
                     writer.add(episode)
@@ -70,7 +70,7 @@ def _gather(shares: list[Path], out: Path) -> None:
         logs = [share / name for share in shares if (share / name).exists()]
         (out / name).write_bytes(b"".join(log.read_bytes() for log in logs))
     for share in shares:
-        for file in share.glob(f"*{DAMAGED}*"):  # which `prm-gym store check` has set aside
+        for file in share.glob(f"*{DAMAGED}*"):  # set aside by `prm-gym store check`
             file.rename(out / f"{share.name}-{file.name}")
         shutil.rmtree(share)
 
