@@ -1,4 +1,4 @@
-"""What branches buy: Q from branched rollouts against Q from independent ones, at equal numbers of policy tokens.
+"""The value of branches: Q from branched rollouts against Q from independent ones, at equal numbers of policy tokens.
 
     make demo                                # or any other run of a recipe with branches, on the TRL host
     python benchmarks/branches.py runs/demo [--loss soft_bce bradley_terry] [--temperature 0.3 0.7] [--seeds 3]

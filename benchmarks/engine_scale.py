@@ -1,4 +1,4 @@
-"""Many episodes at once on the exact engine: steps a second, processes, and memory.
+"""Many concurrent episodes on the exact engine: steps per second, processes, and memory.
 
     python benchmarks/engine_scale.py              # about two minutes
 

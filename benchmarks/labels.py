@@ -1,4 +1,4 @@
-"""What labels cost: targets by SQL against a plain Python dictionary, at the size of the paper's largest collection.
+"""The cost of labels: targets by SQL against a plain Python dictionary, at the size of the paper's largest collection.
 
     python benchmarks/labels.py --episodes 70000      # about 1 GB of disk in a temporary folder
     python benchmarks/labels.py --episodes 7000       # a tenth: a minute or two

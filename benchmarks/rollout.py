@@ -1,4 +1,4 @@
-"""How fast episodes are collected, beside what the inference server could do and beside a lock-step collector.
+"""The speed of collection, against the limit of the inference server and against a lock-step collector.
 
     python benchmarks/rollout.py GAMES [--episodes 768] [--slots 64] [--in-flight 128] [--mean 0.2] [--sigma 1.0]
 

@@ -1,4 +1,4 @@
-"""Rollouts against servers with faults of every kind, for as long as asked: what is lost, and how memory grows.
+"""Rollouts against servers with faults of every kind, for a given time: lost episodes, and the growth of memory.
 
     python benchmarks/soak.py GAMES [--minutes 60] [--servers 2] [--share 0.1] [--mean 1.0] [--in-flight 128]
 

@@ -1,4 +1,4 @@
-"""Tokens a second of sampling, of Q and of each training of a finished iteration, against the device's limit.
+"""Tokens per second of each stage of a finished iteration, against the device's limit.
 
     python benchmarks/stage_throughput.py RUN [--episodes 256] [--max-batch 128]
 

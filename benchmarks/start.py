@@ -1,4 +1,4 @@
-"""How long `prm-gym --help` takes to start, with nothing but the core dependencies or with whatever is installed.
+"""The start-up time of `prm-gym --help`, with the core dependencies only or with all installed packages.
 
     python benchmarks/start.py        # five starts after a first one, which fills the file system's cache
 

@@ -1,4 +1,4 @@
-"""Rollouts against a real vLLM server beside what that server does with the same requests and nothing else.
+"""Rollouts on a real vLLM server against the server's own throughput on the same requests.
 
     PRM_GYM_VLLM_PYTHON=.venv-vllm/bin/python python benchmarks/vllm_peak.py MODEL GAMES [--episodes 256]
 

@@ -1,4 +1,4 @@
-"""Small chat templates, each with a property that those of real models have, and what is expected of them."""
+"""Small chat templates, each with one property of real models' templates, and the expected results."""
 
 from __future__ import annotations
 

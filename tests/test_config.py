@@ -1,4 +1,4 @@
-"""Strict YAML: every mistake is found, and named with its file, its field and what to do."""
+"""Strict YAML: every mistake is named with its file, its field and the remedy."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

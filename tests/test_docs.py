@@ -1,4 +1,4 @@
-"""The documentation says what is true: its Python runs, its commands parse, its recipes load, its names exist.
+"""The documentation is tested: its Python runs, its commands parse, its recipes load, its names exist.
 
 Python blocks are run, a page's in order, and a `text` block right after one is what it prints. Shell lines are only
 parsed: `prm-gym` by its own parser, `make` by the targets and variables of the Makefile, `python FILE` by the flags

@@ -1,4 +1,4 @@
-"""What the wheel holds: every file of the package, the host's patches, the licence, and nothing else."""
+"""The content of the wheel: every file of the package, the host's patches, the licence, and nothing else."""
 
 from __future__ import annotations
 

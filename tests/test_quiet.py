@@ -1,4 +1,4 @@
-"""The libraries are hushed for a command and what it starts, except for the progress of a training."""
+"""Commands and their subprocesses silence the libraries, except for the progress of a training."""
 
 from __future__ import annotations
 

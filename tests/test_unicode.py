@@ -1,4 +1,4 @@
-"""Lone surrogates end at the border: no store, key, prompt or file meets one."""
+"""Lone surrogates are replaced at the boundary: no store, key, prompt or file receives one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Worker processes: no more than there is work, and one line when one dies."""
+"""Worker processes: at most one for each piece of work, and one line when one dies."""
 
 from __future__ import annotations
 

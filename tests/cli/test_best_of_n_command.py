@@ -1,4 +1,4 @@
-"""`prm-gym evaluate` with a PRM: what is chosen how is a row and a folder of its own."""
+"""`prm-gym evaluate` with a PRM: each way of choosing has a row and a folder of its own."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_each_way_of_choosing_has_its_own_row(games, tmp_path):
         (["--prm", "q", "--weight", "-2"], "--weight: got -2.0; must be at least 0"),
     ],
 )
-def test_what_cannot_be_chosen_by_is_one_line_before_anything_is_played(games, tmp_path, capsys, options, message):
+def test_an_impossible_choice_is_refused_before_anything_is_played(games, tmp_path, capsys, options, message):
     assert evaluate(games, tmp_path, *options) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -1,5 +1,6 @@
-"""The commands on a model that carries its prompt: nothing is played otherwise in silence, nothing is taken for
-something else. Real tiny models and games, called as the command line calls them.
+"""Commands on a model that carries its prompt: other settings are refused or reported, never applied silently.
+
+Real tiny models and games, called as the command line calls them.
 """
 
 from __future__ import annotations

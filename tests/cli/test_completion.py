@@ -1,4 +1,4 @@
-"""What a shell is offered for a line that is not finished, by the extra `completion`."""
+"""Shell completion of unfinished command lines (extra `completion`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command refuses: one line that names the flag as it is written, and status 2."""
+"""Errors of commands: one line that names the flag as it is written, and exit status 2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values and combinations of flags that are refused before anything is played, loaded or asked of a server."""
+"""Values and combinations of flags that are refused before any game, model or server is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that are given again: totals first, then what was there already and what is new."""
+"""Resumed commands: totals first, then the resumed and the new episodes."""
 
 from __future__ import annotations
 

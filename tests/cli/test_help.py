@@ -1,4 +1,4 @@
-"""Help: every flag is explained and says its default; --version; what -v shows and its absence hides."""
+"""Help: every flag has an explanation and its default. Also --version, and the effect of -v."""
 
 from __future__ import annotations
 

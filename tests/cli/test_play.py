@@ -1,4 +1,4 @@
-"""`prm-gym play`: what a person types against the environment played directly."""
+"""`prm-gym play`: typed commands against the environment played directly."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_the_limit_ends_the_game_and_undo_goes_on_from_before_it(play: Play) -> 
     assert shown[4] == shown[1]
 
 
-def test_numbers_that_are_none_cost_nothing(play: Play) -> None:
+def test_input_that_is_no_listed_number_costs_no_step(play: Play) -> None:
     assert play("0", "99", "9" * 5000, "")[1:] == [""] * 4
 
 

@@ -1,4 +1,4 @@
-"""What a command prints while it loads models: nothing of the libraries, unless -v asks for it."""
+"""The output of a command that loads models: the libraries' messages appear only with -v."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Q of stored actions and of chats, against transformers' own logits; the output is whole or not there."""
+"""Q of stored actions and of chats, against transformers' own logits. The output file is complete or absent."""
 
 from __future__ import annotations
 

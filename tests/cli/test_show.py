@@ -1,4 +1,4 @@
-"""`prm-gym show`: what is listed, and one episode as it was played."""
+"""`prm-gym show`: the list of episodes, and one episode turn by turn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Generated games for the tests of environments and engines, and a cache of compiled games that ends with them."""
+"""Generated games for the tests of environments and engines, and a cache of compiled games for one test session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tiny kitchen written by hand, with what generated games have rarely: a shared place, a knife, two closed cabinets.
+"""A tiny hand-written kitchen with rare features: a shared place, a knife, two closed cabinets.
 
 `write_kitchen` takes a changed grammar or problem, for games that the exact engine must refuse.
 """

@@ -1,4 +1,4 @@
-"""Finding game files: the same games in the same order under the same names, wherever and however they lie."""
+"""Finding game files: the same games, order and names in any layout and place."""
 
 from __future__ import annotations
 

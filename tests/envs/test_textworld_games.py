@@ -1,4 +1,4 @@
-"""TextWorld's generated games, against TextWorld itself: its walkthrough wins, and its texts are those shown."""
+"""TextWorld's generated games against TextWorld itself: its walkthrough wins, and the texts are the same."""
 
 from __future__ import annotations
 

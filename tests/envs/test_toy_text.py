@@ -1,4 +1,4 @@
-"""Gymnasium's toy-text environments in words, against the transition tables that they carry (`env.unwrapped.P`)."""
+"""Gymnasium's toy-text environments in words, against their own transition tables (`env.unwrapped.P`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gymnasium.make_vec` with its defaults: every mode gives what the environments give one by one."""
+"""`gymnasium.make_vec` with its defaults: every mode gives the same as single environments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ways to walk through a game that visit what engines get wrong, and the comparison of two engines on the way."""
+"""Walks through a game that visit the states where engines err, and a comparison of two engines along a walk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intervals of findings, against simulation: a 95% interval covers the truth about 95 times in 100."""
+"""Intervals of findings, against simulation: a 95% interval covers the truth in about 95 of 100 cases."""
 
 from __future__ import annotations
 

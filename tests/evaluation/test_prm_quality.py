@@ -1,4 +1,4 @@
-"""AUC, calibration and ranking against counts by hand, with scorers whose answers are known."""
+"""AUC, calibration and ranking, with scorers whose answers are known."""
 
 import asyncio
 import math

@@ -1,4 +1,4 @@
-"""Success rates against a brute-force interval, and what results.json holds."""
+"""Success rates against a brute-force interval, and the content of results.json."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The process reward of a policy: its own actions, at fixed states, by every PRM alike."""
+"""The process reward of a policy: Q of its own actions at fixed states, the same for every PRM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Seeds that are measured once: their records say what was found, and of which recipe."""
+"""Records of measured seeds: they state the results and the recipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules that end a Stage 3, on curves of which the answer is plain."""
+"""Rules that stop Stage 3, on curves with a known answer."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Variants of a run: what is equal is linked, what differs is made, and every result is of its own recipe."""
+"""Variants of a run: equal stages are linked, different ones are made, and every result names its recipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tokenizer made locally: nothing is lost, names are one piece, each prompt extends the one before it."""
+"""The tokenizer made locally: it loses nothing, names are one token, each prompt extends the one before it."""
 
 from pathlib import Path
 

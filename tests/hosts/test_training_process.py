@@ -1,4 +1,4 @@
-"""A training that `hosts.launch` started ends when the process that launched it is killed with -9."""
+"""A training started by `hosts.launch` ends when the launching process is killed with SIGKILL."""
 
 from __future__ import annotations
 

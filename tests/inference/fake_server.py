@@ -1,4 +1,4 @@
-"""An HTTP server in the test's own event loop that records every request and answers what a function says."""
+"""An HTTP server in the test's own event loop that records every request and answers by a function."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dynamic batching of awaits."""
+"""Dynamic batching of awaited calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Generation on slots against transformers' own `generate` and uncached forward passes."""
+"""Generation with the KV cache against transformers' own `generate` and uncached forward passes."""
 
 from __future__ import annotations
 

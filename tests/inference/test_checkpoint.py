@@ -1,4 +1,4 @@
-"""A checkpoint that is damaged is named in one line, whatever the library below raises."""
+"""A damaged checkpoint gives one line that names it, whatever the library raises."""
 
 from __future__ import annotations
 

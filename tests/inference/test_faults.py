@@ -1,4 +1,4 @@
-"""Rollouts against a server with faults of every kind: nothing lost, nothing doubled, every fault counted."""
+"""Rollouts against a server with faults of every kind: no episode lost or duplicated, every fault counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests to servers: balance, health, retries, limits, what each kind of failure becomes."""
+"""Requests to servers: balance, health, retries, limits, and the result of each kind of failure."""
 
 from __future__ import annotations
 

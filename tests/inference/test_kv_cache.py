@@ -1,4 +1,4 @@
-"""The search for the longest cached prefix against a loop over all slots."""
+"""The search for the longest cached prefix against a loop over all cached sequences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small random models of many families on slots, with windows much shorter than the texts, against transformers alone.
+"""The KV cache with small random models of many families, windows shorter than the texts, against transformers alone.
 
 Everything is in float32; logits agree to 1e-4, tokens exactly.
 """

@@ -1,4 +1,4 @@
-"""Where a model is looked for: on this machine first, the Hub once and last."""
+"""The search for a model: on this machine first, on the Hub once and last."""
 
 from __future__ import annotations
 

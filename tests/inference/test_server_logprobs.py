@@ -1,4 +1,4 @@
-"""Log-probabilities from a server: what they are of is found out, never assumed."""
+"""Log-probabilities from a server: their distribution is measured, never assumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Branching moves no expectation: on a tree small enough to list every outcome, targets equal Q and V exactly.
+"""Branching leaves expectations unchanged: on a fully enumerable tree, targets equal Q and V exactly.
 
 Each outcome of the collection is written as many times as its probability says. Then the mean over visits is the
 ratio of the expected sum of returns to the expected number of visits, which an unbiased rule makes Q (or V).

@@ -1,4 +1,4 @@
-"""Datasets as their readers see them: `datasets`, TRL, and a person with the card."""
+"""Datasets as their readers see them: `datasets`, TRL, and a reader of the card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`datasets` must never give an older dataset in place of the one in the folder."""
+"""`datasets` never loads an older dataset in place of the one in the folder."""
 
 from pathlib import Path
 

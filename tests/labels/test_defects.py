@@ -1,4 +1,4 @@
-"""The thirteen data defects of the paper's first implementation, each as a test that it is not here."""
+"""The thirteen data defects of the paper's first implementation, with one test against each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels of environments with rewards on the way, ends without a win, and unknown commands."""
+"""Labels of environments with intermediate rewards, ends without a win, and unknown commands."""
 
 from __future__ import annotations
 

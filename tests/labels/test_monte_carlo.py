@@ -1,4 +1,4 @@
-"""`monte_carlo` against Eq. 1 written out in Python, and its independence of what must not matter."""
+"""`monte_carlo` against Eq. 1 in plain Python, and the settings that must not change it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every label shares: which episodes count, how games are divided, and one line for input that cannot be used."""
+"""Rules that all labels share: which episodes count, the division of games, one-line errors for unusable input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`value` and `shaping` against V_mu and Eq. 13 written out in Python."""
+"""`value` and `shaping` against V_mu and Eq. 13 in plain Python."""
 
 from __future__ import annotations
 

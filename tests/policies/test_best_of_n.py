@@ -1,4 +1,4 @@
-"""Best-of-N: the argmax of logit Q, weighed by log pi(a|s) where that is asked for, among different actions."""
+"""Best-of-N: the argmax of logit Q, or of logit Q + W log pi(a|s), among different actions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The expert: it wins, from text alone, the same way every time, and says why."""
+"""The expert: it wins from text alone, is deterministic, and gives its reasons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the reader takes out of alfworld's texts."""
+"""The belief state that the reader extracts from alfworld's texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The random policy: uniform, and the same for the same seed."""
+"""The random policy: uniform, and deterministic for a seed."""
 
 from __future__ import annotations
 

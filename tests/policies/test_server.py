@@ -1,4 +1,4 @@
-"""The server policy: what is sent, what comes back, no token made twice."""
+"""The server policy: its requests, its results, and no text tokenised twice."""
 
 from __future__ import annotations
 

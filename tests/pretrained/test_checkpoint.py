@@ -1,4 +1,4 @@
-"""A prepared checkpoint: the logits of the kept tokens are those of the whole model, and all stages can take it."""
+"""A prepared checkpoint: the logits of the kept tokens are unchanged, and all stages can load it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A cut vocabulary: the tokens of the corpus are those of the whole one, and any other text can still be written."""
+"""A cut vocabulary: the corpus is encoded as before, and any other text can still be encoded."""
 
 from __future__ import annotations
 

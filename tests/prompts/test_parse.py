@@ -1,4 +1,4 @@
-"""The parser's written rule, one example a clause, and that it inverts `format_response`."""
+"""The parser's documented rules, one example for each clause, and that it inverts `format_response`."""
 
 import pytest
 from hypothesis import given, settings

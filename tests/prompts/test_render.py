@@ -1,4 +1,4 @@
-"""The renderer: a function of observations and executed actions, prefix-stable where it says so."""
+"""The renderer: a function of observations and executed actions, prefix-stable where it claims so."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a checkpoint carries when a host's stage is run by itself: what its labels were made with."""
+"""The settings in the checkpoint of a host's stage that is run by itself: those of its labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fingerprints: equal content is equal wherever it lies, and every change that matters to a model or a game is seen."""
+"""Fingerprints: independent of the place of files, and different for every change that matters to a model or a game."""
 
 from __future__ import annotations
 

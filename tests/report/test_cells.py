@@ -1,4 +1,4 @@
-"""Numbers come out of a CSV file as they went in, and no text of a run is a formula there."""
+"""CSV files: numbers are exact, and no text of a run becomes a formula."""
 
 from __future__ import annotations
 

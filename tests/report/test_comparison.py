@@ -1,4 +1,4 @@
-"""Two runs side by side: which results are compared, and the paired difference against its formula."""
+"""Two runs side by side: the results that are compared, and the paired difference against its formula."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Episodes in brief, against the episodes themselves; no unreadable file is passed over."""
+"""Summaries of episodes, against the episodes themselves; unreadable files are reported."""
 
 from __future__ import annotations
 

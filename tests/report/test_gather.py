@@ -1,4 +1,4 @@
-"""What is read from run folders: against the writers' own input, and what is refused."""
+"""Reading run folders: against the writers' own input, and input that is refused."""
 
 from __future__ import annotations
 

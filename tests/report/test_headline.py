@@ -1,4 +1,4 @@
-"""The gain in the first lines of the page, against the episodes that were played."""
+"""The gain in the first lines of the page, against the episodes."""
 
 from __future__ import annotations
 

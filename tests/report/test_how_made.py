@@ -1,4 +1,4 @@
-"""How it was made: what the stages and the episodes wrote, and a run of a version that wrote less."""
+"""The section `How it was made`: the records of stages and episodes, and a run of an older version with fewer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page as text: all of it escaped, nothing fetched, nothing drawn of data that is not there."""
+"""The page as text: everything is escaped, nothing is fetched, and no figure is drawn without data."""
 
 from __future__ import annotations
 

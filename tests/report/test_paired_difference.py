@@ -1,4 +1,4 @@
-"""Paired and unpaired differences against published figures and the formulas written out."""
+"""Paired and unpaired differences against published figures and their formulas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figure of the ranking says what was measured, and is left out where nothing was."""
+"""The figure of the ranking shows the measurements, and is left out without any."""
 
 from __future__ import annotations
 

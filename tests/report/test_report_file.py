@@ -1,4 +1,4 @@
-"""The file of the report is whole or not there, and checked before any work."""
+"""The file of the report is complete or absent, and checked before any work."""
 
 from __future__ import annotations
 

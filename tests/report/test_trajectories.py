@@ -1,4 +1,4 @@
-"""Which episodes are shown, and that Q beside them is Q of that response at that state."""
+"""The choice of the episodes shown, and that Q beside a response is Q of that response at that state."""
 
 from __future__ import annotations
 

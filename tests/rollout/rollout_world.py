@@ -1,4 +1,4 @@
-"""A corridor to play in and policies that walk it: small, exact, and importable by a child process."""
+"""A corridor environment and policies for it: small, exact, and importable by a child process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Branches: what they share with their parents, what is chosen, what is sampled, resuming."""
+"""Branches: the part shared with the parent, the choice of states and actions, resuming."""
 
 from __future__ import annotations
 

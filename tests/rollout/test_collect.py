@@ -1,4 +1,4 @@
-"""Collection: independence, order, seeds, failures, resuming, what a turn records."""
+"""Collection: independence, order, seeds, failures, resuming, and the record of a turn."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def test_few_failures_in_a_short_run_are_judged_at_its_end(tmp_path):
         run(Walker(fail), tmp_path, games=3, rollouts_per_game=1)
 
 
-def test_what_concerns_every_episode_stops_at_once(tmp_path):
+def test_a_user_error_of_the_policy_ends_the_run_at_once(tmp_path):
     async def refuse(state: State) -> None:
         raise UserError("API key", "is wrong", "set another")
 

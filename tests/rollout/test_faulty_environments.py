@@ -1,4 +1,4 @@
-"""Environments that break the contract: one line with the name and the remedy, and the other episodes are played."""
+"""Environments that break the contract: one line with name and remedy, and the other episodes are played."""
 
 from __future__ import annotations
 

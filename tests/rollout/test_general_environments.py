@@ -1,4 +1,4 @@
-"""What a rollout makes of environments other than ALFWorld: rewards, ends, unknown commands, snapshots, chance."""
+"""Rollouts in environments other than ALFWorld: rewards, ends, unknown commands, snapshots, chance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a rollout shows: totals first when it goes on, a bar only with something in it, one note and no flood."""
+"""The progress display: totals first when resuming, a bar only with content, and one note at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Collection by several processes: the store of one process, resuming, errors that come through."""
+"""Collection by several processes: the same store as one process, resuming, and errors that are passed on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder of episodes is never added to under other settings: real tiny models, real prompts, a fake server."""
+"""A folder of episodes accepts no other settings: real tiny models, real prompts, a fake server."""
 
 from __future__ import annotations
 

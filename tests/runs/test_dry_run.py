@@ -1,4 +1,4 @@
-"""`prm-gym iter N --dry-run`: what is left to do, the host's commands as they will be started, and what each takes."""
+"""`prm-gym iter N --dry-run`: the stages left to do, the exact commands of the host, and their cost."""
 
 from __future__ import annotations
 

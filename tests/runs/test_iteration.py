@@ -1,4 +1,4 @@
-"""The whole way of the data on real parts, in miniature: real alfworld games, real TRL, two iterations."""
+"""A whole run in miniature: real alfworld games, real TRL, two iterations."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What a damaged part loses is told, kept apart and never deleted; what is whole in it stays in the store."""
+"""Damaged parts: the loss is reported, the file is set aside and not deleted, its whole episodes stay in the store."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_a_store_being_written_is_left_alone(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("column", ["observation", "reward", "episode_id", "stop_reason"])
-def test_whoever_meets_a_damaged_part_names_the_command(folder: Path, tmp_path: Path, column: str) -> None:
+def test_every_reader_of_a_damaged_part_names_the_repair_command(folder: Path, tmp_path: Path, column: str) -> None:
     flip(folder / "part-000002.parquet", column)
     with pytest.raises(UserError) as caught:
         monte_carlo.label([folder], tmp_path / "out")

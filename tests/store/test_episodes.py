@@ -1,4 +1,4 @@
-"""The episode store: whole episodes or nothing, once each, whatever is killed; one line for what cannot be read."""
+"""The episode store: only whole episodes, each once, after any kill; one line for unreadable files."""
 
 from __future__ import annotations
 

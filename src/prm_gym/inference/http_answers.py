@@ -1,9 +1,9 @@
-"""What a server's answer means: a JSON object, a fault that may pass, or a refusal.
+"""Classification of a server's answers: a JSON object, a fault, or a refusal.
 
-A fault says nothing about the request: status 408, 409, 425, 429 or any outside 200-299 and 400-499, a broken
-connection, a time-out, a body that is not a JSON object (an HTML page, JSON cut off in the middle). The same request
-may succeed later or elsewhere. Every other 4xx is a refusal and is raised: a wrong key, path or model as `UserError`, a
-prompt over the context as `PromptTooLong`, anything else as `RequestFailed`.
+After a fault the same request may succeed later or on another server: status 408, 409, 425, 429 or any outside 200-299
+and 400-499, a broken connection, a time-out, a body that is not a JSON object (an HTML page, JSON cut off in the
+middle). Every other 4xx is a refusal and is raised: a wrong key, path or model as `UserError`, a prompt over the
+context as `PromptTooLong`, anything else as `RequestFailed`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LONGEST_RETRY_AFTER = 120.0  # seconds
 _MAY_PASS = {408, 409, 425, 429}
 _OUTAGE = {502, 503, 504}
 _NEVER_PASSES = {401: "the key is missing or wrong", 403: "access is refused", 404: "no such path or model"}
-# vLLM, SGLang, OpenAI, llama.cpp and text-generation-inference each say it in words of their own.
+# The wordings of vLLM, SGLang, OpenAI, llama.cpp and text-generation-inference.
 _TOO_LONG = re.compile(
     r"context_length_exceeded|maximum (context|model) length|max_model_len|context length|context size"
     r"|longer than the (maximum|model)|exceeds the (maximum|available)|prompt is too long"
@@ -38,23 +38,23 @@ _TOO_LONG = re.compile(
 
 
 class RequestFailed(Exception):
-    """A request failed for good: every try failed, or the server refused it."""
+    """A request failed finally: every try failed, or the server refused it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a try failed although the request may be right."""
+    """The failure of one try of a request that may be right."""
 
-    kind: str  # under which it is counted
+    kind: str  # the name for counting
     brief: str  # for the log, after the server's address
-    said: str  # for the error, once the tries are used up
-    wait: float = 0.0  # seconds that the server asks to be left alone
-    outage: bool = False  # the server is down, not the answer wrong
-    error: UserError | None = None  # raised once the tries are used up, in place of `RequestFailed`
+    said: str  # for the error after the last retry
+    wait: float = 0.0  # seconds of the server's Retry-After
+    outage: bool = False  # the server is down
+    error: UserError | None = None  # raised after the last retry in place of `RequestFailed`
 
 
 def read_reply(url: str, reply: httpx.Response) -> dict[str, Any] | Fault:
-    """The JSON object in `reply`, or its fault. Raises for a refusal, as the module says."""
+    """The JSON object in `reply`, or a fault. Raises the errors of a refusal (see the module)."""
     status = reply.status_code
     if reply.is_success:
         try:
@@ -67,8 +67,8 @@ def read_reply(url: str, reply: httpx.Response) -> dict[str, Any] | Fault:
         return Fault(NOT_JSON, "answers something else than a JSON object", said)
     said = " ".join(reply.text[:500].split())
     if status in _MAY_PASS or not 400 <= status < 500:
-        told = f"status {status}" + (f" ({said})" if said else "")
-        return Fault(f"status {status}", f"answers {status}", told, _retry_after(reply), status in _OUTAGE)
+        problem = f"status {status}" + (f" ({said})" if said else "")
+        return Fault(f"status {status}", f"answers {status}", problem, _retry_after(reply), status in _OUTAGE)
     if status in _NEVER_PASSES:
         raise UserError(url, f"{_NEVER_PASSES[status]} (status {status}: {said})", "correct it and run again")
     if _TOO_LONG.search(reply.text):
@@ -77,7 +77,7 @@ def read_reply(url: str, reply: httpx.Response) -> dict[str, Any] | Fault:
 
 
 def no_reply(error: httpx.RequestError) -> Fault:
-    """The fault of a request that `error` ended."""
+    """The fault of a request that ended with `error`."""
     import httpx
 
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
@@ -88,7 +88,7 @@ def no_reply(error: httpx.RequestError) -> Fault:
 
 
 def name(error: Exception) -> str:
-    """The type of `error` and what it says."""
+    """The type and the message of `error`."""
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 

@@ -1,12 +1,12 @@
-"""JSON requests to one or several HTTP servers that serve the same model: balanced, retried, never unbounded.
+"""JSON requests to one or several HTTP servers of the same model, with load balancing and bounded retries.
 
-Each request goes to the least busy server in service. After a fault (see `http_answers`) it is tried again with
-exponential back-off and jitter, on another server where there is one, and on the same one no sooner than a Retry-After
-says. An answer that holds something else than was asked for is a fault like any other.
+Each request goes to the least busy server in service. After a fault (see `http_answers`) it is retried with exponential
+back-off and jitter, on another server if there is one. The same server is asked again only after its Retry-After. An
+answer with unexpected content is a fault too.
 
-A server that is down (refuses connections, answers 502-504), hangs, or gives three faults in a row is out of service
-for a while (twice `backoff`, doubled each time up to 30 s) and asked again by the next request after that. While it is
-down a request's tries are not used up, for five minutes: as long as a restart takes.
+A server that is down (refuses connections, answers 502-504), hangs, or gives three faults in a row is taken out of
+service for a while (twice `backoff`, doubled each time up to 30 s). The next request after that tries it again. While
+it is down, retries are not counted for up to five minutes, so that a restart ends no request.
 
 Each fault is logged at the level INFO; the record's attribute `fault` names its kind.
 """
@@ -46,8 +46,8 @@ _LONGEST_OUTAGE = 300.0
 _FAULTS_IN_A_ROW = 3  # until a server that answers is taken out of service
 _MODEL_TRIES = 3  # for the list of models
 
-# Of an entry of GET /models: vLLM and SGLang tell the first three, llama.cpp the last. The rest changes with the clock.
-_TOLD = ("root", "parent", "max_model_len", "meta")
+# Fields of an entry of GET /models: vLLM and SGLang give the first three, llama.cpp the last. Others change with time.
+_FACTS = ("root", "parent", "max_model_len", "meta")
 
 T = TypeVar("T")
 
@@ -58,7 +58,7 @@ class _Endpoint:
     busy: int = 0
     served: int = 0
     faults: int = 0  # in a row
-    outs: int = 0  # taken out of service, in a row
+    outs: int = 0  # how often it was taken out of service, in a row
     out_until: float = 0.0  # time.monotonic()
     idle: list[httpx.AsyncClient] = field(default_factory=list)
 
@@ -69,11 +69,11 @@ class Endpoints:
     Parameters
     ----------
     base_urls: one or more, such as "http://localhost:8000/v1".
-    concurrency: requests under way at once, over all servers.
-    timeout: seconds until a server that does not answer is given up.
-    retries: how often a request is tried again.
+    concurrency: concurrent requests to all servers together.
+    timeout: seconds to wait for an answer.
+    retries: retries of a request.
     backoff: seconds before the first retry; doubled for each further one, shortened at random by up to a half.
-    api_key_env: name of the environment variable that holds the key; the key itself is kept nowhere else.
+    api_key_env: name of the environment variable that holds the key; the key is stored nowhere else.
 
     Raises `UserError` for no or malformed URLs, an unset variable, or when httpx is not installed.
     """
@@ -104,18 +104,17 @@ class Endpoints:
         self._retries, self._backoff = retries, backoff
         self._api_key_env = api_key_env
         self._ssl: ssl.SSLContext | None = None
-        self._slots: asyncio.Semaphore | None = None  # belongs to an event loop, so made in it
+        self._semaphore: asyncio.Semaphore | None = None  # belongs to an event loop, so it is created there
 
     async def post(self, path: str, body: Mapping[str, Any], read: Callable[[dict[str, Any]], T]) -> T:
-        """What `read` makes of the JSON object that a server answers.
+        """Post `body`, and return the result of `read` on the JSON object of the answer.
 
-        `read` raises `LookupError`, `TypeError`, `ValueError`, `AttributeError` or `ArithmeticError` for an answer that
-        is not what was asked for, or a `UserError` for one that no server of the right kind gives; either is a fault.
-        Raises `RequestFailed`, or that `UserError`, once the tries are used up, and what the servers refuse as
-        `http_answers` says.
+        If the answer's content is unexpected, `read` raises `LookupError`, `TypeError`, `ValueError`, `AttributeError`
+        or `ArithmeticError`, or a `UserError` if the server is of the wrong kind; each is a fault. Raises
+        `RequestFailed`, or that `UserError`, after the last retry, and the errors of `http_answers` for a refusal.
         """
-        self._slots = self._slots or asyncio.Semaphore(self._concurrency)
-        async with self._slots:
+        self._semaphore = self._semaphore or asyncio.Semaphore(self._concurrency)
+        async with self._semaphore:
             begun, tries, left_alone = time.monotonic(), 0, dict[str, float]()
             while True:
                 endpoint = await self._choose(left_alone)
@@ -126,22 +125,22 @@ class Endpoints:
                 if not (answer.outage and now - begun < _LONGEST_OUTAGE):
                     tries += 1
                 if tries > self._retries:
-                    _tell(endpoint, answer, "given up")
+                    _log_fault(endpoint, answer, "given up")
                     raise answer.error or RequestFailed(f"{endpoint.url}{path}: {answer.said}, after {tries} tries")
                 delay = self._delay(tries)
                 asked = max(delay, answer.wait)
                 left_alone[endpoint.url] = now + asked
                 seconds = asked if len(self._endpoints) == 1 else delay
-                _tell(endpoint, answer, f"retry {max(tries, 1)} of {self._retries} in {seconds:.0f} s")
+                _log_fault(endpoint, answer, f"retry {max(tries, 1)} of {self._retries} in {seconds:.0f} s")
                 await asyncio.sleep(delay)
 
     async def served(self, model: str, path: str = "/models") -> dict[str, Any]:
-        """What the servers tell of `model` at `path`: "max_model_len", its context length in tokens (the shortest), and
-        the other facts of `_TOLD`, as a list where servers differ.
+        """What the servers report of `model` at `path`: the shortest "max_model_len" (context length in tokens), and
+        the other facts of `_FACTS`, as a list if servers differ.
 
-        Raises `UserError` unless some server answers and, where it lists its models, serves `model`.
+        Raises `UserError` if no server answers, or if one that lists its models does not serve `model`.
         """
-        problems, told = [], []
+        problems, reported = [], []
         for endpoint in self._endpoints:
             models = await self._models(endpoint, path)
             if isinstance(models, Fault):
@@ -150,29 +149,29 @@ class Endpoints:
             if models and model not in models:
                 known = ", ".join(sorted(models)[:5])
                 raise UserError(endpoint.url, f"serves no model {model!r}", f"name one of: {known}", field="model")
-            told += [models[model]] if model in models else []
+            reported += [models[model]] if model in models else []
         if len(problems) == len(self._endpoints):
             raise UserError("base_urls", ", ".join(problems), "start the server, look into its log, or correct the URL")
         facts: dict[str, Any] = {}
-        for fact in _TOLD:
-            values = sorted({json.dumps(of[fact], sort_keys=True) for of in told if of.get(fact)})
+        for fact in _FACTS:
+            values = sorted({json.dumps(of[fact], sort_keys=True) for of in reported if of.get(fact)})
             if values:
                 facts[fact] = json.loads(values[0]) if len(values) == 1 else [json.loads(value) for value in values]
-        if lengths := [of["max_model_len"] for of in told if of["max_model_len"]]:
+        if lengths := [of["max_model_len"] for of in reported if of["max_model_len"]]:
             facts["max_model_len"] = min(lengths)
         return facts
 
     async def close(self) -> None:
         """Close the connections; a later request opens new ones."""
-        self._slots = None
+        self._semaphore = None
         for endpoint in self._endpoints:
             clients, endpoint.idle = endpoint.idle, []
             for client in clients:
                 await client.aclose()
 
     async def _request(self, endpoint: _Endpoint, method: str, path: str, **options: Any) -> httpx.Response:
-        """One request on a connection that nobody else uses: the pool inside an httpx client searches all of its
-        connections several times for each request, which with 128 of them costs more than the request itself.
+        """Send one request on a free connection. Each client holds one connection, because the pool of an httpx client
+        searches all connections several times per request, which with 128 of them costs more than the request.
         """
         client = endpoint.idle.pop() if endpoint.idle else self._new_client(endpoint.url)
         try:
@@ -184,19 +183,19 @@ class Endpoints:
         import httpx
 
         if self._ssl is None and url.startswith("https://"):
-            self._ssl = httpx.create_ssl_context()  # slow to make, so shared
+            self._ssl = httpx.create_ssl_context()  # slow to create, so shared
         key = os.environ.get(self._api_key_env or "")
         return httpx.AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(self._timeout, connect=min(self._timeout, 10.0)),
-            # Servers drop idle connections after 5 s (uvicorn): let go before they do.
+            # Servers close idle connections after 5 s (uvicorn); the client closes them earlier.
             limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=3.0),
             verify=self._ssl or False,
         )
 
     async def _choose(self, left_alone: Mapping[str, float]) -> _Endpoint:
-        """The least busy server in service, those without a fault at this request first. `left_alone` holds the times
-        (`time.monotonic`) before which this request does not go to a server again.
+        """The least busy server in service; servers without a fault in this request come first. `left_alone` holds the
+        earliest times (`time.monotonic`) at which this request may go to a server again.
         """
         while True:
             now = time.monotonic()
@@ -209,7 +208,7 @@ class Endpoints:
     async def _try(
         self, endpoint: _Endpoint, path: str, body: Mapping[str, Any], read: Callable[[dict[str, Any]], T]
     ) -> T | Fault:
-        """What `read` makes of the answer, or what went wrong and may pass."""
+        """The result of `read` on the answer, or a fault."""
         import httpx
 
         url = endpoint.url + path
@@ -234,15 +233,15 @@ class Endpoints:
         return fault
 
     def _take_out(self, endpoint: _Endpoint) -> None:
-        """Out of service for twice as long as the last time; at most once for all requests that fail together."""
+        """Take a server out of service, twice as long as the last time; once for all requests that fail together."""
         now = time.monotonic()
         if endpoint.out_until <= now:
             endpoint.out_until = now + min(2 * self._backoff * 2**endpoint.outs, _LONGEST_WAIT)
             endpoint.outs += 1
 
     async def _models(self, endpoint: _Endpoint, path: str) -> dict[str, dict[str, Any]] | Fault:
-        """The models that GET `path` lists, with what the server says of each; empty where it has no such list, a fault
-        where it is down or hangs. Connections are not kept: the caller may leave the event loop.
+        """The models that GET `path` lists, with their fields. Empty if the server has no such list, a fault if it is
+        down or hangs. Connections are not kept, because the caller may leave the event loop.
         """
         import httpx
 
@@ -254,7 +253,7 @@ class Endpoints:
                 result = answer if isinstance(answer, Fault) else _read(answer, _listed_models)
             except httpx.RequestError as error:
                 result = no_reply(error)
-            except (UserError, RequestFailed):  # some have no such list
+            except (UserError, RequestFailed):  # some servers have no such list
                 return {}
             if not isinstance(result, Fault):
                 return result
@@ -262,7 +261,7 @@ class Endpoints:
             if fault.outage:
                 break
             if tries < _MODEL_TRIES:
-                _tell(endpoint, fault, f"retry {tries} of {_MODEL_TRIES - 1}")
+                _log_fault(endpoint, fault, f"retry {tries} of {_MODEL_TRIES - 1}")
                 await asyncio.sleep(self._delay(tries))
         if not fault.outage and fault.kind not in NO_REPLY:
             return {}
@@ -270,12 +269,12 @@ class Endpoints:
         return fault
 
     def _delay(self, tries: int) -> float:
-        """Seconds to wait after so many failed tries."""
+        """Seconds to wait after `tries` failed tries."""
         return min(self._backoff * 2.0 ** max(tries - 1, 0), _LONGEST_WAIT) * random.uniform(0.5, 1)
 
 
 def _read(answer: dict[str, Any], read: Callable[[dict[str, Any]], T]) -> T | Fault:
-    """What `read` makes of `answer`, or the fault that it finds."""
+    """The result of `read` on `answer`, or the fault that it finds."""
     brief = "answers something else than was asked for"
     try:
         return read(answer)
@@ -290,5 +289,5 @@ def _listed_models(answer: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {str(entry["id"]): {**entry, length: int(entry.get(length) or 0)} for entry in answer["data"]}
 
 
-def _tell(endpoint: _Endpoint, fault: Fault, what: str) -> None:
+def _log_fault(endpoint: _Endpoint, fault: Fault, what: str) -> None:
     _log.info("server %s %s, %s", endpoint.url, fault.brief, what, extra={"fault": fault.kind})

@@ -1,7 +1,7 @@
-"""Reads the answers of /completions and /chat/completions, and finds those that are not what was asked for.
+"""Reads answers of /completions and /chat/completions, and rejects those that do not fit the request.
 
-A `Reader` remembers what a model's servers give beside the text (sampled ids, log-probabilities): an answer without
-them, after answers with them, is damaged.
+A `Reader` remembers the optional fields of earlier answers (sampled ids, log-probabilities). A later answer without
+them is damaged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from prm_gym.types import Response
 
 @dataclass(slots=True)
 class Reader:
-    """Makes responses of answers, for the servers of one model."""
+    """Converts answers of the servers of one model to responses."""
 
     given: set[str] = field(default_factory=set)  # optional fields of earlier answers
 
@@ -27,8 +27,8 @@ class Reader:
     ) -> list[tuple[Response, float | None]]:
         """The responses in `answer`, at most `most`, each with the log-probability that the server returned.
 
-        `prompt` holds the ids that were sent, None where messages were sent. Raises `ValueError` and its like for an
-        answer that is not what was asked for, and `UserError` where the server read another number of prompt tokens.
+        `prompt` holds the ids that were sent, None if messages were sent. Raises `ValueError` or another of the errors
+        of `Endpoints.post` for unexpected content, `UserError` if the server read another number of prompt tokens.
         """
         usage = answer.get("usage") or {}
         read = usage.get("prompt_tokens")
@@ -70,7 +70,7 @@ def _given(choice: Mapping[str, Any]) -> set[str]:
 
 
 def _response(choice: Mapping[str, Any], prompt_tokens: int, share: int) -> Response:
-    """One choice of either endpoint. `share`: an even part of the response tokens, where no ids tell their number."""
+    """One choice of either endpoint. `share` is its number of tokens if no ids are given."""
     text = choice["text"] if "text" in choice else choice["message"]["content"] or ""
     token_ids = choice.get("token_ids")
     reason, action = prompts.parse(text)
@@ -86,7 +86,7 @@ def _response(choice: Mapping[str, Any], prompt_tokens: int, share: int) -> Resp
 
 
 def _logprob(choice: Mapping[str, Any]) -> float | None:
-    """The sum over the tokens of one choice of /completions, None where the server gave no or not all values."""
+    """The sum over the tokens of one choice of /completions, None if values are missing."""
     try:
         values = [float(value) for value in choice["logprobs"]["token_logprobs"]]
     except (KeyError, TypeError, ValueError):

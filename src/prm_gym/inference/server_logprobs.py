@@ -1,6 +1,6 @@
-"""Log-probabilities returned by a server: their sum, and the distribution they belong to.
+"""The distribution that a server's log-probabilities belong to.
 
-Servers differ, and no answer names the distribution. vLLM returns log softmax(logits) by default, whatever the
+Servers differ, and no answer names the distribution. vLLM returns log softmax(logits) by default, at any
 temperature. With `--logprobs-mode processed_logprobs`, and with other servers, the values belong to the distribution
 sampled from, after temperature and top-p. `find_scale` therefore asks for one token twice, at temperatures 1 and 2:
 differences between the log-probabilities of tokens halve if the temperature counts, and stay if it does not. Logits

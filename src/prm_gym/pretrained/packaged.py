@@ -1,4 +1,4 @@
-"""Pretrained models that Python packages carry, by name, as GGUF files."""
+"""Pretrained models inside Python packages, by name, as GGUF files."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""A BPE vocabulary cut down to the tokens that a corpus needs.
+"""A BPE vocabulary reduced to the tokens that a corpus needs.
 
-Kept are the tokens of the corpus, the special ones, those that spell any byte, and whatever the kept ones are merged
-from. BPE merges the pair that stands first in its list, again and again. On a text of the corpus every pair that it
-merges there is kept, and nothing is added, so the same pairs are merged in the same order: the tokens are those of the
-whole vocabulary. Any other text is spelt out in smaller pieces, in the end in bytes.
+The kept tokens are those of the corpus, the special ones, those of the 256 bytes, and all tokens that these are merged
+from. BPE repeatedly merges the pair that comes first in its list. On a text of the corpus, every pair that it merges is
+kept and no pair is added, so the same pairs are merged in the same order: the tokens are those of the whole vocabulary.
+Any other text is encoded in smaller pieces, if need be in bytes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def cut(definition: str, used: Iterable[int], where: Any) -> tuple[str, list[int
         Ids to keep: those of the corpus and of the special tokens.
 
     Returns the tokenizer.json of the cut vocabulary, and for each of its ids the id before, in ascending order.
-    Raises `UserError` naming `where` for a tokenizer that is no BPE with a way to spell any byte.
+    Raises `UserError` naming `where` for a tokenizer that is not BPE or cannot encode every byte.
     """
     tokenizer = json.loads(definition)
     model = tokenizer["model"]
@@ -58,7 +58,7 @@ def cut(definition: str, used: Iterable[int], where: Any) -> tuple[str, list[int
 
 
 def _bytes(tokenizer: Mapping[str, Any], where: Any) -> set[str]:
-    """The tokens that any text can be spelt with."""
+    """The tokens of the 256 bytes, which can encode any text."""
     vocabulary = tokenizer["model"]["vocab"]
     if tokenizer["model"].get("byte_fallback"):
         alphabet = {f"<0x{byte:02X}>" for byte in range(256)}
@@ -100,7 +100,7 @@ def _pair(merge: Any) -> tuple[str, str]:
 
 
 def _renumber(processor: dict[str, Any] | None, new: Mapping[str, int], where: Any) -> None:
-    """The ids of the special tokens that are put around every text."""
+    """Renumber the special tokens that the post-processor puts around every text."""
     if processor is None:
         return
     if processor["type"] not in _POST_PROCESSORS:

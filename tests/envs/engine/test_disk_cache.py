@@ -1,4 +1,4 @@
-"""Compiled games on disk: whole or not at all, rebuilt when unfit, the same bytes always, and enough to play."""
+"""Compiled games on disk: complete or absent, rebuilt when unfit, byte-identical, and sufficient for play."""
 
 from __future__ import annotations
 

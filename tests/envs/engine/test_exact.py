@@ -1,4 +1,4 @@
-"""The exact engine against stock alfworld: the quick share. `tests/envs/test_exact_long.py` is the long one."""
+"""The exact engine against stock alfworld: the quick tests. The long ones are in `tests/envs/test_exact_long.py`."""
 
 from __future__ import annotations
 

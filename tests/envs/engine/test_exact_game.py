@@ -1,4 +1,4 @@
-"""Snapshots, forks, threads, and what a process holds."""
+"""Snapshots, forks, threads, and memory limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Games beyond the fast path: played by stock with a warning, or not at all where stock would evaluate their text."""
+"""Unsupported games: played by stock with a warning, or refused where stock would evaluate their text as code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The 120 floor plans, as alfworld ships them and as games use them."""
+"""The 120 floor plans, as alfworld ships them and as the games use them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The check of a plan must fail on what is no plan."""
+"""The check of plans rejects invalid plans."""
 
 from __future__ import annotations
 

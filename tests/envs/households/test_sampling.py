@@ -1,4 +1,4 @@
-"""What every drawn game must have, over many games; nothing here needs alfworld's player."""
+"""Properties of every generated game, over many games. alfworld's player is not needed here."""
 
 from __future__ import annotations
 

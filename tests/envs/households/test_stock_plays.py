@@ -1,4 +1,4 @@
-"""Generated games against stock alfworld: it loads them, and what we claim of them holds there."""
+"""Generated games in stock alfworld: it loads them, and their claimed properties hold there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders of games: their form, the same bytes every time, and what happens to unusable input."""
+"""Folders of games: their layout, identical bytes every time, and unusable input."""
 
 from __future__ import annotations
 

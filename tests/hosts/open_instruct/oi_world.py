@@ -1,4 +1,4 @@
-"""A toy world for the host: rows of every label kind, and what a run of the launcher leaves."""
+"""A toy world for the host: rows of every label kind, and the files that a run of the launcher leaves."""
 
 from __future__ import annotations
 

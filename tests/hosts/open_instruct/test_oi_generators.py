@@ -1,4 +1,4 @@
-"""Sampling in process, and what is asked of a vLLM server."""
+"""Sampling in process, and requests to a vLLM server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows on their way to the host: content-named files, token ids, and what is refused before training."""
+"""Rows for the host: content-named files, token ids, and rows that are refused before training."""
 
 from __future__ import annotations
 

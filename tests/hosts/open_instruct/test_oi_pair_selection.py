@@ -1,4 +1,4 @@
-"""Which response of a pair is chosen: the three rules of `choose_pairs`."""
+"""The choice of the two responses of a pair: the three rules of `choose_pairs`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The patches themselves: each says what it is for, and git can read it. No checkout needed."""
+"""The patches: each states its purpose, and git can read it. No checkout is needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preparing a checkout: on a small repository in its place, and on the real one if there is one."""
+"""Preparing a checkout: on a small stand-in repository, and on a real checkout if there is one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exchange between trainer and generator: weights arrive after each update, nothing waits for ever, errors end."""
+"""The exchange between trainer and generator: weights arrive after each update, waits are bounded, errors end it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Muon beside AdamW: which parameters go where, what a step is, and that a checkpoint brings both parts back."""
+"""Muon beside AdamW: the assignment of parameters, one step, and resuming both from a checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage 3 on TRL: what is sampled from under Steered Exploration, what is trained on, and the mean of several Qs."""
+"""Stage 3 on TRL: the prompts of Steered Exploration, the training data, and the mean of several Qs."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Stage 2 on TRL's host: what each of the four losses trains on, against its formula row by row."""
+"""Stage 2 on TRL: the inputs of the four losses, against their formulas row by row."""
 
 from __future__ import annotations
 

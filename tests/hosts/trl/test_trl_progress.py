@@ -1,4 +1,4 @@
-"""A training prints short lines, about twenty of them, and never a dict."""
+"""A training prints about twenty short lines and no dict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever the chat template, the policy and Q read the same ids in every stage on TRL, in rollouts and best-of-N."""
+"""With every chat template, policy and Q read the same ids in all stages on TRL, in rollouts and in best-of-N."""
 
 from __future__ import annotations
 
