@@ -130,10 +130,10 @@ class CheckedEnvironment:
         terminated, truncated = bool(terminated), bool(truncated)
         return self._shown(observation, info, at_end=terminated or truncated), reward, terminated, truncated
 
-    def rescaled(self, rewards: Sequence[float]) -> list[float]:
-        """The rewards of a whole episode, rescaled by `reward_range` if there is one."""
+    def rescaled(self, rewards: list[float]) -> list[float]:
+        """The rewards of a whole episode, rescaled by `reward_range`; the same list if there is none."""
         if self._range is None or not rewards:
-            return list(rewards)
+            return rewards
         low, high = self._range
         total = math.fsum(rewards)
         slack = TOLERANCE * max(1.0, abs(low), abs(high))
@@ -178,11 +178,11 @@ class CheckedEnvironment:
             remedy = "give a list of str at every step, or None at every step"
             raise self._wrong(f"admissible_commands were {known} and are {now} now", remedy)
         if commands is not None:
-            try:
-                commands = [well_formed(command) for command in _sequence(commands)]
-            except (TypeError, AttributeError):  # not a list, or not of str
-                problem = f"admissible_commands are {commands!r:.80}, not a list of str"
-                raise self._wrong(problem, "give a list of str, or None where they are unknown") from None
+            texts = _texts(commands)
+            if texts is None:
+                problem = f"admissible_commands are {_shortened(commands)}, not a list of str"
+                raise self._wrong(problem, "give a list of str, or None where they are unknown")
+            commands = texts
         return Shown(well_formed(observation), commands, info)
 
     def _number(self, reward: Any) -> float:
@@ -191,7 +191,7 @@ class CheckedEnvironment:
         except (TypeError, ValueError):
             value = math.nan
         if not math.isfinite(value):
-            raise self._wrong(f"a reward of {' '.join(repr(reward).split()):.80}", "return a finite number")
+            raise self._wrong(f"a reward of {_shortened(reward)}", "return a finite number")
         return value
 
     def _wrong(self, problem: str, remedy: str) -> UserError:
@@ -219,10 +219,20 @@ def is_won(info: Mapping[str, Any], terminated: bool, rewards: Sequence[float]) 
     return terminated and math.fsum(rewards) >= 1 - TOLERANCE
 
 
-def _sequence(commands: Any) -> Sequence[str]:
-    if isinstance(commands, list | tuple):
-        return commands
-    raise TypeError
+def _texts(values: Any) -> list[str] | None:
+    """A list of str with its texts well formed; None for anything else."""
+    if not isinstance(values, list | tuple):
+        return None
+    try:
+        if "".join(values).isascii():  # nearly always, and quicker than to look at each
+            return list(values)
+    except TypeError:
+        return None
+    return [well_formed(value) for value in values]
+
+
+def _shortened(value: Any) -> str:
+    return " ".join(repr(value).split())[:80]
 
 
 def _count(answer: Any) -> str:

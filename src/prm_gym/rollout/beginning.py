@@ -74,7 +74,7 @@ class Beginnings:
             if saved := await known:
                 snapshot, beginning = saved
                 await loop.run_in_executor(self._thread, _restore, env, snapshot, plan)
-                return replace(beginning, turns=[replace(turn) for turn in beginning.turns])
+                return replace(beginning, turns=list(beginning.turns))
             return await loop.run_in_executor(self._thread, begin, plan, env)
         mine = self._known[place] = loop.create_future()
         while len(self._known) > _KEPT:
@@ -86,7 +86,7 @@ class Beginnings:
             self._known.pop(place, None)
             raise
         mine.set_result(saved)
-        return replace(saved[1], turns=[replace(turn) for turn in saved[1].turns])
+        return replace(saved[1], turns=list(saved[1].turns))
 
 
 def begin(plan: Plan, env: CheckedEnvironment) -> Beginning:

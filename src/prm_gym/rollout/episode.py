@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import blake2b
 
 from prm_gym.envs.contract import CheckedEnvironment, Shown, is_won
@@ -82,12 +83,13 @@ async def play(
         turn.terminated, turn.truncated = ended, cut_off
         key = extend_key(key, turn.action, shown.observation)
 
+    paid = [turn.reward or 0.0 for turn in turns[:-1]]
     try:
-        rewards = env.rescaled([turn.reward or 0.0 for turn in turns[:-1]])
+        rewards = env.rescaled(paid)
     except UserError as error:
         raise Failed(StopReason.ENV_ERROR, len(turns) - 1, error) from error
-    for turn, reward in zip(turns, rewards, strict=False):
-        turn.reward = reward
+    if rewards is not paid:  # as copies: the turns of a parent are shared by its branches
+        turns = [*(replace(turn, reward=reward) for turn, reward in zip(turns, rewards, strict=False)), turns[-1]]
     if stop is None:
         won = is_won(shown.info, ended, rewards)
         stop = StopReason.WON if won else StopReason.LOST if ended else StopReason.STEP_LIMIT
