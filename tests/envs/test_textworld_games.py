@@ -66,6 +66,7 @@ def test_the_expert_wins_after_a_detour(env: NamedEnvironment) -> None:
     playing.close()
 
 
+@pytest.mark.filterwarnings("ignore:Game .* is not fully supported")
 def test_texts_are_textworlds_own(env: NamedEnvironment) -> None:
     task, playing = env.tasks("train")[0], env()
     shown = playing.reset(task)
