@@ -24,12 +24,12 @@ PROMPT = prompts.load("compact")
 
 
 def logit(chat: list[dict[str, str]]) -> float:
-    """As transformers computes it, a chat at a time."""
+    """As transformers computes it, a chat at a time, without the token that ends the turn."""
     model = AutoModelForSequenceClassification.from_pretrained(classifier(), num_labels=1).eval()
     tokenizer = AutoTokenizer.from_pretrained(classifier())
     ids = tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True, return_tensors="pt")["input_ids"]
     with torch.no_grad():
-        return float(model(input_ids=ids).logits)
+        return float(model(input_ids=ids[:, :-1]).logits)
 
 
 def chat(turns: int, action: str) -> list[dict[str, str]]:

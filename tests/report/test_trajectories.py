@@ -68,7 +68,7 @@ def test_a_prm_that_does_not_load_costs_q_and_not_the_report(run, tmp_path, dama
 
 
 def test_q_is_that_of_the_prm_for_the_response_and_each_command(run, tmp_path) -> None:
-    """Against the checkpoint asked through stock transformers, one text at a time."""
+    """Against stock transformers, one text at a time, without the token that ends the turn."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -89,7 +89,7 @@ def test_q_is_that_of_the_prm_for_the_response_and_each_command(run, tmp_path) -
             chat = [*prompt.messages(episode.state_at(t)), {"role": "assistant", "content": text}]
             ids = tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True, return_tensors="pt")["input_ids"]
             with torch.no_grad():
-                assert torch.sigmoid(model(ids).logits).item() == pytest.approx(q, abs=2e-4)
+                assert torch.sigmoid(model(ids[:, :-1]).logits).item() == pytest.approx(q, abs=2e-4)
 
 
 def test_a_turn_over_the_models_context_is_left_without_q() -> None:

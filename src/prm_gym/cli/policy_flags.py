@@ -30,7 +30,7 @@ def add_playing(command: Parser) -> None:
     text = "another environment: a gymnasium id, or package.module:factory; default: ALFWorld"
     add("--env", type=name, metavar="NAME", help=text)
     add("--env-kwargs", type=mapping, metavar="JSON", help="arguments of --env, such as '{\"size\": 8}'; default: none")
-    text = "bounds of an episode's return, where rewards are not within [0, 1] in sum"
+    text = "bounds of an episode's return, for --env with other rewards; default: 0 1, without rescaling"
     add("--reward-range", type=number(), nargs=2, metavar=("LOW", "HIGH"), help=text)
     add("--split", type=name, default="train", help="train, valid_seen or valid_unseen")
     add("--max-games", type=count, metavar="N", help="play N of the games or tasks, drawn by --seed; default: all")
