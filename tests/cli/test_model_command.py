@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 pytest.importorskip("alfworld")
 pytest.importorskip("transformers", reason="needs the extra 'trl'")
 
+import datasets
 from bpe_tokenizers import write_model
 from transformers import AutoTokenizer
 
@@ -59,6 +61,15 @@ def test_what_is_there_is_not_written_over(model: Path, refusal) -> None:
     assert refusal("model", "anything", model) == f"{model}: holds a model already; name another folder"
 
 
+@pytest.fixture
+def no_progress_bars() -> Iterator[None]:
+    """As in a process of the command, where datasets is imported after `hushed` has said so."""
+    datasets.disable_progress_bars()
+    yield
+    datasets.enable_progress_bars()
+
+
+@pytest.mark.usefixtures("no_progress_bars")
 def test_a_dataset_without_responses_is_refused(model: Path, tmp_path: Path, refusal) -> None:
     (tmp_path / "rows").mkdir()
     (tmp_path / "rows" / "train.jsonl").write_text('{"text": "no chat"}\n')

@@ -111,7 +111,7 @@ def test_their_soft_bce_losses_agree(
     assert found[0] - found[-1] > 1e-3  # something was learnt in between
 
 
-def test_gemma_3_computes_the_same_in_both(tmp_path: Path) -> None:
+def test_gemma_3_computes_the_same_in_both(checkout: Path, tmp_path: Path) -> None:
     """Its layers have rotary embeddings of two kinds; other positions would show beyond the first token."""
     if sys.executable == HOST_PYTHON:
         pytest.skip("PRM_GYM_HOST_PYTHON does not name open-instruct's own interpreter")
