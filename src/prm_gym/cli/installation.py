@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import platform
 from collections import Counter
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 
 from rich.table import Table
 
 from prm_gym.envs.games import ALFWORLD_DATA, GET_AGAIN, first_few, survey
 from prm_gym.errors import UserError
+from prm_gym.packages import versions
 
 _PARTS = {
     "core": ("datasets", "duckdb", "gymnasium", "jinja2", "pyarrow"),
@@ -29,9 +30,9 @@ def report() -> Table:
     for column in ("part", "found", "missing"):
         table.add_column(column, overflow="fold")  # a path is never cut short
     for part, packages in _PARTS.items():
-        versions = {package: _version(package) for package in packages}
-        found = ", ".join(f"{package} {number}" for package, number in versions.items() if number)
-        missing = [package for package, number in versions.items() if not number]
+        there = versions(packages)
+        found = ", ".join(f"{package} {number}" for package, number in there.items())
+        missing = [package for package in packages if package not in there]
         remedy = f"{', '.join(missing)}: pip install 'prm-gym[{part}]'" if missing else "-"
         table.add_row(part, found or "-", remedy)
     table.add_row("device", _device(), "-")
@@ -55,13 +56,6 @@ def _games(folder: str | None) -> tuple[str, str]:
     lines = [f"{path}: {problem}" for path, problem in damaged.items()]
     missing = f"damaged games, {GET_AGAIN}: " + "; ".join(first_few(lines, "files")) if damaged else "-"
     return f"{folder}: {found or 'no sound game'}", missing
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _device() -> str:

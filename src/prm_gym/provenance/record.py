@@ -36,13 +36,13 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from functools import lru_cache
 from hashlib import blake2b
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import prm_gym
 from prm_gym.atomic import write_json
 from prm_gym.errors import UserError
+from prm_gym.packages import versions
 from prm_gym.provenance.fingerprints import Identity
 
 FILE = "provenance.json"
@@ -194,13 +194,7 @@ def _command() -> str:
 
 @lru_cache(maxsize=1)
 def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return versions(_PACKAGES)
 
 
 @lru_cache(maxsize=1)

@@ -71,10 +71,10 @@ def test_a_damaged_entry_is_rebuilt(kitchen: Path, damage: object) -> None:
 def test_other_versions_of_the_translators_invalidate(kitchen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = compiled_file(kitchen)
     before = file.read_bytes()
-    monkeypatch.setattr(file_format, "versions", lambda: {"alfworld": "99"})
+    monkeypatch.setattr(file_format, "translators", lambda: {"alfworld": "99"})
     stored_game(kitchen)
     assert json.loads(file.read_bytes().partition(b"\n")[0])["translators"] == {"alfworld": "99"}
-    monkeypatch.setattr(file_format, "versions", dict)  # none installed: nothing to compare with
+    monkeypatch.setattr(file_format, "translators", dict)  # none installed: nothing to compare with
     written = file.stat().st_mtime_ns
     stored_game(kitchen)
     assert file.stat().st_mtime_ns == written

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from prm_gym import packages
 from prm_gym.errors import UserError
 from prm_gym.hosts.open_instruct.prepare import PIN, checkout_state, environment_problems, prepare, require_prepared
 
@@ -99,10 +100,10 @@ def test_the_launcher_wants_a_patched_tree(repository: Path) -> None:
 def test_says_what_the_environment_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     def version(name: str) -> str:
         if name == "deepspeed":
-            raise module.importlib.metadata.PackageNotFoundError
+            raise packages.PackageNotFoundError
         return {"transformers": "5.1.0", "datasets": "4.8.5", "torch": "2.13.0+cpu"}.get(name, "99.0")
 
-    monkeypatch.setattr(module.importlib.metadata, "version", version)
+    monkeypatch.setattr(packages, "version", version)
     problems = "\n".join(environment_problems())
     assert "transformers 5.1.0: needs a version before 5" in problems
     assert "deepspeed: not installed" in problems

@@ -10,11 +10,11 @@ import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from prm_gym.envs.engine.compiled_game import Compiled
 from prm_gym.envs.engine.unsupported import Unsafe, Unsupported
+from prm_gym.packages import versions
 
 FORMAT = 3
 TRANSLATORS = ("alfworld", "textworld", "fast-downward-textworld")
@@ -44,7 +44,7 @@ def encode(digest: str, compiled: Compiled | Unsupported) -> bytes:
     header = {
         "prm_gym": FORMAT,
         "game": digest,
-        "translators": versions(),
+        "translators": translators(),
         "unsupported": str(compiled) if isinstance(compiled, Unsupported) else "",
         "unsafe": isinstance(compiled, Unsafe),
         "body": blake2b(body, digest_size=16).hexdigest(),
@@ -62,7 +62,7 @@ def decode(content: bytes, digest: str) -> Stored:
     if not isinstance(header, dict) or header.get("prm_gym") != FORMAT or header.get("game") != digest:
         raise ValueError("another format or game")
     made_by = header["translators"]
-    if any(name in made_by and made_by[name] != here for name, here in versions().items()):
+    if any(name in made_by and made_by[name] != here for name, here in translators().items()):
         raise ValueError("made by other versions")
     if blake2b(body, digest_size=16).hexdigest() != header["body"]:
         raise ValueError("damaged")
@@ -70,15 +70,9 @@ def decode(content: bytes, digest: str) -> Stored:
 
 
 @lru_cache(maxsize=1)
-def versions() -> dict[str, str]:
-    """The installed versions of the packages used for compiling, without those not installed."""
-    found = {}
-    for name in TRANSLATORS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+def translators() -> dict[str, str]:
+    """The installed versions of the packages used for compiling."""
+    return versions(TRANSLATORS)
 
 
 def _json(data: Any) -> bytes:

@@ -7,7 +7,6 @@ the commit plus the patches, so no marker file is needed.
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ from os import PathLike
 from pathlib import Path
 
 from prm_gym.errors import UserError
+from prm_gym.packages import versions
 
 # 2025-06-02, the last commit that has both reward_modeling.py and a working online_dpo_vllm_thread.py.
 PIN = "49d13e92bc87479e9ddf86433d41b6692d316fb0"
@@ -101,10 +101,10 @@ def environment_problems() -> list[str]:
     problems = []
     if sys.version_info[:2] not in ((3, 10), (3, 11)):
         problems.append(f"python {sys.version_info[0]}.{sys.version_info[1]}: the host needs 3.10 or 3.11")
+    there = versions(REQUIREMENTS)
     for name, (first, end) in REQUIREMENTS.items():
-        try:
-            version = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
+        version = there.get(name)
+        if version is None:
             problems.append(f"{name}: not installed")
             continue
         numbers = _numbers(version)
