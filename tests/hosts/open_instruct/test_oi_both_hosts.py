@@ -24,9 +24,10 @@ transformers = pytest.importorskip("transformers")
 
 from prm_gym import prompts  # noqa: E402
 from prm_gym.hosts.losses import FIRST  # noqa: E402
-from prm_gym.hosts.open_instruct import checkpoint_format, preflight, tokenized_rows  # noqa: E402
-from prm_gym.hosts.trl import prm as trl_prm  # noqa: E402
+from prm_gym.hosts.open_instruct import checkpoint_format, preflight  # noqa: E402
+from prm_gym.hosts.scored_rows import soft_bce_row  # noqa: E402
 from prm_gym.prm.in_process import PRMScorer  # noqa: E402
+from prm_gym.prompts.chat import prompt_ids  # noqa: E402
 from prm_gym.types import Response, State  # noqa: E402
 
 Labels = Callable[..., Path]
@@ -70,14 +71,13 @@ def test_q_reads_the_same_ids_on_both_hosts_and_in_best_of_n(prm: Path, monkeypa
         for text in RESPONSES:
             prompt, completion = template.messages(state), [{"role": "assistant", "content": text}]
             row = {"prompt": prompt, "completion": completion}
-            training = tokenized_rows.soft_bce_row(row, tokenizer)[FIRST]
+            training = soft_bce_row(row, tokenizer)[FIRST]
             sampled = tokenizer.encode(text, add_special_tokens=False)
-            stage_3 = [*tokenized_rows.prompt_ids(tokenizer, prompt), *sampled]
-            trl_training = trl_prm.to_ids({name: [row[name]] for name in row}, tokenizer, "soft_bce")[FIRST][0]
+            stage_3 = [*prompt_ids(tokenizer, prompt), *sampled]
             *whole, end = tokenizer.apply_chat_template(prompt + completion, tokenize=True, return_dict=False)
             assert end == tokenizer.eos_token_id
             asyncio.run(scorer.score([(state, Response(text, "", text))]))
-            assert [training, stage_3, trl_training, whole, read[-1]] == [training] * 5, text
+            assert [training, stage_3, whole, read[-1]] == [training] * 4, text
     assert len(read) == len(STATES) * len(RESPONSES)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from oi_world import World, write_labels
 
+from prm_gym import provenance
 from prm_gym.errors import UserError
 from prm_gym.hosts import losses
 from prm_gym.hosts.open_instruct import (
@@ -21,7 +23,8 @@ from prm_gym.hosts.open_instruct import (
     reward_modeling,
     tokenized_rows,
 )
-from prm_gym.prompts.chat import sequence_ids
+from prm_gym.hosts.scored_rows import soft_bce_row
+from prm_gym.prompts.chat import prompt_ids, sequence_ids
 
 pytest.importorskip("datasets")
 transformers = pytest.importorskip("transformers")
@@ -113,8 +116,8 @@ def test_training_shows_q_the_ids_that_stage_3_scores(untrained: Path) -> None:
     tokenizer = preflight.load_tokenizer(str(untrained), None, "model_name_or_path")
     row = World().monte_carlo()
     sampled = tokenizer.encode(row["completion"][0]["content"], add_special_tokens=False)
-    ids = tokenized_rows.soft_bce_row(row, tokenizer)[tokenized_rows.FIRST]
-    assert ids == tokenized_rows.prompt_ids(tokenizer, row["prompt"]) + sampled
+    ids = soft_bce_row(row, tokenizer)[losses.FIRST]
+    assert ids == prompt_ids(tokenizer, row["prompt"]) + sampled
 
 
 def test_q_reads_what_the_template_makes_up_to_the_end_of_the_turn(untrained: Path) -> None:
@@ -122,14 +125,14 @@ def test_q_reads_what_the_template_makes_up_to_the_end_of_the_turn(untrained: Pa
     world = World()
     for row in [world.monte_carlo() for _ in range(50)]:
         theirs = tokenizer.apply_chat_template(row["prompt"] + row["completion"], return_dict=False)
-        assert [*tokenized_rows.soft_bce_row(row, tokenizer)[tokenized_rows.FIRST], tokenizer.eos_token_id] == theirs
+        assert [*soft_bce_row(row, tokenizer)[losses.FIRST], tokenizer.eos_token_id] == theirs
 
 
 def test_sft_has_loss_on_the_response_alone_and_none_on_rows_too_long(untrained: Path) -> None:
     tokenizer = preflight.load_tokenizer(str(untrained), None, "model_name_or_path")
     row = World().sft()
     prompt, whole = (
-        tokenized_rows.prompt_ids(tokenizer, row["prompt"]),
+        prompt_ids(tokenizer, row["prompt"]),
         sequence_ids(tokenizer, row["prompt"], row["completion"][0]["content"]),
     )
     made = tokenized_rows.sft_row(row, tokenizer, max_seq_length=len(whole))
@@ -252,6 +255,13 @@ def stage3(
     return args
 
 
+def test_stage_3_refuses_a_q_that_read_other_tokens(untrained: Path, labels: Labels, tmp_path: Path) -> None:
+    old = shutil.copytree(untrained, tmp_path / "old")
+    provenance.write(old, {"kind": "training", "stage": "prm"})
+    with pytest.raises(UserError, match=r"old/provenance.json: reads: "):
+        stage3(untrained, labels("prompts", 8), tmp_path / "out", prm=old)
+
+
 def test_stage_3_keeps_the_whole_prompt(untrained: Path, labels: Labels, tmp_path: Path) -> None:
     """The host's tokeniser drops the last message of a list, so that system and user would lose the user."""
     args = stage3(untrained, labels("prompts", 8), tmp_path / "out")
@@ -260,7 +270,7 @@ def test_stage_3_keeps_the_whole_prompt(untrained: Path, labels: Labels, tmp_pat
         row = json.loads(line)
         assert row["messages"][:-1] == row["prompt"]
         theirs = tokenizer.apply_chat_template(row["messages"][:-1], add_generation_prompt=True, return_dict=False)
-        assert theirs == tokenized_rows.prompt_ids(tokenizer, row["prompt"])
+        assert theirs == prompt_ids(tokenizer, row["prompt"])
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from oi_world import HOST_PYTHON, ROOT
 
 from prm_gym.errors import UserError
 from prm_gym.hosts.open_instruct.arguments import OWN_FIELDS, as_type, parse_command_line
-from prm_gym.hosts.open_instruct.tokenized_rows import ROWS
+from prm_gym.hosts.scored_rows import ROWS
 
 STAGE = {
     "sft.yaml": "sft",

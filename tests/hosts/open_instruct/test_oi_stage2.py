@@ -174,7 +174,7 @@ def test_sft_teaches_the_policy(launch: Launch, untrained: Path, labels: Labels)
     from oi_world import World
 
     from prm_gym.hosts.open_instruct.generators import TransformersGenerator
-    from prm_gym.hosts.open_instruct.tokenized_rows import prompt_ids
+    from prm_gym.prompts.chat import prompt_ids
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(run.out)
     policy = TransformersGenerator(

@@ -93,7 +93,7 @@ def note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[d
 
 def share_of_takes(model: Path) -> float:
     from prm_gym.hosts.open_instruct.generators import TransformersGenerator
-    from prm_gym.hosts.open_instruct.tokenized_rows import prompt_ids
+    from prm_gym.prompts.chat import prompt_ids
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(model)
     policy = TransformersGenerator(

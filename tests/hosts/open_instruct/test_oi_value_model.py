@@ -13,8 +13,8 @@ from oi_world import World
 from prm_gym.cli import main
 from prm_gym.errors import UserError
 from prm_gym.hosts import losses
-from prm_gym.hosts.open_instruct import tokenized_rows
 from prm_gym.hosts.open_instruct.value_model import check_value_model, value_function
+from prm_gym.hosts.scored_rows import value_row
 from prm_gym.store import EpisodeWriter
 from prm_gym.types import Episode, Turn
 
@@ -38,7 +38,7 @@ def test_a_state_s_value_is_read_where_stage_2_trained_it(value_model: Path) -> 
     model = transformers.AutoModelForSequenceClassification.from_pretrained(value_model, num_labels=1).eval()
     wanted = []
     for prompt in prompts:
-        ids = tokenized_rows.value_row({"prompt": prompt}, tokenizer)[tokenized_rows.FIRST]
+        ids = value_row({"prompt": prompt}, tokenizer)[losses.FIRST]
         with torch.no_grad():
             wanted.append(losses.score(model, torch.tensor([ids]), tokenizer.pad_token_id).sigmoid().item())
     assert max(wanted) - min(wanted) > 1e-3

@@ -71,10 +71,10 @@ def test_all_readers_agree(source: str, prompt: str, tmp_path: Path, monkeypatch
         for state in STATES
         for text in TEXTS
     ]
-    columns = {name: [row[name] for row in rows] for name in ("prompt", "completion")}
-    assert prm.to_ids(columns, tokens, "soft_bce")["chosen_input_ids"] == scored
-    assert prm.to_ids(columns, tokens, "value")["chosen_input_ids"] == [ids for ids in asked for _ in TEXTS]
-    assert [tokenized_rows.soft_bce_row(row, tokens)["chosen_input_ids"] for row in rows] == scored
+    for loss, read in (("soft_bce", scored), ("value", [ids for ids in asked for _ in TEXTS])):
+        made = [prm.to_ids(row, tokens, loss) for row in rows]
+        assert [each["chosen_input_ids"] for each in made] == read
+        assert [each["length"] for each in made] == list(map(len, read))
     whole = [tokenized_rows.sft_whole_row(row, tokens, 4096)["input_ids"] for row in rows]
     end = tokens.convert_tokens_to_ids(template_of(tokens).end)
     assert [ids[-1] for ids in whole] == [end] * len(rows)

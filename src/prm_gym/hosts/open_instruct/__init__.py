@@ -7,8 +7,9 @@
     python -m prm_gym.hosts.open_instruct online_dpo RECIPE.yaml [--field value]         # Stage 3, pi_i
 
 The host parses the recipe, builds the models and runs the loops. prm_gym replaces parts of it: in Stage 2 by
-`tokenized_rows` (rows to token ids), `hosts.losses` and `held_out_loss`; in Stage 3 by `pair_selection`,
-`sampling_exchange`, `generators` and `steering`. Nothing here imports torch, transformers or the host before a launch.
+`tokenized_rows` and `hosts.scored_rows` (rows to token ids), `hosts.losses` and `held_out_loss`; in Stage 3 by
+`pair_selection`, `sampling_exchange`, `generators` and `steering`. Nothing here imports torch, transformers or the host
+before a launch.
 """
 
 from prm_gym.hosts.open_instruct.prepare import PIN, prepare

@@ -24,6 +24,7 @@ from prm_gym.hosts.open_instruct import (
     preflight,
     tokenized_rows,
 )
+from prm_gym.hosts.scored_rows import ROWS, longest
 
 
 def parse(recipe: Path, overrides: dict[str, Any]) -> list[Any]:
@@ -107,8 +108,7 @@ def prepare(args: Any, tc: Any, model_config: Any, output_dir: Path, recipe: Pat
     rows = jsonl_data.localise_list(args, "dataset_mixer_list", columns, check, recipe, default="train")
     preflight.check_batches(rows, args.per_device_train_batch_size * preflight.world_size(), recipe)
     sample = jsonl_data.read_local(args.dataset_mixer_list[::2], columns)
-    to_ids = tokenized_rows.ROWS[args.loss]
-    lengths = (max(len(to_ids(row, tokenizer).get(name, ())) for name in tokenized_rows.SEQUENCES) for row in sample)
+    lengths = (longest(ROWS[args.loss](row, tokenizer)) for row in sample)
     preflight.check_lengths(lengths, args.max_token_length, recipe, "max_token_length")
     if args.dataset_mixer_eval_list:
         jsonl_data.localise_list(args, "dataset_mixer_eval_list", columns, check, recipe, default="test")

@@ -1,7 +1,4 @@
-"""From label rows to the token ids that Q reads, and to batches.
-
-The ids are those of `prm_gym.prompts.chat`, which the policy reads and samples. Stage 3 scores the sampled ids without
-the token that ends the turn (`online_dpo.without_end`), and these are the ids that Q was trained on.
+"""From label rows to token ids as transforms of the host's data sets (`hosts.scored_rows` for Q), and to batches.
 
 The host requires a column `chosen_input_ids` in every data set. If a loss compares two sequences, the other is
 `rejected_input_ids`.
@@ -14,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from prm_gym.hosts.demonstrations import demonstrations
 from prm_gym.hosts.losses import FIRST, NUMBERS, SECOND
-from prm_gym.prompts.chat import prompt_ids, scored_ids
+from prm_gym.hosts.scored_rows import ROWS, Row, longest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SEQUENCES = (FIRST, SECOND)
 ROW = "row"  # index of the row in the recipe's data sets, so an evaluation counts it once
-Row = dict[str, Any]
 
 SFT_COLUMNS = ("prompt", "completion")
 # The columns that each loss trains on.
@@ -31,30 +27,6 @@ TRAIN_COLUMNS = {
     "bradley_terry": (FIRST, SECOND, ROW),
     "inverse": (FIRST, SECOND, ROW, "terminated", "expert"),
 }
-
-
-def soft_bce_row(row: Row, tokenizer: Any) -> Row:
-    return {FIRST: scored_ids(tokenizer, row["prompt"], row["completion"][0]["content"])}
-
-
-def value_row(row: Row, tokenizer: Any) -> Row:
-    """V is read at the last token of the prompt, open for the assistant's turn."""
-    return {FIRST: prompt_ids(tokenizer, row["prompt"])}
-
-
-def bradley_terry_row(row: Row, tokenizer: Any) -> Row:
-    return {
-        FIRST: scored_ids(tokenizer, row["prompt"], row["chosen"][0]["content"]),
-        SECOND: scored_ids(tokenizer, row["prompt"], row["rejected"][0]["content"]),
-    }
-
-
-def inverse_row(row: Row, tokenizer: Any) -> Row:
-    """After a terminal transition there is no (s', a'): the end token alone, with weight 0 in the loss."""
-    following = [tokenizer.eos_token_id]
-    if not row["terminated"]:
-        following = scored_ids(tokenizer, row["next_prompt"], row["next_completion"][0]["content"])
-    return {FIRST: scored_ids(tokenizer, row["prompt"], row["completion"][0]["content"]), SECOND: following}
 
 
 def sft_row(row: Row, tokenizer: Any, max_seq_length: int, counted: str = "responses") -> Row:
@@ -72,17 +44,9 @@ def sft_whole_row(row: Row, tokenizer: Any, max_seq_length: int) -> Row:
     return sft_row(row, tokenizer, max_seq_length, counted="all")
 
 
-ROWS: dict[str, Callable[[Row, Any], Row]] = {
-    "soft_bce": soft_bce_row,
-    "value": value_row,
-    "bradley_terry": bradley_terry_row,
-    "inverse": inverse_row,
-}
-
-
 def within_length(row: Row, tokenizer: Any, max_token_length: int, max_prompt_token_length: int | None = None) -> bool:
     """Whether each sequence fits. The host also passes `max_prompt_token_length`, which is not needed."""
-    return all(len(row[name]) <= max_token_length for name in SEQUENCES if name in row)
+    return longest(row) <= max_token_length
 
 
 def register(transform_fns: dict[str, tuple[Callable[..., Any], str]]) -> None:

@@ -13,18 +13,10 @@ from typing import Any
 
 from prm_gym.errors import UserError
 from prm_gym.hosts.losses import FIRST, NUMBERS, SECOND, SOURCE_COLUMNS
+from prm_gym.hosts.scored_rows import ROWS, longest
 from prm_gym.hosts.trl.inputs import load_model, load_split
-from prm_gym.prompts.chat import prompt_ids, scored_ids
 from prm_gym.prompts.tokenizer import load_tokenizer
 from prm_gym.provenance.checkpoint_settings import carry
-
-# The sequences of each loss as (prompt, response) columns.
-_SEQUENCES: dict[str, dict[str, tuple[str, str | None]]] = {
-    "soft_bce": {FIRST: ("prompt", "completion")},
-    "value": {FIRST: ("prompt", None)},
-    "bradley_terry": {FIRST: ("prompt", "chosen"), SECOND: ("prompt", "rejected")},
-    "inverse": {FIRST: ("prompt", "completion"), SECOND: ("next_prompt", "next_completion")},
-}
 
 
 @dataclass
@@ -59,7 +51,7 @@ def main(arguments: list[str]) -> None:
         with training.main_process_first():  # the other processes read its cache
             unused = [name for name in rows.column_names if name not in NUMBERS]
             settings = {"tokenizer": tokenizer, "loss": script.loss}
-            encoded = rows.map(to_ids, batched=True, fn_kwargs=settings, remove_columns=unused)
+            encoded = rows.map(to_ids, fn_kwargs=settings, remove_columns=unused)
             short = encoded.filter(lambda length: length <= script.max_length, input_columns="length")
         if len(short) < len(encoded) and training.process_index == 0:
             print(f"{split}: {len(encoded) - len(short)} of {len(encoded)} rows exceed max_length={script.max_length}")
@@ -101,16 +93,7 @@ def main(arguments: list[str]) -> None:
     trainer.save_model(training.output_dir)
 
 
-def to_ids(rows: dict[str, list[Any]], tokenizer: Any, loss: str) -> dict[str, list[Any]]:
-    """Label rows (columns to lists) to the ids of the sequences of `loss`, and `length`, that of the longest."""
-    encoded: dict[str, list[Any]] = {}
-    for name, (prompt, response) in _SEQUENCES[loss].items():
-        if response is None:
-            encoded[name] = [prompt_ids(tokenizer, chat) for chat in rows[prompt]]
-        else:  # after a terminal transition there is no chat; its weight is 0
-            encoded[name] = [
-                scored_ids(tokenizer, chat, answer[0]["content"]) if chat else [tokenizer.eos_token_id]
-                for chat, answer in zip(rows[prompt], rows[response], strict=True)
-            ]
-    encoded["length"] = [max(map(len, sequences)) for sequences in zip(*encoded.values(), strict=True)]
-    return encoded
+def to_ids(row: dict[str, Any], tokenizer: Any, loss: str) -> dict[str, Any]:
+    """A label row to the ids of the sequences of `loss`, and `length`, that of the longest."""
+    encoded = ROWS[loss](row, tokenizer)
+    return {**encoded, "length": longest(encoded)}
