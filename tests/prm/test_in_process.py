@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from decimal import Decimal
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from tiny_models import classifier, language_model, state
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from prm_gym import prompts
+from prm_gym import prompts, provenance
 from prm_gym.errors import UserError
 from prm_gym.prm.in_process import PRMScorer
 from prm_gym.prm.scorer import sigmoid
@@ -97,3 +98,10 @@ def test_over_the_context():
 def test_other_kinds_of_model_are_refused(folder):
     with pytest.raises(UserError, match="num_labels=1"):
         PRMScorer(folder(), prompt="compact")
+
+
+def test_a_q_that_read_other_tokens_is_refused(tmp_path):
+    old = shutil.copytree(classifier(), tmp_path / "old")
+    provenance.write(old, {"kind": "training", "stage": "prm"})
+    with pytest.raises(UserError, match=r"old/provenance.json: reads: .*; train it again"):
+        PRMScorer(old, prompt="compact")

@@ -10,7 +10,15 @@ import pytest
 from prm_gym import provenance
 from prm_gym.errors import UserError
 from prm_gym.prompts import load
-from prm_gym.provenance.checkpoint_settings import TrainedFor, carry, prompt_for, settle, trained_for
+from prm_gym.provenance.checkpoint_settings import (
+    READS,
+    TrainedFor,
+    carry,
+    check_reads,
+    prompt_for,
+    settle,
+    trained_for,
+)
 from prm_gym.provenance.fingerprints import of_prompt
 
 COMPACT = load("compact")
@@ -71,3 +79,20 @@ def test_a_damaged_record_is_named_with_its_field(tmp_path: Path) -> None:
     provenance.write(tmp_path, {"kind": "training", "trained_for": {"prompt": "compact"}})
     with pytest.raises(UserError, match=r"provenance.json: trained_for: cannot be read"):
         trained_for(tmp_path)
+
+
+def test_a_q_says_what_it_reads_and_so_do_its_checkpoints(tmp_path: Path) -> None:
+    carry([str(labels(tmp_path / "data", None))], tmp_path / "q", reads=READS)
+    for folder in (tmp_path / "q", tmp_path / "q" / "checkpoint-10", tmp_path / "of_another_program"):
+        check_reads(folder)
+
+
+@pytest.mark.parametrize("name", ["q", "q/checkpoint-10"])
+@pytest.mark.parametrize("stage", [{}, {"stage": "prm"}])  # of a host by itself, of `prm-gym iter`
+def test_a_q_that_read_the_end_of_the_turn_is_named_with_the_remedy(
+    tmp_path: Path, name: str, stage: dict[str, str]
+) -> None:
+    trained = TrainedFor(COMPACT, 12, 0.3).as_dict()
+    provenance.write(tmp_path / "q", {"kind": "training", **stage, "trained_for": trained})
+    with pytest.raises(UserError, match=r"q/provenance.json: reads: this Q .* ends the turn.*; train it again"):
+        check_reads(tmp_path / name)

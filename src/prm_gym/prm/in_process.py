@@ -26,7 +26,7 @@ from prm_gym.inference.checkpoint import load_checkpoint
 from prm_gym.inference.kv_cache import Tokens
 from prm_gym.prm.scorer import Scorer, sigmoid
 from prm_gym.prompts.chat import scored_turn_ids
-from prm_gym.provenance.checkpoint_settings import prompt_for
+from prm_gym.provenance.checkpoint_settings import check_reads, prompt_for
 from prm_gym.provenance.fingerprints import of_checkpoint, of_prompt
 from prm_gym.types import Message, PromptTooLong, Response, State
 
@@ -59,6 +59,7 @@ class PRMScorer(Scorer):
         if classifier.config.num_labels != 1 or not hasattr(classifier, "score"):
             problem = f"is not a one-logit classifier of a causal model ({classifier.config.num_labels} labels)"
             raise UserError(model, problem, "train it with num_labels=1", field="num_labels")
+        check_reads(model)
         if config.pad_token_id != self._tokenizer.pad_token_id:
             problem = f"is {config.pad_token_id}, the tokenizer's is {self._tokenizer.pad_token_id}"
             raise UserError(model, problem, "set both to the same id", field="pad_token_id")

@@ -3,7 +3,7 @@
 `prm-gym iter`, or a host's stage run by itself, writes them into the checkpoint's provenance.json as
 "trained_for": {"prompt": {"name", "fingerprint", "source"}, "max_episode_steps", "temperature"}. Commands that play a
 checkpoint use them by default. With another prompt than in training a model writes nonsense, so other values are an
-error unless forced.
+error unless forced. A Q also has "reads", the tokens that it was trained to read.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from prm_gym import provenance
 from prm_gym.errors import UserError
 from prm_gym.prompts import Prompt, load
 from prm_gym.provenance.fingerprints import of_prompt
+
+READS = "responses without the end of the turn"  # Q; before 2026-11-28 the token that ends the turn as well
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,7 @@ def trained_for(folder: str | PathLike[str]) -> TrainedFor | None:
     Raises `UserError` if its provenance.json cannot be read.
     """
     folder = Path(folder)
-    places = [folder, *([folder.absolute().parent] if folder.name.startswith("checkpoint-") else [])]
-    record = next(filter(None, map(provenance.read, places)), None)
+    record = next(filter(None, map(provenance.read, _places(folder))), None)
     if record is None or "trained_for" not in record["settings"]:
         return None
     said = record["settings"]["trained_for"]
@@ -50,6 +51,12 @@ def trained_for(folder: str | PathLike[str]) -> TrainedFor | None:
     except (KeyError, TypeError, ValueError) as error:
         remedy = "remove it, and say --prompt, --max-episode-steps and --temperature"
         raise UserError(folder / provenance.FILE, f"cannot be read ({error!r})", remedy, field="trained_for") from None
+
+
+def _places(folder: str | PathLike[str]) -> list[Path]:
+    """The folders that may hold the record of a checkpoint: its own, and that of its training."""
+    folder = Path(folder)
+    return [folder, *([folder.absolute().parent] if folder.name.startswith("checkpoint-") else [])]
 
 
 def settle(
@@ -96,10 +103,10 @@ def prompt_for(folder: str | PathLike[str], prompt: Prompt | str | None) -> Prom
     return load(prompt or "full") if trained is None else trained.prompt
 
 
-def carry(config: Any, out: str | PathLike[str]) -> None:
+def carry(config: Any, out: str | PathLike[str], *, reads: str | None = None) -> None:
     """Record in the checkpoint folder `out` the settings of the labels it was trained on, unless `prm-gym iter` has.
 
-    The label folder is named anywhere in `config`, a host's file or a list of datasets.
+    The label folder is named anywhere in `config`, a host's file or a list of datasets. `reads` is `READS` for a Q.
     """
     out = Path(out)
     record = next((record for folder in _folders(config) if (record := provenance.read(folder))), None)
@@ -109,9 +116,10 @@ def carry(config: Any, out: str | PathLike[str]) -> None:
     episodes = [each["settings"] for each in record["settings"].get("rollouts", ()) if each["settings"]]
     played = episodes[0] if episodes else {}
     policy = provenance.policy_of(played) if "policy" in played else {}
-    reads = {"max_episode_steps": played.get("max_episode_steps"), "temperature": policy.get("temperature")}
-    trained = {"prompt": record["settings"]["prompt"], **reads}
-    provenance.write(out, {"kind": "training", "config": config, "trained_for": trained})
+    sampled = {"max_episode_steps": played.get("max_episode_steps"), "temperature": policy.get("temperature")}
+    trained = {"prompt": record["settings"]["prompt"], **sampled}
+    settings = {"kind": "training", "config": config, "trained_for": trained}
+    provenance.write(out, settings if reads is None else {**settings, "reads": reads})
 
 
 def _folders(config: Any) -> Iterator[Path]:
@@ -132,6 +140,17 @@ def check_prm(folder: str | PathLike[str], prompt: Prompt, *, force: bool = Fals
         problem = f"{folder} was trained on the prompt {trained.prompt.name}, and the policy reads {prompt.name}"
         remedy = f"name a PRM of this policy, say --prompt {trained.prompt.name} if both read it, or add --force"
         raise UserError("--prm", problem, remedy)
+
+
+def check_reads(folder: str | PathLike[str]) -> None:
+    """Raise `UserError` if the Q in `folder` was trained to read other tokens than `READS`. One without a
+    provenance.json is of another program, and accepted.
+    """
+    for place in _places(folder):
+        settings = (provenance.read(place) or {"settings": {}})["settings"]
+        if settings.get("kind") == "training" and settings.get("reads") != READS:
+            problem = "this Q was trained by an older version, which read the token that ends the turn as well"
+            raise UserError(place / provenance.FILE, problem, "train it again", field="reads")
 
 
 def _other(folder: Any, field: str, trained: object, given: object) -> UserError:

@@ -11,7 +11,7 @@ from prm_gym import hosts, provenance
 from prm_gym.config import read_yaml
 from prm_gym.errors import UserError
 from prm_gym.prompts import load
-from prm_gym.provenance.checkpoint_settings import TrainedFor
+from prm_gym.provenance.checkpoint_settings import READS, TrainedFor
 from prm_gym.runs import recipe
 from prm_gym.runs.actors import Actors
 from prm_gym.runs.stage import Cost, Stage
@@ -28,8 +28,8 @@ def training(actors: Actors, name: str, out: Path, config: str) -> Stage:
         "config": read_yaml(source),
         "processes": actors.recipe.stages.processes,
     }
-    if name == "prm":  # a Q of an older version read the end of the turn as well: it is trained again
-        settings["reads"] = "responses without the end of the turn"
+    q = {"reads": READS} if name == "prm" else {}
+    settings |= q  # of a Q of an older version they differ: it is trained again
     named = (recipe.fill(text, actors.root, actors.n, source) for text in _paths_in(settings["config"]))
     inputs = actors.made_from(*map(Path, named))
 
@@ -40,7 +40,7 @@ def training(actors: Actors, name: str, out: Path, config: str) -> Stage:
             raise UserError(out, problem, f"remove {out}, or choose another run folder")
         reads = TrainedFor(load(r.prompt), r.max_episode_steps, r.sampling.temperature)
         made_with = {"kind": "training", "stage": name, "host": r.host, "config": settings["config"]}
-        provenance.claim(out, {**made_with, "inputs": inputs(), "trained_for": reads.as_dict()})
+        provenance.claim(out, {**made_with, "inputs": inputs(), "trained_for": reads.as_dict(), **q})
         (out / config).write_text(filled, "utf-8")  # all that the host's launcher reads
         hosts.launch(actors.recipe.host, name, out / config, out, actors.recipe.stages.processes)
 

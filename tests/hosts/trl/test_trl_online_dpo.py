@@ -1,5 +1,6 @@
 """Stage 3 on TRL: the prompts of Steered Exploration, the training data, and the mean of several Qs."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from trl.experimental.online_dpo import OnlineDPOTrainer
 
+from prm_gym import provenance
 from prm_gym.errors import UserError
 from prm_gym.hosts.tiny_model import make_tiny_model
 from prm_gym.hosts.trl import online_dpo
@@ -124,3 +126,12 @@ def test_a_share_of_steered_prompts_beyond_one_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=r"exploration_probability: 1\.5"):
         train(checkpoint, prms, prompts, tmp_path, "--exploration_probability", "1.5")
+
+
+def test_a_q_that_read_other_tokens_is_refused(
+    checkpoint: Path, prms: list[Path], prompts: Path, tmp_path: Path
+) -> None:
+    old = shutil.copytree(prms[0], tmp_path / "old")
+    provenance.write(old, {"kind": "training", "stage": "prm"})
+    with pytest.raises(UserError, match=r"old/provenance.json: reads: "):
+        train(checkpoint, [old], prompts, tmp_path / "out")

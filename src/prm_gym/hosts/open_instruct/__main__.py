@@ -19,7 +19,7 @@ from prm_gym.errors import UserError
 from prm_gym.hosts.open_instruct import arguments
 from prm_gym.hosts.open_instruct.prepare import environment_problems, require_prepared
 from prm_gym.hosts.training_process import end_with_parent, leave_process_group
-from prm_gym.provenance.checkpoint_settings import carry
+from prm_gym.provenance.checkpoint_settings import READS, carry
 
 
 def main(argv: Sequence[str]) -> None:
@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> None:
     import_module(f"prm_gym.hosts.open_instruct.{stage}").run(recipe, overrides)
     config = {**read_yaml(recipe), **overrides}
     if config.get("output_dir") and int(os.environ.get("RANK", 0)) == 0:
-        carry(config, config["output_dir"])
+        carry(config, config["output_dir"], reads=READS if stage == "reward_modeling" else None)
     leave_process_group()
 
 

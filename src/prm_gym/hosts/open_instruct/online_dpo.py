@@ -28,6 +28,7 @@ from prm_gym.hosts.open_instruct.pair_selection import PairCounter
 from prm_gym.hosts.open_instruct.sampling_exchange import Exchange
 from prm_gym.hosts.open_instruct.steering import Steering
 from prm_gym.prompts.chat import adapted, prompt_ids
+from prm_gym.provenance.checkpoint_settings import check_reads
 
 
 def parse(recipe: Path, overrides: dict[str, Any]) -> list[Any]:
@@ -116,6 +117,7 @@ def prepare(
     if path is None:
         raise UserError(recipe, "missing", "name pi_{i-1}", field="model_name_or_path")
     model_config.model_name_or_path = path
+    check_reads(args.reward_model_path)
     args.reward_model_path = checkpoint_format.for_host(args.reward_model_path, cache)
     tokenizer = preflight.load_tokenizer(path, revision, "model_name_or_path")
     config = preflight.load_config(path, revision, "model_name_or_path")

@@ -15,7 +15,7 @@ from prm_gym.hosts.trl.inputs import load_model, load_split
 from prm_gym.hosts.trl.tokenization import adapt, check_vllm, scored_as_trained
 from prm_gym.prompts.chat import template_of
 from prm_gym.prompts.tokenizer import check_same_vocabulary, load_tokenizer
-from prm_gym.provenance.checkpoint_settings import carry
+from prm_gym.provenance.checkpoint_settings import carry, check_reads
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -49,6 +49,7 @@ def main(arguments: list[str]) -> None:
     prm_tokenizers = [load_tokenizer(path, "reward_model_path") for path in prm_paths]
     for path, prm_tokenizer in zip(prm_paths, prm_tokenizers, strict=True):
         check_same_vocabulary(tokenizer, prm_tokenizer, path)
+        check_reads(path)
     if training.use_vllm:
         check_vllm(tokenizer, script.model_name_or_path)
     columns: tuple[str, ...] = ("prompt",)

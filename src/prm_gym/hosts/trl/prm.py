@@ -16,7 +16,7 @@ from prm_gym.hosts.losses import FIRST, NUMBERS, SECOND, SOURCE_COLUMNS
 from prm_gym.hosts.scored_rows import ROWS, longest
 from prm_gym.hosts.trl.inputs import load_model, load_split
 from prm_gym.prompts.tokenizer import load_tokenizer
-from prm_gym.provenance.checkpoint_settings import carry
+from prm_gym.provenance.checkpoint_settings import READS, carry
 
 
 @dataclass
@@ -88,7 +88,7 @@ def main(arguments: list[str]) -> None:
         processing_class=tokenizer,
     )
     if training.process_index == 0:
-        carry([script.dataset_name], training.output_dir)
+        carry([script.dataset_name], training.output_dir, reads=READS)
     trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     trainer.save_model(training.output_dir)
 
