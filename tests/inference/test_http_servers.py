@@ -303,10 +303,11 @@ def test_bad_arguments_are_named(monkeypatch):
             Endpoints(urls, **options)
 
 
-def test_a_missing_httpx_is_told_with_the_command(monkeypatch):
+def test_a_missing_httpx_is_told_with_the_command_where_it_is_needed(monkeypatch):
     monkeypatch.setattr("prm_gym.inference.http_servers.find_spec", lambda name: None)
+    Endpoints("http://x")
     with pytest.raises(UserError, match=r'pip install "prm-gym\[server\]"'):
-        Endpoints("http://x")
+        Endpoints("https://x")
 
 
 def test_it_can_be_used_in_one_event_loop_after_another():
@@ -354,5 +355,5 @@ def test_an_answer_that_is_cut_off_is_not_called_a_missing_server():
             finally:
                 await endpoints.close()
 
-    with pytest.raises(UserError, match=r"/v1 breaks off its answer \(RemoteProtocolError: .*; start the server, look"):
+    with pytest.raises(UserError, match=r"/v1 breaks off its answer \(IncompleteReadError: .*; start the server, look"):
         run(main())

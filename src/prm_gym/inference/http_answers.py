@@ -8,20 +8,18 @@ context as `PromptTooLong`, anything else as `RequestFailed`.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prm_gym.errors import UserError
+from prm_gym.inference.http_connections import TIME_OUT, UNREACHABLE, NoReply, Reply
 from prm_gym.types import PromptTooLong
 
-if TYPE_CHECKING:
-    import httpx
-
-# Kinds of faults; a status is a kind of its own.
-UNREACHABLE, TIME_OUT, BROKEN = NO_REPLY = "unreachable", "time-out", "broken connection"
+# Kinds of faults besides `http_connections.NO_REPLY`; a status is a kind of its own.
 NOT_JSON, UNUSABLE = "not a JSON object", "not what was asked for"
 
 _LONGEST_RETRY_AFTER = 120.0  # seconds
@@ -53,46 +51,38 @@ class Fault:
     error: UserError | None = None  # raised after the last retry in place of `RequestFailed`
 
 
-def read_reply(url: str, reply: httpx.Response) -> dict[str, Any] | Fault:
+def read_reply(url: str, reply: Reply) -> dict[str, Any] | Fault:
     """The JSON object in `reply`, or a fault. Raises the errors of a refusal (see the module)."""
-    status = reply.status_code
-    if reply.is_success:
+    status = reply.status
+    if 200 <= status < 300:
         try:
-            answer = reply.json()
+            answer = json.loads(reply.content)
         except (ValueError, RecursionError):
             answer = None
         if isinstance(answer, dict):
             return answer
-        said = f"the answer is not a JSON object ({reply.text[:100]!r})"
+        said = f"the answer is not a JSON object ({reply.text()[:100]!r})"
         return Fault(NOT_JSON, "answers something else than a JSON object", said)
-    said = " ".join(reply.text[:500].split())
+    text = reply.text()
+    said = " ".join(text[:500].split())
     if status in _MAY_PASS or not 400 <= status < 500:
         problem = f"status {status}" + (f" ({said})" if said else "")
         return Fault(f"status {status}", f"answers {status}", problem, _retry_after(reply), status in _OUTAGE)
     if status in _NEVER_PASSES:
         raise UserError(url, f"{_NEVER_PASSES[status]} (status {status}: {said})", "correct it and run again")
-    if _TOO_LONG.search(reply.text):
+    if _TOO_LONG.search(text):
         raise PromptTooLong(said)
     raise RequestFailed(f"{url}: status {status} ({said})")
 
 
-def no_reply(error: httpx.RequestError) -> Fault:
+def no_reply(error: NoReply) -> Fault:
     """The fault of a request that ended with `error`."""
-    import httpx
-
-    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-        return Fault(UNREACHABLE, "cannot be reached", name(error), outage=True)
-    if isinstance(error, httpx.TimeoutException):
-        return Fault(TIME_OUT, "does not answer", name(error))
-    return Fault(BROKEN, "breaks off its answer", name(error))
+    if error.kind == UNREACHABLE:
+        return Fault(error.kind, "cannot be reached", str(error), outage=True)
+    return Fault(error.kind, "does not answer" if error.kind == TIME_OUT else "breaks off its answer", str(error))
 
 
-def name(error: Exception) -> str:
-    """The type and the message of `error`."""
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def _retry_after(reply: httpx.Response) -> float:
+def _retry_after(reply: Reply) -> float:
     """Seconds that the header asks for: a number or a date (RFC 9110, section 10.2.3)."""
     said = reply.headers.get("retry-after", "")
     try:

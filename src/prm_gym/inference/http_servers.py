@@ -23,22 +23,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from prm_gym.errors import UserError, check_range
-from prm_gym.inference.http_answers import (
+from prm_gym.inference.http_answers import UNUSABLE, Fault, RequestFailed, no_reply, read_reply
+from prm_gym.inference.http_connections import (
     NO_REPLY,
     TIME_OUT,
-    UNUSABLE,
-    Fault,
-    RequestFailed,
+    Connection,
+    HttpxConnection,
+    NoReply,
+    PlainConnection,
     name,
-    no_reply,
-    read_reply,
 )
-
-if TYPE_CHECKING:
-    import httpx
 
 _log = logging.getLogger(__name__)
 _LONGEST_WAIT = 30.0  # seconds, between tries and out of service
@@ -60,7 +57,7 @@ class _Endpoint:
     faults: int = 0  # in a row
     outs: int = 0  # how often it was taken out of service, in a row
     out_until: float = 0.0  # time.monotonic()
-    idle: list[httpx.AsyncClient] = field(default_factory=list)
+    idle: list[Connection] = field(default_factory=list)
 
 
 class Endpoints:
@@ -75,7 +72,7 @@ class Endpoints:
     backoff: seconds before the first retry; doubled for each further one, shortened at random by up to a half.
     api_key_env: name of the environment variable that holds the key; the key is stored nowhere else.
 
-    Raises `UserError` for no or malformed URLs, an unset variable, or when httpx is not installed.
+    Raises `UserError` for no or malformed URLs, an unset variable, or an https URL when httpx is not installed.
     """
 
     def __init__(
@@ -88,12 +85,12 @@ class Endpoints:
         backoff: float = 0.5,
         api_key_env: str | None = None,
     ) -> None:
-        if find_spec("httpx") is None:
-            raise UserError("httpx", "is not installed", 'pip install "prm-gym[server]"')
         urls = [base_urls] if isinstance(base_urls, str) else list(base_urls)
         for url in urls:
             if not url.startswith(("http://", "https://")):
                 raise UserError("base_urls", f"{url!r} is not an HTTP address", "say e.g. http://localhost:8000/v1")
+            if url.startswith("https://") and find_spec("httpx") is None:
+                raise UserError("httpx", "is not installed", 'pip install "prm-gym[server]"')
         if not urls:
             raise UserError("base_urls", "there is none", "say e.g. http://localhost:8000/v1")
         if api_key_env is not None and not os.environ.get(api_key_env):
@@ -115,10 +112,11 @@ class Endpoints:
         """
         self._semaphore = self._semaphore or asyncio.Semaphore(self._concurrency)
         async with self._semaphore:
+            content = json.dumps(body, separators=(",", ":")).encode()
             begun, tries, left_alone = time.monotonic(), 0, dict[str, float]()
             while True:
                 endpoint = await self._choose(left_alone)
-                answer = await self._try(endpoint, path, body, read)
+                answer = await self._try(endpoint, path, content, read)
                 if not isinstance(answer, Fault):
                     return answer
                 now = time.monotonic()
@@ -165,33 +163,19 @@ class Endpoints:
         """Close the connections; a later request opens new ones."""
         self._semaphore = None
         for endpoint in self._endpoints:
-            clients, endpoint.idle = endpoint.idle, []
-            for client in clients:
-                await client.aclose()
+            connections, endpoint.idle = endpoint.idle, []
+            for connection in connections:
+                await connection.close()
 
-    async def _request(self, endpoint: _Endpoint, method: str, path: str, **options: Any) -> httpx.Response:
-        """Send one request on a free connection. Each client holds one connection, because the pool of an httpx client
-        searches all connections several times per request, which with 128 of them costs more than the request.
-        """
-        client = endpoint.idle.pop() if endpoint.idle else self._new_client(endpoint.url)
-        try:
-            return await client.request(method, endpoint.url + path, **options)
-        finally:
-            endpoint.idle.append(client)
-
-    def _new_client(self, url: str) -> httpx.AsyncClient:
+    def _connection(self, url: str, timeout: float) -> Connection:
+        key = os.environ.get(self._api_key_env or "")
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        if not url.startswith("https://"):
+            return PlainConnection(url, headers, timeout)
         import httpx
 
-        if self._ssl is None and url.startswith("https://"):
-            self._ssl = httpx.create_ssl_context()  # slow to create, so shared
-        key = os.environ.get(self._api_key_env or "")
-        return httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(self._timeout, connect=min(self._timeout, 10.0)),
-            # Servers close idle connections after 5 s (uvicorn); the client closes them earlier.
-            limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=3.0),
-            verify=self._ssl or False,
-        )
+        self._ssl = self._ssl or httpx.create_ssl_context()  # slow to create, so shared
+        return HttpxConnection(url, headers, timeout, self._ssl)
 
     async def _choose(self, left_alone: Mapping[str, float]) -> _Endpoint:
         """The least busy server in service; servers without a fault in this request come first. `left_alone` holds the
@@ -205,21 +189,17 @@ class Endpoints:
                 return min(in_service, key=lambda each: (left_alone.get(each.url, 0.0), each.busy, each.served))
             await asyncio.sleep(min(ready) - now)
 
-    async def _try(
-        self, endpoint: _Endpoint, path: str, body: Mapping[str, Any], read: Callable[[dict[str, Any]], T]
-    ) -> T | Fault:
+    async def _try(self, endpoint: _Endpoint, path: str, body: bytes, read: Callable[[dict[str, Any]], T]) -> T | Fault:
         """The result of `read` on the answer, or a fault."""
-        import httpx
-
-        url = endpoint.url + path
+        connection = endpoint.idle.pop() if endpoint.idle else self._connection(endpoint.url, self._timeout)
         endpoint.busy += 1
         endpoint.served += 1
         try:
-            reply = await self._request(endpoint, "POST", path, json=body)
-        except httpx.RequestError as error:
+            reply = await connection.request("POST", path, body)
+        except NoReply as error:
             fault = no_reply(error)
         else:
-            answer = read_reply(url, reply)
+            answer = read_reply(endpoint.url + path, reply)
             result = answer if isinstance(answer, Fault) else _read(answer, read)
             if not isinstance(result, Fault):
                 endpoint.faults = endpoint.outs = 0
@@ -227,6 +207,7 @@ class Endpoints:
             fault = result
         finally:
             endpoint.busy -= 1
+            endpoint.idle.append(connection)
         endpoint.faults += 1
         if fault.outage or fault.kind == TIME_OUT or endpoint.faults >= _FAULTS_IN_A_ROW:
             self._take_out(endpoint)
@@ -243,18 +224,17 @@ class Endpoints:
         """The models that GET `path` lists, with their fields. Empty if the server has no such list, a fault if it is
         down or hangs. Connections are not kept, because the caller may leave the event loop.
         """
-        import httpx
-
-        url = endpoint.url + path
         for tries in range(1, _MODEL_TRIES + 1):
+            connection = self._connection(endpoint.url, min(self._timeout, 10.0))
             try:
-                async with self._new_client(endpoint.url) as client:
-                    answer = read_reply(url, await client.get(url, timeout=min(self._timeout, 10.0)))
+                answer = read_reply(endpoint.url + path, await connection.request("GET", path))
                 result = answer if isinstance(answer, Fault) else _read(answer, _listed_models)
-            except httpx.RequestError as error:
+            except NoReply as error:
                 result = no_reply(error)
             except (UserError, RequestFailed):  # some servers have no such list
                 return {}
+            finally:
+                await connection.close()
             if not isinstance(result, Fault):
                 return result
             fault = result
