@@ -150,3 +150,37 @@ def test_what_the_server_tells_of_the_model_is_a_setting():
     settings = asyncio.run(asyncio.wait_for(main(), 30))
     assert settings["served"] == {"root": "org/q", "max_model_len": 64}
     assert settings["prompt"]["name"] == "compact"
+
+
+def test_served_logits_are_those_of_the_same_model_in_process(tmp_path):
+    """The server computes what `transformers` does for the ids that it gets, and a sigmoid if it is asked for one."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+
+    from prm_gym.hosts.tiny_model import make_tiny_model
+    from prm_gym.prm.in_process import PRMScorer
+
+    make_tiny_model(tmp_path, ["You see a desk 1. REASON: go ACTION: look"] * 20, hidden_size=32, layers=2, heads=2)
+    torch.manual_seed(0)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path, num_labels=1)
+    model.score.weight.data.normal_()
+    model.save_pretrained(tmp_path)
+
+    def logit_of(ids):
+        with torch.no_grad():
+            return float(model(torch.tensor([ids])).logits)
+
+    async def main():
+        async with FakeServer(classifier(logit_of)) as server:
+            served = ServedPRMScorer(server.url, "q", prompt="compact", tokenizer=tmp_path)
+            ours = PRMScorer(tmp_path, prompt="compact")
+            pairs = [(STATE, LOOK), (STATE, GO)]
+            try:
+                return await served.logits(pairs), await ours.logits(pairs)
+            finally:
+                await served.close()
+                await ours.close()
+
+    served, ours = asyncio.run(main())
+    assert served == pytest.approx(ours, abs=1e-5)
+    assert abs(ours[0] - ours[1]) > 1e-3

@@ -134,6 +134,19 @@ def test_a_mistake_in_an_environment_is_found(
         ),
         ("labels.iterations", "first", r"labels\.iterations: unknown iterations 'first'; say last or all"),
         ("sampling.temperature", None, "sampling.temperature: missing; add it"),
+        ("sampling.serve", {"command": "vllm serve --port {port}"}, r"serve.command: {model} is missing; say where"),
+        ("sampling.serve_prm", {"command": "vllm serve {model}"}, r"sampling.serve_prm.command: {port} is missing"),
+        (
+            "sampling.serve",
+            {"command": "x {model} {port}", "devices": ["0", "1"], "replicas": 1},
+            "sampling.serve.devices: 2 entries for 1 replicas; remove the rest",
+        ),
+        ("sampling.serve", {"command": "x {model} {port}", "wait": 0}, "sampling.serve.wait: got 0.0; must be above 0"),
+        (
+            "sampling",
+            {"temperature": 0, "max_new_tokens": 9, "server": ["http://a"], "serve": {"command": "{model} {port}"}},
+            "sampling.serve: `server` names servers that are there; remove one of the two",
+        ),
     ],
 )
 def test_a_mistake_is_named(path: str, value: Any, message: str, tmp_path: Path) -> None:

@@ -36,11 +36,13 @@ def run(options: argparse.Namespace) -> None:
     from prm_gym.runs.iteration import Run
 
     folder = options.run_folder or Path("runs") / options.recipe.name
-    stages = Run(options.recipe, folder, options.iteration, options.host).stages()
+    iteration = Run(options.recipe, folder, options.iteration, options.host)
+    stages = iteration.stages()
     if options.dry_run:
         _show(stages, folder)
         return
-    stage.run(stages, console)
+    with iteration.servers:
+        stage.run(stages, console)
     if options.iteration > 0:
         console.print(table(read_results(folder / "results.json")))
 

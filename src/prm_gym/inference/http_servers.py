@@ -6,7 +6,7 @@ answer with unexpected content is a fault too.
 
 A server that is down (refuses connections, answers 502-504), hangs, or gives three faults in a row is taken out of
 service for a while (twice `backoff`, doubled each time up to 30 s). The next request after that tries it again. While
-it is down, retries are not counted for up to five minutes, so that a restart ends no request.
+it is down, retries are not counted for `outage` seconds, so that a restart ends no request.
 
 Each fault is logged at the level INFO; the record's attribute `fault` names its kind.
 """
@@ -38,8 +38,8 @@ from prm_gym.inference.http_connections import (
 )
 
 _log = logging.getLogger(__name__)
+OUTAGE = 300.0  # seconds
 _LONGEST_WAIT = 30.0  # seconds, between tries and out of service
-_LONGEST_OUTAGE = 300.0
 _FAULTS_IN_A_ROW = 3  # until a server that answers is taken out of service
 _MODEL_TRIES = 3  # for the list of models
 
@@ -69,6 +69,7 @@ class Endpoints:
     concurrency: concurrent requests to all servers together.
     timeout: seconds to wait for an answer.
     retries: retries of a request.
+    outage: seconds for which servers may be down without their retries being counted.
     backoff: seconds before the first retry; doubled for each further one, shortened at random by up to a half.
     api_key_env: name of the environment variable that holds the key; the key is stored nowhere else.
 
@@ -82,6 +83,7 @@ class Endpoints:
         concurrency: int = 256,
         timeout: float = 300.0,
         retries: int = 6,
+        outage: float = OUTAGE,
         backoff: float = 0.5,
         api_key_env: str | None = None,
     ) -> None:
@@ -98,7 +100,7 @@ class Endpoints:
         check_range("concurrency", concurrency, least=1)
         self._endpoints = [_Endpoint(url.rstrip("/")) for url in urls]
         self._concurrency, self._timeout = concurrency, timeout
-        self._retries, self._backoff = retries, backoff
+        self._retries, self._outage, self._backoff = retries, outage, backoff
         self._api_key_env = api_key_env
         self._ssl: ssl.SSLContext | None = None
         self._semaphore: asyncio.Semaphore | None = None  # belongs to an event loop, so it is created there
@@ -120,7 +122,7 @@ class Endpoints:
                 if not isinstance(answer, Fault):
                     return answer
                 now = time.monotonic()
-                if not (answer.outage and now - begun < _LONGEST_OUTAGE):
+                if not (answer.outage and now - begun < self._outage):
                     tries += 1
                 if tries > self._retries:
                     _log_fault(endpoint, answer, "given up")

@@ -17,11 +17,13 @@ from prm_gym.prompts import load
 from prm_gym.provenance.fingerprints import of_folder, of_games, of_prompt, of_settings
 from prm_gym.runs import recipe
 from prm_gym.runs.recipe import Branches, Recipe
+from prm_gym.runs.servers import Served, Servers
 
 if TYPE_CHECKING:
     from prm_gym.envs.contract import Task
     from prm_gym.policies.best_of_n import BestOf
     from prm_gym.prm.in_process import PRMScorer
+    from prm_gym.prm.scorer import Scorer
     from prm_gym.rollout import Summary
     from prm_gym.types import Policy
 
@@ -37,6 +39,7 @@ class Actors:
         if host:
             self.recipe = replace(self.recipe, host=host)
         self.iter = run / f"iter{iteration}"
+        self.servers = Servers(self.recipe.sampling, folder / "recipe.yaml", self.iter / "servers")
 
     def policy(self, n: int, step: int | None = None) -> Path:
         """The checkpoint of pi_n, or of a step of its training; step 0 is pi_{n-1}, where that training began."""
@@ -81,48 +84,28 @@ class Actors:
         return inputs
 
     def sampler(self, n: int, temperature: float | None = None, checkpoint: Path | None = None) -> Callable[[], Policy]:
-        """A factory of pi_n, or of another checkpoint of its training."""
-        return partial(self.sampled, n, temperature, checkpoint)
-
-    def sampled(self, n: int, temperature: float | None = None, checkpoint: Path | None = None) -> Policy:
-        """pi_n as a policy, in process or on the recipe's servers. The rollout that uses it closes it."""
-        s, prompt, checkpoint = self.recipe.sampling, self.recipe.prompt, checkpoint or self.policy(n)
-        temperature = s.temperature if temperature is None else temperature
-        if s.server:
-            from prm_gym.policies.server import ServerPolicy
-
-            return ServerPolicy(
-                s.server,
-                str(checkpoint),
-                prompt=prompt,
-                tokenizer=checkpoint,
-                temperature=temperature,
-                max_tokens=s.max_new_tokens,
-                policy_id=f"pi_{n}",
-                concurrency=s.max_batch,
-            )
-        from prm_gym.policies.transformers import TransformersPolicy
-
-        return TransformersPolicy(
-            checkpoint,
-            prompt=prompt,
-            temperature=temperature,
-            max_new_tokens=s.max_new_tokens,
-            max_batch=s.max_batch,
-            policy_id=f"pi_{n}",
-        )
+        """A factory of pi_n, or of another checkpoint of its training: in process, or on servers, which are up now."""
+        checkpoint = checkpoint or self.policy(n)
+        served = self.servers.policy(checkpoint)
+        return partial(_policy, self.recipe, checkpoint, f"pi_{n}", temperature, served)
 
     def scorer(self) -> PRMScorer:
         """Q_{n-1} in process."""
-        from prm_gym.prm.in_process import PRMScorer
+        return _in_process(self.recipe, self.iter / "prm")
 
-        return PRMScorer(self.iter / "prm", prompt=self.recipe.prompt, max_batch=self.recipe.sampling.max_batch)
+    def scoring(self) -> Callable[[], Scorer]:
+        """A factory of Q_{n-1}: in process, or on servers, which are up now."""
+        folder = self.iter / "prm"
+        served = self.servers.prm(folder)
+        return (
+            partial(_in_process, self.recipe, folder)
+            if served is None
+            else partial(_served, self.recipe, folder, served)
+        )
 
-    def best_of(self, sampler: Callable[[], Policy], choice: BestOf) -> Policy:
-        """Best-of-N by Q_{n-1}."""
-        from prm_gym.policies.best_of_n import BestOfN
-
-        return BestOfN(sampler(), self.scorer(), **asdict(choice))
+    def best_of(self, sampler: Callable[[], Policy], choice: BestOf) -> Callable[[], Policy]:
+        """A factory of best-of-N by Q_{n-1}."""
+        return partial(_best_of, sampler, self.scoring(), choice)
 
     def collect(self, games: Sequence[Task], policy: Callable[[], Policy], out: Path, **options: Any) -> dict[str, Any]:
         """Collect episodes into `out` with the factory `policy`, in the recipe's processes. Returns the counts."""
@@ -149,6 +132,62 @@ class Actors:
         shared: dict[str, Any] = {"max_episode_steps": self.recipe.max_episode_steps}
         shared |= {"concurrency": 2 * sampling.max_batch, "make_env": self.recipe.env}
         return in_processes(partial(play, {**shared, **options}), out, sampling.processes).as_dict()
+
+
+def _policy(recipe: Recipe, checkpoint: Path, name: str, temperature: float | None, served: Served | None) -> Policy:
+    """The policy in `checkpoint`. The rollout that uses it closes it."""
+    s = recipe.sampling
+    temperature = s.temperature if temperature is None else temperature
+    if s.server or served:
+        from prm_gym.inference.http_servers import OUTAGE
+        from prm_gym.policies.server import ServerPolicy
+
+        return ServerPolicy(
+            served.urls if served else s.server,
+            served.name if served else str(checkpoint),
+            prompt=recipe.prompt,
+            tokenizer=checkpoint,
+            temperature=temperature,
+            max_tokens=s.max_new_tokens,
+            policy_id=name,
+            concurrency=s.max_batch,
+            outage=served.outage if served else OUTAGE,
+        )
+    from prm_gym.policies.transformers import TransformersPolicy
+
+    return TransformersPolicy(
+        checkpoint,
+        prompt=recipe.prompt,
+        temperature=temperature,
+        max_new_tokens=s.max_new_tokens,
+        max_batch=s.max_batch,
+        policy_id=name,
+    )
+
+
+def _in_process(recipe: Recipe, folder: Path) -> PRMScorer:
+    from prm_gym.prm.in_process import PRMScorer
+
+    return PRMScorer(folder, prompt=recipe.prompt, max_batch=recipe.sampling.max_batch)
+
+
+def _served(recipe: Recipe, folder: Path, served: Served) -> Scorer:
+    from prm_gym.prm.served import ServedPRMScorer
+
+    return ServedPRMScorer(
+        served.urls,
+        served.name,
+        prompt=recipe.prompt,
+        tokenizer=folder,
+        concurrency=recipe.sampling.max_batch,
+        outage=served.outage,
+    )
+
+
+def _best_of(sampler: Callable[[], Policy], scoring: Callable[[], Scorer], choice: BestOf) -> Policy:
+    from prm_gym.policies.best_of_n import BestOfN
+
+    return BestOfN(sampler(), scoring(), **asdict(choice))
 
 
 def _rollout(

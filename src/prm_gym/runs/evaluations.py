@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +51,7 @@ class Evaluations(Actors):
 
         episodes = read_episodes(held_out / "rollouts", held_out / "branches")
         levels = self.recipe.labels.kind not in ("preferences", "inverse")  # their Q compares actions at one state only
-        return asyncio.run(measure(episodes, self.scorer(), gamma=self.recipe.gamma, levels=levels))
+        return asyncio.run(measure(episodes, self.scoring()(), gamma=self.recipe.gamma, levels=levels))
 
     def quality_stage(self) -> Stage:
         """`quality` on the recipe's held-out games, into eval/prm/quality.json."""
@@ -100,7 +99,7 @@ class Evaluations(Actors):
             from prm_gym.store import read_episodes
 
             sampler = self.sampler(n, temperature, self.policy(n, step))
-            policy = partial(self.best_of, sampler, choice) if choice else sampler
+            policy = self.best_of(sampler, choice) if choice else sampler
             chosen = self.games(e.split, e.games)
             self.collect(chosen, policy, out / "episodes", max_games=e.games, iteration=n, seed=e.seed)
             episodes = read_episodes(out / "episodes")

@@ -39,6 +39,7 @@ class Run(Evaluations):
         Raises `UserError` if the host, the value model of the labels or the previous iteration is missing.
         """
         hosts.check(self.recipe.host)
+        self.servers.check()
         games = [start.games(self)] if self.generates else []
         if self.n == 0:
             return [*games, *start.pi_0(self)]
@@ -91,7 +92,7 @@ class Run(Evaluations):
             kind = label_function(r.labels.kind)
             options: dict[str, Any] = {"prompt": r.prompt, **self._filled(r.labels.options)}
             if inverse:
-                options["policy"] = self.sampled(self.n - 1)
+                options["policy"] = self.sampler(self.n - 1)()
             elif "gamma" in inspect.signature(kind).parameters:
                 options["gamma"] = r.gamma
             if "value_fn" in options:  # V_mu

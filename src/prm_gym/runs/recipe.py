@@ -29,6 +29,8 @@ _RANGES: dict[str, dict[str, float]] = {  # of numbers by key, in any section
     **dict.fromkeys(("games", "per_game", "rollouts_per_game", "states_per_episode", "actions"), _COUNT),
     **dict.fromkeys(("continuations", "max_new_tokens", "max_batch", "max_episode_steps"), _COUNT),
     "processes": {"least": 1, "most": MOST_PROCESSES},
+    "replicas": {"least": 1, "most": 1024},
+    "wait": {"above": 0},
     **dict.fromkeys(("random_actions", "mistakes", "dawdling"), _SHARE),
     **dict.fromkeys(("temperature", "best_of_temperature"), _TEMPERATURE),
     "seed": {"least": 0, "most": INT64},
@@ -48,15 +50,31 @@ class Games:
 
 
 @dataclass(frozen=True)
+class Serve:
+    """Servers that the run starts, replaces when they die, and stops. `command` has {model} and {port}, such as
+    "vllm serve {model} --port {port}". There is one server for each entry of `devices` (its CUDA_VISIBLE_DEVICES), or
+    `replicas` of them; each may take `wait` seconds to come up.
+    """
+
+    command: str
+    devices: list[str] = field(default_factory=list)
+    replicas: int | None = None
+    wait: float = 900.0
+
+
+@dataclass(frozen=True)
 class Sampling:
-    """How a policy is sampled: on the OpenAI-compatible servers with the base URLs `server`, or else in `processes`
-    processes, each with its own copy of the policy.
+    """How a policy is sampled: on the OpenAI-compatible servers with the base URLs `server`, or on those that `serve`
+    starts, or else in `processes` processes, each with its own copy of the policy. `serve_prm` starts vLLM servers of
+    Q, which is otherwise in process.
     """
 
     temperature: float
     max_new_tokens: int
     max_batch: int = 64
     server: list[str] = field(default_factory=list)
+    serve: Serve | None = None
+    serve_prm: Serve | None = None
     processes: int = 1
 
 
@@ -211,6 +229,7 @@ def load(folder: str | PathLike[str]) -> Recipe:
     if recipe.host not in ("trl", "open-instruct"):
         raise UserError(path, f"unknown host '{recipe.host}'", "say trl or open-instruct", field="host")
     _check_env(recipe, path)
+    _check_serve(recipe.sampling, path)
     start = recipe.start
     if (start.model is None or start.sft is not None) and (start.demonstrations is None or start.sft is None):
         problem = "neither a model nor demonstrations with an sft file"
@@ -272,6 +291,21 @@ def _check_env(recipe: Recipe, path: Path) -> None:
             if wanted is not None and getattr(wanted, key) != getattr(Demonstrations, key):
                 problem = "is of ALFWorld's expert alone"
                 raise UserError(path, problem, "remove it; random_actions is there", field=f"{name}.{key}")
+
+
+def _check_serve(sampling: Sampling, path: Path) -> None:
+    """Raise `UserError` for servers named twice, or a command that does not say what to serve and where."""
+    if sampling.server and sampling.serve:
+        problem = "`server` names servers that are there"
+        raise UserError(path, problem, "remove one of the two", field="sampling.serve")
+    for name, serve in (("serve", sampling.serve), ("serve_prm", sampling.serve_prm)):
+        for place in ("{model}", "{port}"):
+            if serve is not None and place not in serve.command:
+                problem = f"{place} is missing"
+                raise UserError(path, problem, "say where it stands", field=f"sampling.{name}.command")
+        if serve is not None and serve.replicas is not None and serve.replicas < len(serve.devices):
+            problem = f"{len(serve.devices)} entries for {serve.replicas} replicas"
+            raise UserError(path, problem, "remove the rest", field=f"sampling.{name}.devices")
 
 
 def _best_of_listed(values: dict[str, Any]) -> dict[str, Any]:

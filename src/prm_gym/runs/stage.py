@@ -28,7 +28,8 @@ from prm_gym.provenance import differences, show, this_run
 from prm_gym.provenance.fingerprints import Identity
 
 MANIFEST = "manifest.json"
-_HOW_FAST = ("sampling.max_batch", "sampling.processes")  # recorded; the output does not depend on them
+# Settings that are recorded and not compared, since the output does not depend on them: any key that begins so.
+_HOW_FAST = ("sampling.max_batch", "sampling.processes", "sampling.serve")
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def is_complete(stage: Stage) -> bool:
         raise UserError(path, f"not a manifest ({error})", remedy) from None
     wanted = json.loads(json.dumps(stage.settings))
     for key, made, want in _differences(made_with, wanted):
-        if key in _HOW_FAST:
+        if key.startswith(_HOW_FAST):
             continue
         raise UserError(path, f"made with {made!r}, not {want!r}", remedy, field=key)
     there = stage.inputs() if made_from else {}

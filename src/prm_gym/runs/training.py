@@ -34,6 +34,7 @@ def training(actors: Actors, name: str, out: Path, config: str) -> Stage:
     inputs = actors.made_from(*map(Path, named))
 
     def make() -> None:
+        actors.servers.stop()
         r = actors.recipe
         if any(out.glob("checkpoint-*")) and provenance.read(out) is None:
             problem = "holds a training begun by an older version, which did not record all of its settings"
