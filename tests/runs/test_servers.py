@@ -27,8 +27,8 @@ from prm_gym.runs.start import games
 from prm_gym.store import read_episodes
 from prm_gym.types import Episode
 
-for package in ("alfworld", "httpx", "transformers"):
-    pytest.importorskip(package, reason="needs the extras 'alfworld', 'server' and 'trl'")
+for package in ("alfworld", "transformers"):
+    pytest.importorskip(package, reason="needs the extras 'alfworld' and 'trl'")
 
 PER_GAME = 8
 
