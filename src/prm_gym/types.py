@@ -64,7 +64,8 @@ class State:
 
     `observations` holds o_0..o_t (t+1 entries), `actions` a_0..a_{t-1} (t entries): environment actions as executed,
     without the reasoning. `admissible_commands` is None if unknown. `expert_action` is set during play by environments
-    that have an expert; no prompt shows it.
+    that have an expert; no prompt shows it. `reasons` holds the reasoning behind each of `actions`, or is empty. It is
+    no part of the state; prompts with `shows_reasons` show it.
     """
 
     game_id: str
@@ -73,6 +74,7 @@ class State:
     actions: tuple[str, ...]
     admissible_commands: tuple[str, ...] | None
     expert_action: str | None = field(default=None, compare=False)
+    reasons: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def turn(self) -> int:
@@ -130,6 +132,14 @@ class Policy(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+class ChatModel(Policy, Protocol):
+    """A policy by a language model, which continues any other chat too."""
+
+    async def reply(self, messages: Sequence[Message], *, n: int = 1, seed: int = 0) -> list[Response]:
+        """Sample `n` responses to `messages`, parsed as the policy's own. Raises `PromptTooLong`."""
+        ...
 
 
 @dataclass(slots=True)
@@ -196,6 +206,7 @@ class Episode:
             observations=tuple(t.observation for t in history),
             actions=tuple(t.action for t in history[:-1]),
             admissible_commands=tuple(commands) if (commands := history[-1].admissible_commands) is not None else None,
+            reasons=tuple(t.reason for t in history[:-1]),
         )
 
 

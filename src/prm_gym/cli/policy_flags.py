@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,18 @@ from prm_gym.errors import UserError
 
 if TYPE_CHECKING:
     from prm_gym.envs.named import NamedEnvironment
+    from prm_gym.policies.react import ReActPolicy
+    from prm_gym.policies.server import ServerPolicy
     from prm_gym.prompts import Prompt
     from prm_gym.types import Policy
 
 
 MAX_NEW_TOKENS = 256
 SCRIPTED = ("expert", "random")
+REACT = "react"
 _OF_MODELS = ("prompt", "temperature", "max_new_tokens", "force", "server", "served_model", "api_key_env")
 _OF_SERVERS = ("served_model", "api_key_env")
+_OF_REACT = ("examples", "shots")
 
 
 def add_playing(command: Parser) -> None:
@@ -34,7 +39,7 @@ def add_playing(command: Parser) -> None:
     add("--reward-range", type=number(), nargs=2, metavar=("LOW", "HIGH"), help=text)
     add("--split", type=name, default="train", help="train, valid_seen or valid_unseen")
     add("--max-games", type=count, metavar="N", help="play N of the games or tasks, drawn by --seed; default: all")
-    add("--policy", type=name, required=True, help="expert, random, a model's folder, or its name on the Hub")
+    add("--policy", type=name, required=True, help="expert, random, react, a model's folder, or its name on the Hub")
     add("--policy-id", type=name, metavar="NAME", help="name of the policy in the output; default: as --policy")
     add("--random-actions", type=share, metavar="SHARE", help="share of the expert's turns that are random; default: 0")
     text = "ask these OpenAI-compatible servers for the model; default: load it here"
@@ -43,7 +48,12 @@ def add_playing(command: Parser) -> None:
     add("--served-model", type=name, metavar="NAME", help="the model's name at the servers; default: --policy")
     text = "environment variable with the key of the servers; default: no key"
     add("--api-key-env", type=name, metavar="VARIABLE", help=text)
-    text = "full, compact, general, or a jinja file; default: as the model was trained, else full, of --env general"
+    text = "episodes of which --policy react shows won ones as examples; default: none"
+    add("--examples", type=path, nargs="+", metavar="DIR", help=text)
+    add("--shots", type=count, metavar="N", help="examples in the prompt with --examples; default: 2")
+    text = (
+        "full, compact, general, react, or a jinja file; default: as the model was trained, else full, of --env general"
+    )
     add("--prompt", type=name, help=text)
     add_sampling(command)
     text = "actions of an episode; default: as the model was trained, else 30"
@@ -73,6 +83,12 @@ def settle(options: argparse.Namespace) -> None:
         read_by_q = ("prompt", "force") if getattr(options, "prm", None) else ()
         idle = [flag for flag in _OF_MODELS if flag not in read_by_q]
         refuse_idle(options, idle, f"with --policy {options.policy}")
+    if options.policy != REACT:
+        refuse_idle(options, _OF_REACT, f"without --policy {REACT}")
+    elif not options.server or not options.served_model:
+        raise UserError("policy", "react prompts a model of a server", "give --server URL and --served-model NAME")
+    elif not options.examples:
+        refuse_idle(options, ("shots",), "without --examples")
     if options.policy != "expert":
         refuse_idle(options, ("random_actions",), "without --policy expert")
     if options.env is None:
@@ -90,7 +106,7 @@ def settle(options: argparse.Namespace) -> None:
         max_episode_steps=options.max_episode_steps,
         temperature=options.temperature,
         force=options.force,
-        usual_prompt="full" if options.env is None else "general",
+        usual_prompt=REACT if options.policy == REACT else "full" if options.env is None else "general",
     )
     options.prompt, options.temperature = played.prompt, played.temperature
     options.max_episode_steps = played.max_episode_steps
@@ -144,22 +160,44 @@ def make_policy(options: argparse.Namespace) -> Policy:
         from prm_gym.policies.random import RandomPolicy
 
         return RandomPolicy(options.policy_id or "random")
+    if options.policy == REACT:
+        return make_react(options, make_served(options), {})
     if options.server:
-        from prm_gym.policies.server import ServerPolicy
-
-        local = Path(options.policy).is_dir()
-        return ServerPolicy(
-            options.server,
-            options.served_model or options.policy,
-            prompt=options.prompt,
-            tokenizer=options.policy if local else None,
-            temperature=options.temperature,
-            max_tokens=options.max_new_tokens,
-            policy_id=options.policy_id,
-            concurrency=options.concurrency,
-            api_key_env=options.api_key_env,
-        )
+        return make_served(options, options.policy_id)
     return make_model(options, Path(options.policy), options.prompt, options.policy_id)
+
+
+def make_served(options: argparse.Namespace, policy_id: str | None = None) -> ServerPolicy:
+    """The model at --server."""
+    from prm_gym.policies.server import ServerPolicy
+
+    local = Path(options.policy).is_dir()
+    return ServerPolicy(
+        options.server,
+        options.served_model or options.policy,
+        prompt=options.prompt,
+        tokenizer=options.policy if local else None,
+        temperature=options.temperature,
+        max_tokens=options.max_new_tokens,
+        policy_id=policy_id,
+        concurrency=options.concurrency,
+        api_key_env=options.api_key_env,
+    )
+
+
+def make_react(options: argparse.Namespace, model: ServerPolicy, lessons: Mapping[str, Sequence[str]]) -> ReActPolicy:
+    """--policy react, with `lessons` of earlier trials by game."""
+    from prm_gym.policies.react import ReActPolicy
+    from prm_gym.store import read_episodes
+
+    return ReActPolicy(
+        model,
+        options.prompt,
+        examples=read_episodes(*options.examples) if options.examples else (),
+        shots=(options.shots or 2) if options.examples else 0,
+        lessons=lessons,
+        policy_id=options.policy_id,
+    )
 
 
 def make_model(options: argparse.Namespace, folder: Path, prompt: Prompt | str, policy_id: str | None = None) -> Policy:

@@ -21,7 +21,9 @@ SHORT_NAMES = {
 
 
 def name(policy: str, mode: str, prm: str | None) -> str:
-    """`pi_1` in mode `policy`; a best-of-N mode in full: `Bo16_weight1(pi_1, Q_0)`."""
+    """`pi_1` in mode `policy`; a best-of-N mode in full: `Bo16_weight1(pi_1, Q_0)`; `react(m) after trial 3`."""
+    if mode.startswith("trial_"):
+        return f"{policy} after trial {mode.removeprefix('trial_')}"
     return policy if mode == "policy" else f"Bo{mode.removeprefix('best_of_')}({policy}, {prm})"
 
 
@@ -69,3 +71,18 @@ def table(results: Iterable[dict[str, Any]]) -> Table:
             *(f"{100 * by_type[kind]['success']:.0f}" if kind in by_type else "-" for kind in kinds),
         )
     return out
+
+
+def costs(results: Iterable[dict[str, Any]]) -> list[str]:
+    """A line for each entry of a model that was asked for tokens: tokens and cost per game, and in total."""
+    lines = []
+    for entry in results:
+        if entry.get("response_tokens"):
+            read, written, games = entry["prompt_tokens"], entry["response_tokens"], entry["games"]
+            of = f"{name(entry['policy'], entry['mode'], entry['prm'])} {entry['split']}"
+            line = f"{of}: {read:,} prompt and {written:,} response tokens, "
+            line += f"{read / games:,.0f} and {written / games:,.0f} a game"
+            if entry["cost"] is not None:
+                line += f"; cost {entry['cost']:,.4g}, {entry['cost'] / games:,.4g} a game"
+            lines.append(line)
+    return lines

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from prm_gym.rollout import Summary
 
 
+Tokens = tuple[int, int]
+"""(prompt tokens, response tokens)"""
+Price = tuple[float, float]
+"""The price of a million (prompt tokens, response tokens)"""
+
+
 def evaluate(
     games: Sequence[Task],
     policy: Policy,
@@ -32,9 +38,10 @@ def evaluate(
     split: str,
     seed: int = 0,
     max_episode_steps: int = 30,
+    price: Price | None = None,
     **options: Any,
 ) -> tuple[dict[str, Any], Summary]:
-    """Play `games` and add the entry to `out`/results.json.
+    """Play `games` and add the entry to `out`/results.json, for a policy alone with tokens and cost.
 
     `name` and `prm` are those of the entry, `mode` is `policy` or a best-of-N mode. The episodes go to a folder of
     `out` named by a digest of their settings, so evaluations under other settings do not mix, and the same command
@@ -45,14 +52,32 @@ def evaluate(
 
     shared: dict[str, Any] = {"max_episode_steps": max_episode_steps, "seed": seed}
     settings = asyncio.run(settings_of(games, policy, **shared, make_env=options.get("make_env")))
-    named = [name.replace("/", "_"), mode, split, str(seed), provenance.digest(settings)]
-    episodes = out / "_".join(named)
+    episodes = episodes_folder(out, name, mode, split, seed, settings)
     summary = rollout(games, policy, episodes, **shared, **options)
     result = summarise(
         read_episodes(episodes), policy=name, prm=prm, mode=mode, split=split, seed=seed, settings=settings
     )
+    if mode == "policy":  # best-of-N stores the tokens of the chosen responses alone
+        result |= cost(tokens_of(read_episodes(episodes)), price)
     add_result(out / "results.json", result)
     return result, summary
+
+
+def episodes_folder(out: Path, name: str, mode: str, split: str, seed: int, settings: Mapping[str, Any]) -> Path:
+    """The folder of the episodes of an evaluation under `settings`."""
+    return out / "_".join([name.replace("/", "_"), mode, split, str(seed), provenance.digest(settings)])
+
+
+def tokens_of(episodes: Iterable[Episode]) -> Tokens:
+    """Prompt and response tokens of all turns, as the policy reported them."""
+    turns = [turn for episode in episodes for turn in episode.turns]
+    return sum(turn.prompt_tokens for turn in turns), sum(turn.response_tokens for turn in turns)
+
+
+def cost(tokens: Tokens, price: Price | None) -> dict[str, Any]:
+    """The fields of an entry for `tokens`; "cost" is None without a price."""
+    amount = None if price is None else (tokens[0] * price[0] + tokens[1] * price[1]) / 1e6
+    return {"prompt_tokens": tokens[0], "response_tokens": tokens[1], "cost": amount}
 
 
 def summarise(

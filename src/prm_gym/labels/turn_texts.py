@@ -42,6 +42,7 @@ class Texts:
             observations=tuple(self.observations[: turn + 1]),
             actions=tuple(self.actions[:turn]),
             admissible_commands=None if commands is None else tuple(commands),
+            reasons=tuple(self.reasons[:turn]),
         )
 
     def completion(self, prompt: Prompt, turn: int) -> list[Message]:

@@ -55,6 +55,17 @@ class BestOf:
         match = _MODE.fullmatch(mode)
         return match and cls(int(match[1]), float(match[2] or 0), "admissible" if match[3] else "all")
 
+    def candidates(self, state: State, responses: Sequence[Response]) -> list[Response]:
+        """The first response with each distinct environment action, in the order sampled."""
+        distinct: dict[str, Response] = {}
+        for response in responses:
+            distinct.setdefault(response.action, response)
+        if self.among == "admissible":
+            commands = set(state.admissible_commands or ())
+            admissible = {action: response for action, response in distinct.items() if action.strip() in commands}
+            distinct = admissible or distinct
+        return list(distinct.values())
+
     def check(self, where: str | PathLike[str], prefix: str = "") -> None:
         """Raise `UserError` for the first value out of range; `prefix` comes before its name in `where`."""
         if self.n < 1:
@@ -104,14 +115,7 @@ class BestOfN:
 
     async def _choose(self, state: State, seed: int) -> Response:
         responses = await self._policy.act(state, n=self._choice.n, seed=seed)
-        distinct: dict[str, Response] = {}
-        for response in responses:
-            distinct.setdefault(response.action, response)
-        if self._choice.among == "admissible":
-            commands = set(state.admissible_commands or ())
-            admissible = {action: response for action, response in distinct.items() if action.strip() in commands}
-            distinct = admissible or distinct
-        candidates = list(distinct.values())
+        candidates = self._choice.candidates(state, responses)
         if len(candidates) == 1:
             return candidates[0]
         values = await self._scorer.logits([(state, response) for response in candidates])

@@ -94,7 +94,11 @@ class ServerPolicy:
         }
 
     async def act(self, state: State, *, n: int = 1, seed: int = 0) -> list[Response]:
-        """Sample `n` responses at `state`; a server that gives fewer at once is asked again, with other seeds.
+        """As `reply` to the prompt of `state`."""
+        return await self.reply(self._prompt.messages(state), n=n, seed=seed)
+
+    async def reply(self, messages: Sequence[Message], *, n: int = 1, seed: int = 0) -> list[Response]:
+        """Sample `n` responses to `messages`; a server that gives fewer at once is asked again, with other seeds.
 
         Raises `PromptTooLong` for a prompt that leaves no room for `max_tokens` (a server would shorten the response
         in silence), `RequestFailed` after the retries, and `UserError` for what no retry can mend.
@@ -102,7 +106,6 @@ class ServerPolicy:
         if self._context is None:
             self._context = asyncio.ensure_future(self._context_length())
         context = await asyncio.shield(self._context)
-        messages = self._prompt.messages(state)
         responses: list[Response] = []
         while len(responses) < n:
             body = {**self._fields, "n": n - len(responses), "seed": seed + len(responses)}
@@ -118,11 +121,11 @@ class ServerPolicy:
         length: int | None = (await self._endpoints.served(self._model)).get("max_model_len")
         return length
 
-    async def _sample(self, messages: list[Message], fields: dict[str, Any], context: int | None) -> list[Response]:
+    async def _sample(self, messages: Sequence[Message], fields: dict[str, Any], context: int | None) -> list[Response]:
         body = {name: value for name, value in fields.items() if value is not None}
         ids: list[int] | None = None
         if self._tokenizer is None:
-            path, request = "/chat/completions", {**body, "messages": messages}
+            path, request = "/chat/completions", {**body, "messages": list(messages)}
         else:
             ids = prompt_ids(self._tokenizer, messages)
             self._refuse_too_long(len(ids), context)

@@ -8,6 +8,7 @@ ends.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ from prm_gym.inference.kv_cache import Tokens
 from prm_gym.prompts.chat import prompt_ids, template_of
 from prm_gym.provenance.checkpoint_settings import prompt_for
 from prm_gym.provenance.fingerprints import of_checkpoint, of_prompt
-from prm_gym.types import PromptTooLong, Response, State
+from prm_gym.types import Message, PromptTooLong, Response, State
 
 
 class _Row(NamedTuple):
@@ -98,7 +99,11 @@ class TransformersPolicy:
 
     async def act(self, state: State, *, n: int = 1, seed: int = 0) -> list[Response]:
         """Sample `n` responses at `state`. Raises `PromptTooLong`."""
-        prompt = np.array(prompt_ids(self._tokenizer, self._prompt.messages(state)), np.int32)
+        return await self.reply(self._prompt.messages(state), n=n, seed=seed)
+
+    async def reply(self, messages: Sequence[Message], *, n: int = 1, seed: int = 0) -> list[Response]:
+        """Sample `n` responses to `messages`. Raises `PromptTooLong`."""
+        prompt = np.array(prompt_ids(self._tokenizer, messages), np.int32)
         if len(prompt) + self._max_new_tokens > self._max_length:
             raise PromptTooLong(
                 f"{len(prompt)} prompt and {self._max_new_tokens} response tokens, context {self._max_length}"

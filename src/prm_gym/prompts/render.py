@@ -15,7 +15,7 @@ from prm_gym.errors import UserError
 from prm_gym.types import Message, State
 from prm_gym.unicode import well_formed
 
-BUILT_IN = ("compact", "full", "general")
+BUILT_IN = ("compact", "full", "general", "react")
 _MACROS = ("system", "user", "response")
 
 
@@ -23,7 +23,8 @@ class Prompt:
     """One prompt template.
 
     With `multi_turn` each turn is a message of its own, so every prompt extends the previous one; otherwise a single
-    user message holds the history.
+    user message holds the history. With `shows_reasons`, which needs `multi_turn`, the assistant's past messages hold
+    their reasoning; otherwise the action alone, as `response` writes it without a reason.
 
     `user` is called with `task`, `history` (pairs of observation and action; empty if `multi_turn`), `observation`,
     `admissible_commands` (empty for past turns, None if unknown), `turn` and `explore`; `response` with `reason` and
@@ -43,6 +44,9 @@ class Prompt:
             raise UserError(name, f"lacks {', '.join(missing)}", "define it as in prompts/full.jinja")
         self.name, self.source = name, source
         self.multi_turn = bool(vars(module)["multi_turn"])
+        self.shows_reasons = bool(vars(module).get("shows_reasons"))
+        if self.shows_reasons and not self.multi_turn:
+            raise UserError(name, "shows_reasons without multi_turn", "set both, or neither", field="shows_reasons")
         system, self._user, self._response = (cast(Callable[..., str], getattr(module, macro)) for macro in _MACROS)
         self._system = str(system()).strip()
         # A past turn is rendered the same in every later prompt, without its commands.
@@ -67,11 +71,12 @@ class Prompt:
         if self._system:
             chat.append({"role": "system", "content": self._system})
         if self.multi_turn:
-            for turn, action in enumerate(state.actions):
+            reasons = state.reasons if self.shows_reasons and state.reasons else ("",) * state.turn
+            for turn, (reason, action) in enumerate(zip(reasons, state.actions, strict=True)):
                 chat.append(
                     {"role": "user", "content": self._past(state.task, state.observations[turn], turn, explore)}
                 )
-                chat.append({"role": "assistant", "content": self.response("", action)})
+                chat.append({"role": "assistant", "content": self.response(reason, action)})
         history = () if self.multi_turn else tuple(zip(state.observations, state.actions, strict=False))
         content = self._content(
             state.task, history, state.observations[-1], state.admissible_commands, state.turn, explore
@@ -106,7 +111,7 @@ class Prompt:
 
 @lru_cache(maxsize=16)
 def load(name: str) -> Prompt:
-    """A prompt by name (`compact`, `full`, `general`) or by a jinja file. Raises `UserError` if there is none."""
+    """A prompt by name (`compact`, `full`, `general`, `react`) or by a jinja file, else raises `UserError`."""
     if name in BUILT_IN:
         return Prompt(name, files(__package__).joinpath(f"{name}.jinja").read_text("utf-8"))
     path = Path(name)

@@ -10,9 +10,9 @@ of each kind of artefact:
 
     episodes     {"kind": "collect" or "branch", "policy": Policy.settings, "policy_id", "games", "iteration", "seed",
                  "max_episode_steps"}; of branches also "parents", "proposals" and how states and actions are chosen
-    policy       {"kind": "expert" | "random" | "transformers" | "server" | "best_of_n", ...} with, as they apply,
-                 "model", "prompt", "temperature", "max_new_tokens"; of best-of-N "n", "weight", "among", "policy",
-                 "scorer"
+    policy       {"kind": "expert" | "random" | "transformers" | "server" | "best_of_n" | "planner", ...} with, as they
+                 apply, "model", "prompt", "temperature", "max_new_tokens"; of best-of-N "n", "weight", "among",
+                 "policy", "scorer"; of a planner also "depth", "width", "world"
     labels       {"kind": "labels", "label", the label's arguments by name}, folders among them as {"name",
                  "fingerprint", "settings" of the folder or null}; of `inverse` also "policy"
     weights      {"kind": "training", "stage", "host", "config", "inputs", "trained_for"}
@@ -108,9 +108,9 @@ def identity(folder: Path) -> Identity:
 
 
 def policy_of(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The settings of the policy of episodes; for best-of-N, those of the policy that samples."""
+    """The settings of the policy of episodes; for best-of-N and planners, those of the policy that samples."""
     policy: Mapping[str, Any] = settings["policy"]
-    return policy_of(policy) if policy.get("kind") == "best_of_n" else policy
+    return policy_of(policy) if policy.get("kind") in ("best_of_n", "planner") else policy
 
 
 def prompt_of(settings: Mapping[str, Any]) -> Identity | None:

@@ -119,4 +119,5 @@ def _state(game_id: str, task: str, turns: list[Turn], shown: Shown) -> State:
         actions=tuple(turn.action for turn in turns[:-1]),
         admissible_commands=None if commands is None else tuple(commands),
         expert_action=shown.info.get("expert_action"),
+        reasons=tuple(turn.reason for turn in turns[:-1]),
     )
