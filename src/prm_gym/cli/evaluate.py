@@ -41,7 +41,7 @@ def add(commands: Commands) -> None:
     add("--prm", type=path, metavar="DIR", help="a PRM that chooses among --best-of responses; default: none")
     text = "play lost games again, up to K times in all, with a lesson in words after each (Reflexion); default: 1"
     add("--trials", type=count, metavar="K", help=text)
-    text = "price of a million prompt and of a million response tokens of --server, for the cost in results.json"
+    text = "price of a million prompt and of a million response tokens of --server; default: no cost is told"
     add("--price", type=number(least=0), nargs=2, metavar=("IN", "OUT"), help=text)
     add("--best-of", type=count, metavar="N", help="responses to choose from with --prm; default: 16")
     text = "choose by logit Q + W log pi(a|s); default: 0, Q alone"
