@@ -50,7 +50,7 @@ def add(commands: Commands) -> None:
     text = "plan ahead with --prm: imagine this many steps, score what follows, act, plan again; default: 0, best-of-N"
     add("--depth", type=count, metavar="K", help=text)
     add("--width", type=count, metavar="W", help="plans of each length that are kept with --depth; default: 4")
-    text = "what --depth imagines with: a world model's folder, or `engine`, the environment itself (an upper bound)"
+    text = "imagine in a world model (a folder), or in `engine`, the environment itself (an upper bound); default: none"
     add("--world", type=name, metavar="DIR", help=text)
 
 
