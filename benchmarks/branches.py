@@ -77,7 +77,7 @@ def train(run: Path, folder: Path, data: Path, out: Path, seed: int, loss: str, 
         replaced = {"dataset_name": data, "output_dir": out, "seed": seed, "loss": loss}
         lines = [line for line in text.splitlines() if line.partition(":")[0] not in replaced]
         config.write_text("\n".join([*lines, *(f"{key}: {value}" for key, value in replaced.items())]) + "\n", "utf-8")
-        hosts.launch("trl", "prm", config, out, processes)
+        hosts.launch("trl", "prm", config, out, hosts.Machines(processes))
     return out
 
 

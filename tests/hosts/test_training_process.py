@@ -30,7 +30,7 @@ from pathlib import Path
 from prm_gym import hosts
 config = Path(sys.argv[1])
 hosts.MODULES["trl"] = "sleeping_host"
-hosts.launch("trl", "sft", config, config.parent, processes=int(sys.argv[2]))
+hosts.launch("trl", "sft", config, config.parent, hosts.Machines(processes=int(sys.argv[2])))
 """
 
 

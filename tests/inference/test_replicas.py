@@ -64,7 +64,7 @@ def models(url: str) -> list[dict[str, object]]:
 
 
 def test_each_server_has_its_port_its_devices_and_the_model(tmp_path: Path) -> None:
-    with serving(tmp_path, devices=["0,1", "2,3"]) as servers:
+    with serving(tmp_path, count=2, devices=["0,1", "2,3"]) as servers:
         told = [models(url)[0] for url in servers.urls]
         assert [each["devices"] for each in told] == ["0,1", "2,3"]
         assert servers.name == told[0]["id"] == str(tmp_path / "model")

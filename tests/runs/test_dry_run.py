@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from miniature import write_miniature
 from rich.console import Console
 
@@ -117,3 +119,27 @@ def test_the_command_shows_all_and_writes_nothing(
     assert ["games", "complete"] in lines
     assert ["rollouts", "of", "pi_0", "to", "do", "156"] in lines
     assert sum("prm_gym.hosts.trl" in line for line in lines) == 3
+
+
+def test_servers_and_the_commands_of_each_node_are_shown(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "head")
+    values = yaml.safe_load((recipe / "recipe.yaml").read_text())
+    serve = {"command": f"{sys.executable} serve.py {{model}} {{port}}", "devices": ["0", "1"]}
+    values["sampling"] |= {"serve": serve, "serve_prm": {**serve, "devices": ["2"]}}
+    values["stages"] |= {"processes": 4, "nodes": 2, "launcher": "srun --ntasks-per-node=1 --comment='two words'"}
+    (recipe / "recipe.yaml").write_text(yaml.safe_dump(values))
+    run = tmp_path / "run"
+    assert main(["iter", "1", "--recipe", str(recipe), "--run", str(run), "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"CUDA_VISIBLE_DEVICES=1 {sys.executable} serve.py {run}/pi_0 PORT" in lines
+    assert f"CUDA_VISIBLE_DEVICES=0 {sys.executable} serve.py {run}/pi_1 PORT" in lines
+    assert f"CUDA_VISIBLE_DEVICES=2 {sys.executable} serve.py {run}/iter1/prm PORT" in lines
+    [started] = [line for line in lines if line.startswith("srun ") and " prm_gym.hosts.trl prm " in line]
+    words = shlex.split(started)
+    assert words[:5] == ["srun", "--ntasks-per-node=1", "--comment=two words", sys.executable, "-m"]
+    assert {"--nnodes=2", "--nproc-per-node=4", "--rdzv-endpoint=head:29500"} <= set(words)
+    on_nodes = [line for line in lines if line.startswith("on node ") and " prm_gym.hosts.trl prm " in line]
+    assert [line.partition(": ")[0] for line in on_nodes] == ["on node 0", "on node 1"]
+    assert {line.partition(": ")[2] for line in on_nodes} == {shlex.join(words[3:])}

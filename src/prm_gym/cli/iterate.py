@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,15 @@ def _show(stages: list[Stage], folder: Path) -> None:
         table.add_row(each.stage.name, "complete" if each.complete else "to do", rows, disk)
     console.print(table)
     say("Rows: every episode to the step limit. Disk: by the bytes a row of the stores here; by a training's model.")
+    up: tuple[str, ...] = ()
     for each in planned:
-        if each.command and not each.complete:
+        cost = each.stage.cost
+        if each.complete:
+            continue
+        if cost.servers and cost.servers != up:
+            say(f"\nServers from {each.stage.name} on, on this machine:\n" + "\n".join(cost.servers))
+        up = () if each.command else cost.servers or up
+        if each.command:
             say(f"\n{each.stage.name}, with its config written at its start:\n{each.command}")
+        for number, command in enumerate(cost.nodes):
+            say(f"on node {number}: {shlex.join(command)}")

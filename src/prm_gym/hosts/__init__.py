@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from prm_gym.config import read_yaml
 from prm_gym.errors import UserError
+from prm_gym.hosts.accelerate_launch import filled_words, launch_command
 from prm_gym.hosts.training_process import end_with_parent
 from prm_gym.quiet import training_environment
 
@@ -36,38 +41,103 @@ def check(host: str) -> None:
         raise UserError("PRM_GYM_HOST_PYTHON", f"no interpreter {python}", remedy)
 
 
-def command(host: str, stage: str, config: Path, processes: int = 1, out: Path | None = None) -> list[str]:
-    """The command line of `stage` (sft, prm or online_dpo) on `host`. It resumes from the last checkpoint in `out`.
+@dataclass(frozen=True)
+class Machines:
+    """Where a stage is trained: in `processes` processes on each of `nodes` machines.
 
-    A host with its own environment runs in the interpreter PRM_GYM_HOST_PYTHON.
+    `launcher` (srun, a script) comes before the command and starts it, for several nodes once on each. It runs in a
+    shell's quoting with environment variables filled in.
     """
+
+    processes: int = 1
+    nodes: int = 1
+    launcher: str = ""
+
+    @property
+    def words(self) -> list[str]:
+        """The launcher's words. Raises `UserError` for a variable that is not set."""
+        return filled_words(self.launcher, os.environ, "stages.launcher")
+
+
+def command(
+    host: str,
+    stage: str,
+    config: Path,
+    machines: Machines = Machines(),
+    out: Path | None = None,
+    accelerate_config: str | None = None,
+) -> list[str]:
+    """The command line of `stage` (sft, prm or online_dpo) on `host`, behind the launcher. It resumes from the last
+    checkpoint in `out`. `accelerate_config` is that of open-instruct's YAML.
+
+    Several nodes meet at MASTER_ADDR and MASTER_PORT, by default this machine and 29500. A host with its own
+    environment runs in the interpreter PRM_GYM_HOST_PYTHON.
+    """
+    address, port = os.environ.get("MASTER_ADDR") or socket.gethostname(), os.environ.get("MASTER_PORT") or "29500"
     arguments = [str(config)] if host == "open-instruct" else ["--config", str(config)]
     module = ["-m", MODULES[host], STAGES[host][stage], *arguments]
-    if processes > 1:
-        module = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *module]
+    if accelerate_config and machines.nodes > 1:
+        processes = machines.nodes * int(read_yaml(accelerate_config).get("num_processes", machines.processes))
+        given = [f"--num_machines={machines.nodes}", f"--num_processes={processes}", "--machine_rank=$NODE_RANK"]
+        given += [f"--main_process_ip={address}", f"--main_process_port={port}"]
+        module += ["--accelerate_arguments", " ".join(given)]
+    elif machines.nodes > 1:
+        meeting = ["--rdzv-backend=c10d", f"--rdzv-id={stage}", f"--rdzv-endpoint={address}:{port}"]
+        spread = [f"--nnodes={machines.nodes}", f"--nproc-per-node={machines.processes}", *meeting]
+        module = ["-m", "torch.distributed.run", *spread, *module]
+    elif machines.processes > 1:
+        module = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={machines.processes}", *module]
     names = [] if out is None else [path.name for path in out.glob("checkpoint-*") if path.name[11:].isdigit()]
     if host == "trl" and out and names:  # open-instruct finds them itself
         last = max(names, key=lambda name: int(name[11:]))
         module += ["--resume_from_checkpoint", str(out / last)]
-    return [_python(host), *module]
+    return [*machines.words, _python(host), *module]
+
+
+def on_nodes(command: list[str], machines: Machines, accelerate_config: str | None = None) -> list[list[str]]:
+    """What `command` runs on each node, without the launcher."""
+    program = command[len(machines.words) :]
+    if accelerate_config is None:
+        return [program] * machines.nodes
+    python, _, _, *arguments = program  # python -m prm_gym.hosts.open_instruct ...
+    given = ""
+    if "--accelerate_arguments" in arguments:
+        place = arguments.index("--accelerate_arguments")
+        given = arguments[place + 1]
+    environments = ({"NODE_RANK": str(rank)} for rank in range(machines.nodes))
+    return [launch_command(python, arguments, accelerate_config, given, each) for each in environments]
 
 
 def _python(host: str) -> str:
     return sys.executable if host == "trl" else os.environ.get("PRM_GYM_HOST_PYTHON", sys.executable)
 
 
-def launch(host: str, stage: str, config: Path, out: Path, processes: int = 1) -> None:
-    """Run `stage` in `processes` processes and wait for it. It resumes from the last checkpoint in `out`, if any.
+def launch(
+    host: str,
+    stage: str,
+    config: Path,
+    out: Path,
+    machines: Machines = Machines(),
+    accelerate_config: str | None = None,
+) -> None:
+    """Run `stage` on `machines` and wait for it. It resumes from the last checkpoint in `out`, if any.
 
     Raises `UserError` with the exit status if the stage fails. Ctrl-C also interrupts the stage, and on Linux it is
-    killed with this process. Call from the main thread, since the stage ends with the thread that started it.
+    killed with this process; a launcher gets SIGTERM both times, to end what it has started elsewhere. Call from the
+    main thread, since the stage ends with the thread that started it.
     """
-    arguments = command(host, stage, config, processes, out)
-    process = subprocess.Popen(arguments, env=training_environment(), preexec_fn=end_with_parent)
+    arguments = command(host, stage, config, machines, out, accelerate_config)
+    ends_with = signal.SIGTERM if machines.launcher else signal.SIGKILL
+    try:
+        process = subprocess.Popen(
+            arguments, env=training_environment(), preexec_fn=partial(end_with_parent, ends_with)
+        )
+    except OSError as error:
+        raise UserError(config, f"{arguments[0]}: {error.strerror}", "correct stages.launcher") from error
     try:
         status = process.wait()
     except KeyboardInterrupt:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM if machines.launcher else signal.SIGINT)
         process.wait()
         raise
     if status:

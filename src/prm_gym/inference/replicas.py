@@ -67,7 +67,6 @@ class Replicas:
     ----------
     command: with {model} and {port}, in a shell's quoting; environment variables are filled in.
     log: the output of server i goes to `log`-i.log.
-    count: servers; by default one for each entry of `devices`, or one.
     devices: CUDA_VISIBLE_DEVICES of the servers, such as ["0,1", "2,3"]; taken in turn if there are more servers.
     wait: seconds that a server may take to come up.
     where, field: the file and key that the command comes from, for errors.
@@ -79,13 +78,12 @@ class Replicas:
         model: Path,
         log: Path,
         *,
-        count: int | None = None,
+        count: int = 1,
         devices: Sequence[str] = (),
         wait: float = 900.0,
         where: str | Path = "command",
         field: str | None = None,
     ) -> None:
-        count = count or len(devices) or 1
         self.name = ""  # of the model at the servers
         self.error: UserError | None = None
         self._wait, self._where, self._field = wait, where, field

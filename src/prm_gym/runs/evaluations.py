@@ -41,7 +41,9 @@ class Evaluations(Actors):
 
         settings = {**asdict(wanted), "sampling": asdict(self.recipe.sampling), "prompt": self.recipe.prompt}
         inputs = self.made_from(self.policy(self.n - 1), games=wanted.split)
-        cost = Cost.of_episodes(wanted.games * (1 + wanted.branches.most_per_episode), self.recipe.max_episode_steps)
+        episodes = wanted.games * (1 + wanted.branches.most_per_episode)
+        servers = self.servers.commands(self.policy(self.n - 1))
+        cost = Cost.of_episodes(episodes, self.recipe.max_episode_steps, servers)
         return Stage(f"held-out branches of pi_{self.n - 1}", out, settings, make, inputs, cost)
 
     def quality(self, held_out: Path) -> Quality:
@@ -65,7 +67,8 @@ class Evaluations(Actors):
 
         settings = {"gamma": self.recipe.gamma, "prompt": self.recipe.prompt}
         inputs = self.made_from(self.iter / "prm", self.held_out().out)
-        return Stage(f"Q_{self.n - 1} on held-out games", out, settings, make, inputs)
+        cost = Cost(servers=self.servers.commands(None, self.iter / "prm"))
+        return Stage(f"Q_{self.n - 1} on held-out games", out, settings, make, inputs, cost)
 
     def evaluation(
         self,
@@ -116,4 +119,5 @@ class Evaluations(Actors):
             settings |= {"weight": choice.weight, "among": choice.among}
         title = f"evaluation of {display_name(name, mode, f'Q_{self.n - 1}')}"
         inputs = self.made_from(self.policy(n, step), *([self.iter / "prm"] if choice else []), games=e.split)
-        return Stage(title, out, settings, make, inputs, Cost.of_episodes(e.games, r.max_episode_steps))
+        servers = self.servers.commands(self.policy(n, step), self.iter / "prm" if choice else None)
+        return Stage(title, out, settings, make, inputs, Cost.of_episodes(e.games, r.max_episode_steps, servers))

@@ -102,18 +102,20 @@ class Run(Evaluations):
         shared = {"sampling": asdict(r.sampling), "max_episode_steps": r.max_episode_steps, "prompt": r.prompt}
         played = self.made_from(policy, games="train")
         name, episodes = f"rollouts of pi_{self.n - 1}", wanted.games * wanted.per_game
-        cost = Cost.of_episodes(episodes, r.max_episode_steps)
+        servers = self.servers.commands(policy)
+        cost = Cost.of_episodes(episodes, r.max_episode_steps, servers)
         stages = [Stage(name, rollouts, {**asdict(wanted), **shared}, collect, played, cost)]
         if branches:
             name, inputs = f"branches of pi_{self.n - 1}", self.made_from(policy, rollouts)
-            cost = Cost.of_episodes(episodes * branches.most_per_episode, r.max_episode_steps)
+            cost = Cost.of_episodes(episodes * branches.most_per_episode, r.max_episode_steps, servers)
             stages.append(Stage(name, branched, {**asdict(branches), **shared}, branch, inputs, cost))
         settings = {"prompt": r.prompt, "gamma": r.gamma, "kind": r.labels.kind, "options": r.labels.options}
         if r.labels.iterations == "all" and self.n > 1:
             settings["iterations"] = "all"
         asked = [policy] if inverse else []
+        asks = Cost(servers=servers if inverse else ())
         read = self.made_from(*sources, *asked, *self._folders(r.labels.options))
-        return [*stages, Stage(f"labels for Q_{self.n - 1}", dataset, settings, label, read)]
+        return [*stages, Stage(f"labels for Q_{self.n - 1}", dataset, settings, label, read, asks)]
 
     def _stage3(self) -> Stage:
         trained = training(self, "online_dpo", self.iter / "policy", self.recipe.stages.online_dpo)

@@ -18,6 +18,7 @@ from typing import Any
 from prm_gym.config import build, check_keys, read_yaml
 from prm_gym.envs.named import NamedEnvironment
 from prm_gym.errors import HOTTEST, INT32, INT64, UserError, check_range
+from prm_gym.hosts import Machines
 from prm_gym.labels import KINDS
 from prm_gym.policies.best_of_n import BestOf
 from prm_gym.worker_pool import MOST_PROCESSES
@@ -30,6 +31,7 @@ _RANGES: dict[str, dict[str, float]] = {  # of numbers by key, in any section
     **dict.fromkeys(("continuations", "max_new_tokens", "max_batch", "max_episode_steps"), _COUNT),
     "processes": {"least": 1, "most": MOST_PROCESSES},
     "replicas": {"least": 1, "most": 1024},
+    "nodes": {"least": 1, "most": 65536},
     "wait": {"above": 0},
     **dict.fromkeys(("random_actions", "mistakes", "dawdling"), _SHARE),
     **dict.fromkeys(("temperature", "best_of_temperature"), _TEMPERATURE),
@@ -60,6 +62,10 @@ class Serve:
     devices: list[str] = field(default_factory=list)
     replicas: int | None = None
     wait: float = 900.0
+
+    @property
+    def count(self) -> int:
+        return self.replicas or len(self.devices) or 1
 
 
 @dataclass(frozen=True)
@@ -190,13 +196,21 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Stages:
-    """The host's YAML files for Stage 2 and Stage 3, beside recipe.yaml, and the number of training processes on this
-    machine, each with `per_device_train_batch_size` rows of a batch.
+    """The host's YAML files for Stage 2 and Stage 3, beside recipe.yaml, and where the host trains: in `processes`
+    processes, each with `per_device_train_batch_size` rows of a batch, on each of `nodes` machines. `launcher` comes
+    before the host's command, with environment variables filled in: `srun`, `torchrun --no-python`, or anything else
+    that starts it, for several nodes once on each.
     """
 
     prm: str
     online_dpo: str
     processes: int = 1
+    nodes: int = 1
+    launcher: str = ""
+
+    @property
+    def machines(self) -> Machines:
+        return Machines(self.processes, self.nodes, self.launcher)
 
 
 @dataclass(frozen=True)
@@ -244,6 +258,9 @@ def load(folder: str | PathLike[str]) -> Recipe:
     if recipe.labels.iterations not in ("last", "all"):
         problem = f"unknown iterations '{recipe.labels.iterations}'"
         raise UserError(path, problem, "say last or all", field="labels.iterations")
+    if recipe.stages.nodes > 1 and not recipe.stages.launcher:
+        problem = f"{recipe.stages.nodes} nodes, and nothing that starts a command on them"
+        raise UserError(path, problem, "say e.g. srun --ntasks-per-node=1", field="stages.launcher")
     for i, choice in enumerate(recipe.evaluation.best_of):
         choice.check(path, f"evaluation.best_of[{i}].")
         if choice in recipe.evaluation.best_of[:i]:

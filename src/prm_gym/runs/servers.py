@@ -6,6 +6,7 @@ before a training, which wants their GPUs, and with the run.
 
 from __future__ import annotations
 
+import shlex
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from prm_gym.errors import UserError
 from prm_gym.inference.http_servers import OUTAGE
-from prm_gym.inference.replicas import Replicas, check
+from prm_gym.inference.replicas import Replicas, check, fill
 from prm_gym.runs.recipe import Sampling, Serve
 
 
@@ -63,6 +64,19 @@ class Servers:
         """Servers of Q; None if the recipe starts none."""
         return self._serve("serve_prm", checkpoint)
 
+    def commands(self, policy: Path | None, prm: Path | None = None) -> tuple[str, ...]:
+        """The commands that serve the two checkpoints, for a shell. Ports are chosen when they are started."""
+        lines = []
+        for key, checkpoint in (("serve", policy), ("serve_prm", prm)):
+            serve = self._wanted[key]
+            if serve is None or checkpoint is None:
+                continue
+            command = shlex.join(fill(serve.command, model=str(checkpoint.absolute()), port="PORT"))
+            for i in range(serve.count):
+                devices = f"CUDA_VISIBLE_DEVICES={serve.devices[i % len(serve.devices)]} " if serve.devices else ""
+                lines.append(devices + command)
+        return tuple(lines)
+
     def stop(self) -> None:
         """Stop all servers. A later stage starts them again."""
         while self._up:
@@ -87,7 +101,7 @@ class Servers:
             serve.command,
             checkpoint,
             log,
-            count=serve.replicas,
+            count=serve.count,
             devices=serve.devices,
             wait=serve.wait,
             where=self._recipe,

@@ -38,12 +38,14 @@ class Cost:
 
     rows: int | None = None  # at most, in its episode store
     command: tuple[str, ...] = ()  # of the host, for a training stage
+    nodes: tuple[tuple[str, ...], ...] = ()  # what the command's launcher runs on each node
+    servers: tuple[str, ...] = ()  # the commands of the servers that it starts, for a shell
     model: Path | None = None  # the checkpoint that a training starts from
 
     @classmethod
-    def of_episodes(cls, episodes: int, max_episode_steps: int) -> Cost:
+    def of_episodes(cls, episodes: int, max_episode_steps: int, servers: tuple[str, ...] = ()) -> Cost:
         """A row for each action, and one for the final observation."""
-        return cls(rows=episodes * (max_episode_steps + 1))
+        return cls(rows=episodes * (max_episode_steps + 1), servers=servers)
 
 
 @dataclass(frozen=True)

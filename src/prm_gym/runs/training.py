@@ -28,8 +28,11 @@ def training(actors: Actors, name: str, out: Path, config: str) -> Stage:
         "config": read_yaml(source),
         "processes": actors.recipe.stages.processes,
     }
+    if actors.recipe.stages.nodes > 1:  # manifests of before lack it
+        settings["nodes"] = actors.recipe.stages.nodes
     q = {"reads": READS} if name == "prm" else {}
     settings |= q  # of a Q of an older version they differ: it is trained again
+    machines, accelerate = actors.recipe.stages.machines, settings["config"].get("accelerate_config")
     named = (recipe.fill(text, actors.root, actors.n, source) for text in _paths_in(settings["config"]))
     inputs = actors.made_from(*map(Path, named))
 
@@ -43,12 +46,14 @@ def training(actors: Actors, name: str, out: Path, config: str) -> Stage:
         made_with = {"kind": "training", "stage": name, "host": r.host, "config": settings["config"]}
         provenance.claim(out, {**made_with, "inputs": inputs(), "trained_for": reads.as_dict(), **q})
         (out / config).write_text(filled, "utf-8")  # all that the host's launcher reads
-        hosts.launch(actors.recipe.host, name, out / config, out, actors.recipe.stages.processes)
+        hosts.launch(r.host, name, out / config, out, machines, accelerate)
 
     title = {"sft": "pi_0 by SFT", "prm": f"Q_{actors.n - 1}", "online_dpo": f"pi_{actors.n} by online DPO"}[name]
     model = settings["config"].get("model_name_or_path")
+    command = hosts.command(actors.recipe.host, name, out / config, machines, out, accelerate)
     cost = Cost(
-        command=tuple(hosts.command(actors.recipe.host, name, out / config, actors.recipe.stages.processes, out)),
+        command=tuple(command),
+        nodes=tuple(map(tuple, hosts.on_nodes(command, machines, accelerate))) if machines.launcher else (),
         model=None if model is None else Path(recipe.fill(model, actors.root, actors.n, source)),
     )
     return Stage(title, out, settings, make, inputs, cost)

@@ -36,7 +36,7 @@ def ids(path: Path) -> str:
 
 def test_the_experiments_are_there() -> None:
     names = {folder.name for folder in FOLDERS}
-    suffixes = ("", "-inverse", "-pairs", "-reset", "-steered", "-shaped", "-bon")
+    suffixes = ("", "-inverse", "-pairs", "-reset", "-steered", "-shaped", "-bon", "-slurm")
     assert names >= {f"alfworld-llama3.2-3b{suffix}" for suffix in suffixes}
 
 
@@ -123,6 +123,7 @@ def test_batches_are_what_the_paper_has(folder: Path) -> None:
             continue
         values = yaml.safe_load(path.read_text("utf-8"))
         processes = yaml.safe_load((ROOT / values["accelerate_config"]).read_text("utf-8"))["num_processes"]
+        processes *= yaml.safe_load((folder / "recipe.yaml").read_text("utf-8"))["stages"].get("nodes", 1)
         batches[path.name] = values["per_device_train_batch_size"] * values["gradient_accumulation_steps"] * processes
     prm = 384 if folder.name.endswith("inverse") else 128
     wanted = {"sft.yaml": 64, "value.yaml": 128, "prm.yaml": prm, "online_dpo.yaml": 60}
@@ -200,6 +201,7 @@ def test_the_stages_of_each_recipe(folder: Path, tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr("prm_gym.hosts.check", lambda host: None)
     monkeypatch.setattr("prm_gym.runs.iteration.check_value_model", lambda folder: None)
+    monkeypatch.setattr("prm_gym.runs.servers.Servers.check", lambda self: None)
     names = [stage.name for stage in Run(folder, tmp_path, 1).stages()]
     order = ["evaluation of pi_0", "rollouts of pi_0", "labels for Q_0", "Q_0", "prompts for online DPO"]
     order += ["pi_1 by online DPO", "evaluation of pi_1"]

@@ -16,6 +16,7 @@ from typing import Any
 
 from prm_gym.config import read_yaml
 from prm_gym.errors import UserError
+from prm_gym.hosts.accelerate_launch import launch_command
 from prm_gym.hosts.open_instruct import arguments
 from prm_gym.hosts.open_instruct.prepare import environment_problems, require_prepared
 from prm_gym.hosts.training_process import end_with_parent, leave_process_group
@@ -47,9 +48,10 @@ def accelerate(argv: Sequence[str], recipe: Path, overrides: Mapping[str, Any]) 
         return
     if not Path(config).is_file():
         raise UserError(recipe, f"no file {config}", "name it from where the command runs", field="accelerate_config")
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    given = overrides.get("accelerate_arguments", read_yaml(recipe).get("accelerate_arguments"))
+    command = launch_command(sys.executable, argv, str(config), given or "", os.environ)
     os.environ["PRM_GYM_LAUNCHED"] = "1"
-    os.execv(sys.executable, [*launcher, "-m", "prm_gym.hosts.open_instruct", *argv])
+    os.execv(sys.executable, command)
 
 
 def use_cpu_if_there_is_no_gpu() -> None:

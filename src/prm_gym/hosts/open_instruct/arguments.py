@@ -23,25 +23,28 @@ from prm_gym.errors import UserError
 
 STAGES = ("sft", "reward_modeling", "online_dpo")
 
-_ACCELERATE = ("accelerate_config", Optional[str], None)  # noqa: UP045 - a file for `accelerate launch`
+_ACCELERATE: list[tuple[str, Any, Any]] = [
+    ("accelerate_config", Optional[str], None),  # noqa: UP045 - a file for `accelerate launch`
+    ("accelerate_arguments", Optional[str], None),  # noqa: UP045 - its further arguments, for several machines
+]
 
 # Additional fields, and fields of the host with another default: (name, type, default).
 OWN_FIELDS: dict[str, list[tuple[str, Any, Any]]] = {
     "sft": [
-        _ACCELERATE,
+        *_ACCELERATE,
         ("torch_dtype", str, "bfloat16"),
         ("completion_only_loss", bool, True),  # False: on the prompt too, for a model made from scratch
         ("push_to_hub", bool, False),
         ("try_launch_beaker_eval_jobs", bool, False),
     ],
     "reward_modeling": [
-        _ACCELERATE,
+        *_ACCELERATE,
         ("loss", Literal["soft_bce", "bradley_terry", "inverse", "value"], "soft_bce"),
         ("gamma", float, 0.95),  # of the inverse loss
         ("push_to_hub", bool, False),
     ],
     "online_dpo": [
-        _ACCELERATE,
+        *_ACCELERATE,
         ("exploration_probability", float, 0.0),  # of sampling from a row's exploration_prompt
         ("vllm_command", Optional[str], None),  # noqa: UP045 - "vllm serve", to be started and stopped with the run
         ("vllm_server", Optional[str], None),  # noqa: UP045 - or the address of one that is there

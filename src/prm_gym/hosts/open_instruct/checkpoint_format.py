@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 from prm_gym.errors import UserError
@@ -36,7 +37,9 @@ def for_host(path: str | None, folder: Path) -> str | None:
     view = folder / f"{source.parent.name}-{source.name}-transformers-4"
     view.mkdir(parents=True, exist_ok=True)
     for file in source.iterdir():
-        partial = view / f".{file.name}.{os.getpid()}"  # several processes may do this at once
+        partial = (
+            view / f".{file.name}.{gethostname()}-{os.getpid()}"
+        )  # several processes, or nodes, may do this at once
         if file.name in rewritten:
             partial.write_text(json.dumps(rewritten[file.name], indent=2), "utf-8")
         else:

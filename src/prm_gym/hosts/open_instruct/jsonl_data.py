@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 from prm_gym.errors import UserError
@@ -55,7 +56,9 @@ def write_jsonl(rows: Iterator[Row], folder: Path, split: str) -> tuple[str, int
     """Write `rows` atomically to `folder/<split>-<hash of the content>.jsonl`; returns its path and number of rows."""
     folder.mkdir(parents=True, exist_ok=True)
     digest, count = blake2b(digest_size=8), 0
-    partial = folder / f".{split}-{os.getpid()}.partial"
+    partial = (
+        folder / f".{split}-{gethostname()}-{os.getpid()}.partial"
+    )  # several processes, or nodes, may do this at once
     with partial.open("wb") as file:
         for row in rows:
             line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
