@@ -4,16 +4,21 @@
 `monte_carlo` or `shaping`), `bradley_terry` (`preferences`), `inverse` (Algorithm 2, `inverse`), `value` (`value`: V of
 states alone). A sequence is the prompt and the response without the token that ends its turn (`chat.scored_ids`),
 scored at the last token. V is read at the end of the prompt, open for the assistant's turn.
+
+A batch of `bradley_terry` has all pairs of `per_device_train_batch_size` states (`pairs_by_state`), of the other losses
+as many rows.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from prm_gym.errors import UserError
 from prm_gym.hosts.losses import FIRST, NUMBERS, SECOND, SOURCE_COLUMNS
 from prm_gym.hosts.scored_rows import ROWS, longest
+from prm_gym.hosts.trl import pairs_by_state
 from prm_gym.hosts.trl.inputs import load_model, load_split
 from prm_gym.prompts.tokenizer import load_tokenizer
 from prm_gym.provenance.checkpoint_settings import READS, carry
@@ -45,17 +50,18 @@ def main(arguments: list[str]) -> None:
         raise UserError(script.dataset_name, f"no loss '{script.loss}'", remedy, field="loss")
     training.remove_unused_columns = False  # the batches are not the model's own arguments
     tokenizer = load_tokenizer(script.model_name_or_path, "model_name_or_path")
+    pairs = script.loss == "bradley_terry"
+    encode = pairs_by_state.pair_ids if pairs else partial(to_ids, loss=script.loss)
 
     def load(split: str) -> Any:
         rows = load_split(script.dataset_name, split, SOURCE_COLUMNS[script.loss])
         with training.main_process_first():  # the other processes read its cache
             unused = [name for name in rows.column_names if name not in NUMBERS]
-            settings = {"tokenizer": tokenizer, "loss": script.loss}
-            encoded = rows.map(to_ids, fn_kwargs=settings, remove_columns=unused)
+            encoded = rows.map(encode, fn_kwargs={"tokenizer": tokenizer}, remove_columns=unused)
             short = encoded.filter(lambda length: length <= script.max_length, input_columns="length")
         if len(short) < len(encoded) and training.process_index == 0:
             print(f"{split}: {len(encoded) - len(short)} of {len(encoded)} rows exceed max_length={script.max_length}")
-        return short
+        return pairs_by_state.by_state(short) if pairs else short
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         names = [name for name in (FIRST, SECOND) if name in rows[0]]
@@ -64,11 +70,13 @@ def main(arguments: list[str]) -> None:
         numbers = {name: torch.tensor([float(row[name]) for row in rows]) for name in NUMBERS if name in rows[0]}
         return {**dict(zip(names, padded.split(len(rows)), strict=True)), **numbers}
 
-    compute_loss = make_compute_loss(script.loss, script.gamma)
+    loss_of_rows = make_compute_loss(script.loss, script.gamma)
 
     class PRMTrainer(with_muon(Trainer, optimizer.muon_learning_rate)):  # type: ignore[misc]
         def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], **_: Any) -> torch.Tensor:
-            return compute_loss(model, inputs, tokenizer.pad_token_id)[0]
+            if pairs:
+                return pairs_by_state.loss(model, inputs, tokenizer.pad_token_id)
+            return loss_of_rows(model, inputs, tokenizer.pad_token_id)[0]
 
         def prediction_step(self, model: Any, inputs: Any, *_: Any, **__: Any) -> tuple[Any, None, None]:
             with torch.no_grad():
@@ -84,7 +92,7 @@ def main(arguments: list[str]) -> None:
         args=training,
         train_dataset=load("train"),
         eval_dataset=None if training.eval_strategy == "no" else load("test"),
-        data_collator=collate,
+        data_collator=partial(pairs_by_state.collate, tokenizer=tokenizer) if pairs else collate,
         processing_class=tokenizer,
     )
     if training.process_index == 0:
