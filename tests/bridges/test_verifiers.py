@@ -90,7 +90,7 @@ def test_the_step_limit_ends_the_episode(world, environment):
 
 
 def test_qs_mean_is_a_reward_with_its_weight(world, environment, monkeypatch):
-    monkeypatch.setattr(bridge, "_scorer", lambda prm: StepQ(LengthQ(), 1.0))
+    monkeypatch.setattr(bridge, "_q", lambda prm: StepQ(LengthQ(), 1.0))
     env = environment(max_episode_steps=4, prm="Q_0", weight=0.5)
     episode, _ = play(env, next(iter(world.tasks)), ["look", "go nowhere", "inventory", "look"])
     q = episode.traces[0].rewards["q"]

@@ -20,9 +20,8 @@ from open_instruct.environments.base import BaseEnvConfig, RLEnvironment, StepRe
 from openenv.core.env_server.types import State
 
 from prm_gym import prompts
-from prm_gym.bridges.step_q import StepQ
+from prm_gym.bridges import step_q, world
 from prm_gym.bridges.text_episode import TextEpisode
-from prm_gym.bridges.world import World, alfworld, named
 from prm_gym.envs import MAX_EPISODE_STEPS
 
 NAME = "prm_gym"
@@ -44,14 +43,8 @@ class TextRollout(TextRLEnvironment):
         weight: float = 0.0,
         **_: Any,
     ) -> None:
-        world = named(env, split, max_episode_steps=max_episode_steps) if env else None
-        world = world or alfworld(games, split, max_episode_steps=max_episode_steps)
-        self._episode = TextEpisode(world, prompt)
-        self._q: StepQ | None = None
-        if prm:
-            from prm_gym.prm.in_process import PRMScorer
-
-            self._q = StepQ(PRMScorer(prm), weight)
+        self._episode = TextEpisode(world.configured(games, env, split, max_episode_steps), prompt)
+        self._q = step_q.configured(prm, weight)
 
     async def _reset(self, **kwargs: Any) -> StepResult:
         chat = await asyncio.to_thread(self._episode.begin, kwargs["task"])  # a game may have to be compiled
@@ -97,10 +90,10 @@ def register(config: type[BaseEnvConfig] = TextRolloutConfig) -> None:
     TOOL_REGISTRY[config.tool_class.config_name] = config
 
 
-def rows(world: World, prompt: str | prompts.Prompt, tasks: Iterable[str] | None = None) -> Iterator[dict[str, Any]]:
+def rows(of: world.World, prompt: str | prompts.Prompt, tasks: Iterable[str] | None = None) -> Iterator[dict[str, Any]]:
     """A row of grpo_fast's data set for each task: the conversation before the first response, and the task's name."""
-    episode = TextEpisode(world, prompt)
-    for task in world.tasks if tasks is None else tasks:
+    episode = TextEpisode(of, prompt)
+    for task in of.tasks if tasks is None else tasks:
         entry = {"env_name": NAME, "is_text_env": True, "task": task}
         yield {
             "messages": episode.begin(task),

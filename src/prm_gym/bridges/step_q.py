@@ -41,3 +41,12 @@ class StepQ:
             if len(pairs) == 1:
                 return [0.0]
             return [reward for pair in pairs for reward in await self._scored([pair])]
+
+
+def configured(prm: str, weight: float) -> StepQ | None:
+    """The Q of a host's configuration: that of the folder `prm`, in this process; None without one."""
+    if not prm:
+        return None
+    from prm_gym.prm.in_process import PRMScorer
+
+    return StepQ(PRMScorer(prm), weight)

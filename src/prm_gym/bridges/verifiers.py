@@ -25,9 +25,8 @@ import httpx
 import verifiers.v1 as vf
 from verifiers.v1.types import content_text
 
-from prm_gym.bridges.step_q import StepQ
+from prm_gym.bridges import step_q, world
 from prm_gym.bridges.text_episode import TextEpisode
-from prm_gym.bridges.world import World, alfworld, named
 from prm_gym.envs import MAX_EPISODE_STEPS
 
 
@@ -57,11 +56,9 @@ class TextTask(vf.Task[TextTaskData]):
 class TextTasks(vf.Taskset[TextTask, TextTasksConfig]):
     """The tasks of the world that the configuration names."""
 
-    def world(self) -> World:
+    def world(self) -> world.World:
         c = self.config
-        if c.env:
-            return named(c.env, c.split, max_episode_steps=c.max_episode_steps)
-        return alfworld(c.games, c.split, max_episode_steps=c.max_episode_steps)
+        return world.configured(c.games, c.env, c.split, c.max_episode_steps)
 
     def load(self) -> Iterator[TextTask]:
         for task in self.world().tasks:
@@ -108,7 +105,7 @@ class TextTurns(vf.Env[TextTurnsConfig]):
     async def start(self) -> None:
         config = self.taskset.config
         self._world = self.taskset.world()
-        self._q = _scorer(config.prm) if config.prm else None
+        self._q = _q(config.prm)
 
     async def run(self, task: TextTask, agents: vf.Agents) -> None:
         with closing(TextEpisode(self._world, self.taskset.config.prompt)) as episode:
@@ -126,10 +123,8 @@ class TextTurns(vf.Env[TextTurnsConfig]):
 
 
 @cache
-def _scorer(prm: str) -> StepQ:
-    from prm_gym.prm.in_process import PRMScorer
-
-    return StepQ(PRMScorer(prm), weight=1.0)
+def _q(prm: str) -> step_q.StepQ | None:
+    return step_q.configured(prm, weight=1.0)
 
 
 __all__ = ["OneReply", "TextTasks", "TextTurns"]

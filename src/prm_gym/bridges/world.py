@@ -58,3 +58,10 @@ def named(env: str | NamedEnvironment, split: str = "train", *, max_episode_step
     """
     env = named_by(env) if isinstance(env, str) else env
     return World(env.make, {task.game_id: task.reset_arguments() for task in env.tasks(split)}, max_episode_steps)
+
+
+def configured(games: str, env: str, split: str, max_episode_steps: int) -> World:
+    """The world of a host's configuration: `named(env)` if there is an `env`, otherwise `alfworld(games)`."""
+    if env:
+        return named(env, split, max_episode_steps=max_episode_steps)
+    return alfworld(games, split, max_episode_steps=max_episode_steps)
