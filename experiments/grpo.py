@@ -1,0 +1,207 @@
+"""AgentPRM against GRPO, by outcome and with Q as a reward of steps, at equal numbers of sampled tokens:
+
+    make demo
+    python -m experiments.grpo runs/demo [--recipe recipes/embedded] [--reward outcome q] [--tokens N] [--seed 0]
+
+AgentPRM's pi_1 has cost the rollouts and branches behind Q_0, and the responses of Stage 3. GRPO (TRL, through
+`bridges.trl`) starts from the same pi_0 and plays the same training games, by default until it has sampled as many
+tokens. With `--reward q` its reward is the outcome plus Q_0's mean over the steps, and the tokens behind Q_0 count too.
+Its checkpoints are evaluated as pi_1 is, on the recipe's held-out games. It resumes.
+
+For several seeds: `python -m experiments.gain recipes/embedded`, then this with each of its `seed-<s>`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from experiments.gain import percent
+from experiments.variants import complete
+from prm_gym.errors import UserError
+from prm_gym.evaluation import intervals
+from prm_gym.evaluation.intervals import Outcome, outcome
+from prm_gym.runs.iteration import Run
+from prm_gym.runs.stage import MANIFEST, Stage
+
+EPISODES, GROUP = 32, 8  # in a step; of one game
+CHECKPOINTS = 4  # evaluated, of equal distance
+LONGEST = 1024  # tokens of an episode, the environment's too: longer than any
+SETTINGS: dict[str, Any] = {
+    "per_device_train_batch_size": EPISODES,
+    "num_generations": GROUP,
+    "temperature": 0.7,  # as Stage 3 of the embedded recipe, and its rate
+    "learning_rate": 2.5e-4,
+    "lr_scheduler_type": "constant",
+    "max_completion_length": LONGEST,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="experiments.grpo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="a complete iteration 1 on the TRL host")
+    parser.add_argument("--recipe", type=Path, default=Path("recipes/embedded"))
+    parser.add_argument("--reward", nargs="+", choices=("outcome", "q"), default=["outcome", "q"])
+    parser.add_argument("--tokens", type=int, help="to sample, by default as many as AgentPRM")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    run = Run(options.recipe, options.run, 1)
+    if not (run.policy(1) / "config.json").exists():
+        raise UserError(run.root, "has no pi_1", f"prm-gym iter 1 --recipe {options.recipe} --run {run.root}")
+    q, stage3 = cost_of_q(run), cost_of_stage3(run)
+    budget = options.tokens or (q + stage3).tokens
+    held_out = {n: outcome(run.evaluation(n).out / "episodes") for n in (0, 1)}
+    found = [("pi_0", Cost(0, 0), held_out[0]), ("AgentPRM, pi_1", q + stage3, held_out[1])]
+    for reward in options.reward:
+        trained = training(run, reward, budget, options.seed)
+        complete([trained], trained.out)
+        before, name = (q, "GRPO, outcome and Q") if reward == "q" else (Cost(0, 0), "GRPO, outcome")
+        for step, cost in checkpoints(trained.out):
+            evaluation = evaluated(run, trained.out / f"checkpoint-{step}")
+            found.append((f"{name}, step {step}", before + cost, evaluation))
+    show(found)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Sampled tokens, and seconds on the machine that ran the stages."""
+
+    tokens: int
+    seconds: float
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.tokens + other.tokens, self.seconds + other.seconds)
+
+
+def cost_of_q(run: Run) -> Cost:
+    """Of Q_0, with its rollouts and branches."""
+    stages = [manifest(run.iter / name) for name in ("rollouts", "branches", "dataset/prm", "prm")]
+    return Cost(sum(stage.get("response_tokens", 0) for stage in stages), sum(stage["seconds"] for stage in stages))
+
+
+def cost_of_stage3(run: Run) -> Cost:
+    """Two responses to each prompt, of the rollouts' mean length."""
+    settings = yaml.safe_load((run.folder / run.recipe.stages.online_dpo).read_text("utf-8"))
+    responses = 2 * settings["max_steps"] * settings["per_device_train_batch_size"]
+    rollouts = manifest(run.iter / "rollouts")
+    tokens = round(responses * rollouts["response_tokens"] / rollouts["actions"])
+    return Cost(tokens, sum(manifest(run.iter / name)["seconds"] for name in ("dataset/prompts", "policy")))
+
+
+def manifest(stage: Path) -> dict[str, Any]:
+    """The facts of a stage; none of one that the recipe does not have."""
+    if not stage.exists():
+        return {"seconds": 0.0}
+    found: dict[str, Any] = json.loads((stage / MANIFEST).read_text("utf-8"))
+    return found
+
+
+def training(run: Run, reward: str, budget: int, seed: int) -> Stage:
+    """GRPO from pi_0 until `budget` tokens are sampled."""
+    out = run.root / "grpo" / f"{reward}-{seed}-{budget}"
+    settings = {"reward": reward, "tokens": budget, "seed": seed, **SETTINGS}
+    inputs = run.made_from(run.policy(0), *([run.iter / "prm"] if reward == "q" else []))
+    return Stage(f"GRPO by {reward}", out, settings, partial(train, run, reward, budget, seed, out), inputs)
+
+
+def train(run: Run, reward: str, budget: int, seed: int, out: Path) -> None:
+    from transformers import AutoModelForCausalLM, TrainerCallback
+    from transformers.trainer_utils import get_last_checkpoint
+    from trl import GRPOConfig, GRPOTrainer
+
+    from prm_gym.bridges.step_q import StepQ
+    from prm_gym.bridges.trl import environment_factory, rows, text_turns
+    from prm_gym.bridges.world import alfworld
+    from prm_gym.prompts.tokenizer import load_tokenizer
+
+    class Budget(TrainerCallback):  # type: ignore[misc]
+        """Saves a checkpoint at each part of the budget, and ends at the last."""
+
+        def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            lengths = token_counts(state.log_history)
+            if lengths and sum(lengths) * CHECKPOINTS // budget > sum(lengths[:-1]) * CHECKPOINTS // budget:
+                control.should_save = True
+            control.should_training_stop = sum(lengths) >= budget
+
+    r = run.recipe
+    world = alfworld(run.root / "games", max_episode_steps=r.max_episode_steps)
+    q = StepQ(run.scorer(), weight=1.0) if reward == "q" else None
+    trainer = GRPOTrainer(
+        AutoModelForCausalLM.from_pretrained(run.policy(0)),
+        args=GRPOConfig(
+            **SETTINGS,
+            output_dir=str(out),
+            seed=seed,
+            max_steps=10**6,
+            max_tool_calling_iterations=r.max_episode_steps,
+            logging_steps=1,
+            save_steps=20,
+            use_cpu=True,
+            bf16=False,
+            report_to="none",
+        ),
+        train_dataset=rows(world, r.prompt),
+        processing_class=text_turns(load_tokenizer(run.policy(0))),
+        environment_factory=environment_factory(world, prompt=r.prompt, max_completion_length=LONGEST, q=q),
+        callbacks=[Budget()],
+    )
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out)) if out.exists() else None)
+
+
+def token_counts(history: Sequence[dict[str, Any]]) -> list[float]:
+    """Tokens that each step has sampled."""
+    return [EPISODES * entry["completions/mean_length"] for entry in history if "completions/mean_length" in entry]
+
+
+def checkpoints(out: Path) -> list[tuple[int, Cost]]:
+    """The (step, cost) of the checkpoints to evaluate: those nearest to the parts of all tokens."""
+    found = []
+    for folder in out.glob("checkpoint-*"):
+        history = json.loads((folder / "trainer_state.json").read_text("utf-8"))["log_history"]
+        seconds = sum(entry.get("step_time", 0.0) for entry in history)
+        found.append((int(folder.name.rpartition("-")[2]), Cost(round(sum(token_counts(history))), seconds)))
+    most = max(cost.tokens for _, cost in found)
+    parts = [most * (n + 1) / CHECKPOINTS for n in range(CHECKPOINTS)]
+    nearest = {min(found, key=lambda each: abs(each[1].tokens - part)) for part in parts}
+    return sorted(nearest, key=lambda each: each[0])
+
+
+def evaluated(run: Run, checkpoint: Path) -> Outcome:
+    """The outcome of a checkpoint on the games, and with the seed, of the recipe's evaluation."""
+    e = run.recipe.evaluation
+    out = checkpoint.parent / "eval" / checkpoint.name
+    policy = run.sampler(0, e.temperature, checkpoint)
+    run.collect(run.games(e.split, e.games), policy, out, max_games=e.games, iteration=0, seed=e.seed)
+    return outcome(out)
+
+
+def show(found: Sequence[tuple[str, Cost, Outcome]]) -> None:
+    table = Table(title="success on held-out games, in %, and the gain on pi_0", title_justify="left")
+    for column in ("policy", "tokens sampled", "seconds", "success", "95%", "gain", "95%"):
+        table.add_column(column)
+    start = found[0][2]
+    for name, cost, of in found:
+        mean, interval, _ = percent(intervals.success([of]))
+        gained = percent(intervals.gain([of], [start]), "+")[:2] if of is not start else ("", "")
+        table.add_row(name, f"{cost.tokens:,}", f"{cost.seconds:,.0f}", mean, interval, *gained)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
