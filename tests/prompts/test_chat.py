@@ -191,7 +191,9 @@ def test_a_template_is_probed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(type(tokens), "apply_chat_template", spy)
     assert template_of(tokens) is before
     prompt_ids(tokens, CHAT)
-    assert len(calls) == 1
+    assert len(calls) == 2, "the text around a new sequence of roles"
+    prompt_ids(tokens, [*CHAT[:-1], message("user", "Other words.")])
+    assert len(calls) == 2
     tokens.chat_template = CASES["refuses the system role"].source
     assert not template_of(tokens).system_role
 

@@ -9,6 +9,9 @@ may open a reasoning block, or drop earlier reasoning), they are the ids that a 
 The abilities of a template are found by rendering a few small conversations, once for each tokenizer. Without a system
 role, the system text is put before the first user message. Where roles must alternate, consecutive messages of one role
 are merged.
+
+A prompt costs what it adds to those before it: the text around the messages comes from `chat_frames`, the ids of known
+lines from `line_encoding`. Both use the whole template and text where parts would not give the same ids.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 from prm_gym.errors import UserError, first_line
+from prm_gym.prompts.chat_frames import ChatFrames
+from prm_gym.prompts.line_encoding import LineEncoder
 from prm_gym.types import Message
 
 _SYSTEM, _USER, _REPLY, _OTHER = "Qsystem", "Quser", "Qreply", "Qother"  # no template holds these words
@@ -57,7 +62,17 @@ class Template(NamedTuple):
         return lead + response + tail + self.end
 
 
-_known: WeakKeyDictionary[Tokenizer, tuple[Any, Template]] = WeakKeyDictionary()
+class _Known(NamedTuple):
+    """What is cached of a tokenizer, while its template is `source` and it has `tokens` tokens."""
+
+    source: Any
+    tokens: int
+    template: Template
+    frames: ChatFrames
+    lines: LineEncoder
+
+
+_known: WeakKeyDictionary[Tokenizer, _Known] = WeakKeyDictionary()
 
 
 def template_of(tokenizer: Tokenizer, where: Any = None, field: str = "chat_template") -> Template:
@@ -66,16 +81,27 @@ def template_of(tokenizer: Tokenizer, where: Any = None, field: str = "chat_temp
     Raises `UserError` naming `where` (by default the tokenizer's folder) and `field` if there is no template, or it
     cannot show a conversation.
     """
+    return _known_of(tokenizer, where, field).template
+
+
+def _known_of(tokenizer: Tokenizer, where: Any = None, field: str = "chat_template") -> _Known:
     source = tokenizer.chat_template
-    known, template = _known.get(tokenizer, (None, None))
-    if template is None or known != source:
+    known = _known.get(tokenizer)
+    if known is None or known.source != source or known.tokens != _size(tokenizer):
         where = where or getattr(tokenizer, "name_or_path", None) or "tokenizer"
         if source is None:
             remedy = "set tokenizer.chat_template and save it there"
             raise UserError(where, "the tokenizer has no chat template", remedy, field=field)
         template = _probe(tokenizer, where, field)
-        _known[tokenizer] = source, template
-    return template
+        lines = LineEncoder(tokenizer, template.end)
+        known = _known[tokenizer] = _Known(source, _size(tokenizer), template, ChatFrames(source), lines)
+    return known
+
+
+def _size(tokenizer: Any) -> int:
+    """The number of tokens, if the tokenizer tells."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return 0 if backend is None else int(backend.get_vocab_size())
 
 
 def adapted(tokenizer: Tokenizer, messages: Iterable[Message]) -> list[Message]:
@@ -90,21 +116,21 @@ def adapted(tokenizer: Tokenizer, messages: Iterable[Message]) -> list[Message]:
 
 def prompt_ids(tokenizer: Tokenizer, messages: Iterable[Message]) -> list[int]:
     """The ids of `messages`, open for the assistant's turn."""
-    return _encode(tokenizer, _render(tokenizer, adapted(tokenizer, messages), open_turn=True))
+    return _encode_cached(tokenizer, _open(tokenizer, messages))
 
 
 def turn_ids(
     tokenizer: Tokenizer, messages: Iterable[Message], responses: Sequence[str]
 ) -> tuple[list[int], list[list[int]]]:
     """The ids of `messages`, open for the assistant's turn, and those of each of `responses` to the end of the turn."""
-    text = _render(tokenizer, adapted(tokenizer, messages), open_turn=True)
-    prompt = _encode(tokenizer, text)
+    text = _open(tokenizer, messages)
+    prompt = _encode_cached(tokenizer, text)
     template, answers = template_of(tokenizer), []
     for response in responses:
         written = template.written(response)
-        ids = _encode(tokenizer, text + written)
+        ids = _encode_cached(tokenizer, text + written)
         # A policy cannot sample a token that spans the end of the prompt and the start of the response.
-        answers.append(ids[len(prompt) :] if ids[: len(prompt)] == prompt else _encode(tokenizer, written))
+        answers.append(ids[len(prompt) :] if ids[: len(prompt)] == prompt else _encode_cached(tokenizer, written))
     return prompt, answers
 
 
@@ -198,6 +224,19 @@ def _merged(messages: Sequence[Message]) -> list[Message]:
         else:
             chat.append(message)
     return chat
+
+
+def _open(tokenizer: Tokenizer, messages: Iterable[Message]) -> str:
+    """The text of `messages`, open for the assistant's turn."""
+
+    def render(chat: list[Message]) -> str:
+        return _render(tokenizer, chat, open_turn=True)
+
+    return _known_of(tokenizer).frames.text(adapted(tokenizer, messages), True, render)
+
+
+def _encode_cached(tokenizer: Tokenizer, text: str) -> list[int]:
+    return _known_of(tokenizer).lines.encode(tokenizer, text)
 
 
 def _render(tokenizer: Tokenizer, chat: list[Message], *, open_turn: bool = False) -> str:

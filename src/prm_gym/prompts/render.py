@@ -12,6 +12,7 @@ from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from prm_gym.errors import UserError
+from prm_gym.prompts.plain_templates import UserFrames, is_plain
 from prm_gym.types import Message, State
 from prm_gym.unicode import well_formed
 
@@ -36,7 +37,7 @@ class Prompt:
             trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, autoescape=False
         )
         try:
-            module = environment.from_string(source).module
+            parsed, module = environment.parse(source), environment.from_string(source).module
         except TemplateError as error:
             raise UserError(name, f"not a valid jinja template ({error})", "correct the template") from error
         missing = [entry for entry in (*_MACROS, "multi_turn") if not hasattr(module, entry)]
@@ -49,10 +50,12 @@ class Prompt:
             raise UserError(name, "shows_reasons without multi_turn", "set both, or neither", field="shows_reasons")
         system, self._user, self._response = (cast(Callable[..., str], getattr(module, macro)) for macro in _MACROS)
         self._system = str(system()).strip()
+        self._frames = UserFrames(self._user) if is_plain(parsed) and not self.multi_turn else None
         # A past turn is rendered the same in every later prompt, without its commands.
         self._past = lru_cache(maxsize=65536)(
             lambda task, observation, turn, explore: self._content(task, (), observation, (), turn, explore)
         )
+        self._past_response = lru_cache(maxsize=65536)(self.response)
 
     def messages(self, state: State) -> list[Message]:
         """The chat up to the user message at `state`; a function of the state alone."""
@@ -76,7 +79,7 @@ class Prompt:
                 chat.append(
                     {"role": "user", "content": self._past(state.task, state.observations[turn], turn, explore)}
                 )
-                chat.append({"role": "assistant", "content": self.response(reason, action)})
+                chat.append({"role": "assistant", "content": self._past_response(reason, action)})
         history = () if self.multi_turn else tuple(zip(state.observations, state.actions, strict=False))
         content = self._content(
             state.task, history, state.observations[-1], state.admissible_commands, state.turn, explore
@@ -92,6 +95,10 @@ class Prompt:
         turn: int,
         explore: bool,
     ) -> str:
+        if self._frames:
+            framed = self._frames.text(task, history, observation, admissible_commands, turn, explore)
+            if framed is not None:
+                return well_formed(framed.strip())
         try:
             text = self._user(
                 task=task,
