@@ -7,7 +7,7 @@ the paper's claim, and the gain that would reproduce it here.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import correlation
@@ -16,6 +16,7 @@ from typing import Any
 from experiments.process_reward import lower_bound, process_rewards, states_of
 from experiments.stopping_rules import stopping_rules
 from experiments.variants import Changes, Variants, merged
+from prm_gym.config import read_yaml
 from prm_gym.evaluation.intervals import Outcome
 from prm_gym.runs.iteration import Run
 
@@ -182,6 +183,32 @@ def prediction(rows: Rows) -> dict[str, float]:
     }
 
 
+def stage3(variants: Variants) -> Iterator[Cell]:
+    """Ways to solve Eq. 3 from the same pi_0 and Q_0, with as many sampled responses as the recipe's online DPO."""
+    [run] = variants.run()
+    yield Cell(POLICY, "pi_0", variants.evaluated(run, 0))
+    yield Cell(POLICY, "online DPO", variants.evaluated(run, 1))
+    responses = sampled_by_online_dpo(run)
+    for n in REJECTION_OF:
+        [run] = variants.run(f"rejection-{n}", rejection_sampling(run, variants.seed, responses, n))
+        yield Cell(POLICY, f"rejection sampling, best of {n}", variants.evaluated(run, 1))
+    for n in GRADIENT_OF:
+        [run] = variants.run(f"gradient-{n}", policy_gradient(run, variants.seed, responses, n))
+        yield Cell(POLICY, f"policy gradient, {n} a prompt", variants.evaluated(run, 1))
+
+
+def dagger(variants: Variants) -> Iterator[Cell]:
+    """SFT on the expert's own episodes, and on its actions at the states of pi_0 and pi_1 as well, from the same model.
+
+    Each iteration trains on all states so far, from the model that SFT starts from, for as many steps.
+    """
+    expert = variants.start("expert", EXPERT)
+    yield Cell("SFT", 0, variants.evaluated(expert, 0))
+    changes = merged(EXPERT, dagger_from(expert, variants.seed))
+    for n, run in enumerate(variants.run("dagger", changes, iterations=2), 1):
+        yield Cell("DAgger", n, variants.evaluated(run, n))
+
+
 def _curve(variants: Variants, run: Run, name: str, steps: list[int]) -> Iterator[Cell]:
     """Success of the checkpoints at `steps` of Stage 3; step 0 is pi_0."""
     for step in steps:
@@ -228,6 +255,79 @@ VALUE: Changes = {
 # As many branches as the recipe's, from a fifth of the states.
 FEWER_STATES: Changes = {"recipe.yaml": {"branches": {"states_per_episode": 1, "continuations": 5}}}
 JUDGE: Changes = {"recipe.yaml": {"rollouts": {"seed": 500}}}
+POLICY = "pi_1"
+REJECTION_OF, GRADIENT_OF = (4, 16), (2, 8)  # responses to a prompt
+_OF_ANY_TRAINING = ("logging_steps", "use_cpu", "bf16", "gradient_checkpointing", "report_to")
+
+
+def online_stage3(run: Run) -> dict[str, Any]:
+    """The host's file of the recipe's online DPO."""
+    assert run.recipe.stages.online_dpo is not None
+    return read_yaml(run.folder / run.recipe.stages.online_dpo)
+
+
+def sampled_by_online_dpo(run: Run) -> int:
+    """The number of responses: two to each prompt of a batch."""
+    config = online_stage3(run)
+    return int(2 * config["max_steps"] * config["per_device_train_batch_size"])
+
+
+def by(stage: str, config: Mapping[str, Any], **recipe: Any) -> dict[str, Any]:
+    """Stage 3 by `stage` with the host's settings `config`, instead of online DPO."""
+    stages = {"online_dpo": None, stage: f"{stage}.yaml"}
+    return {"recipe.yaml": {"stages": stages, **recipe}, f"{stage}.yaml": dict(config)}
+
+
+def rejection_sampling(run: Run, seed: int, responses: int, n: int) -> dict[str, Any]:
+    """The best of `n` at responses / n states, and SFT on them: two epochs of batches of 16 rows."""
+    config = {
+        "model_name_or_path": "{run}/pi_{iter-1}",
+        "dataset_name": "{run}/iter{iter}/dataset/rejection_sampling",
+        "output_dir": "{run}/iter{iter}/policy",
+        "num_train_epochs": 2,
+        "per_device_train_batch_size": 16,
+        "learning_rate": 2.5e-4,
+        "lr_scheduler_type": "constant",
+        "max_length": online_stage3(run)["max_length"],
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        **{key: value for key, value in online_stage3(run).items() if key in _OF_ANY_TRAINING},
+        "seed": seed,
+    }
+    chosen = {"n": n, "temperature": online_stage3(run)["temperature"]}
+    prompts = {"size": responses // n, "train_share": 1.0}
+    return by("rejection_sampling", config, rejection_sampling=chosen, labels={"prompts": prompts})
+
+
+def policy_gradient(run: Run, seed: int, responses: int, n: int) -> dict[str, Any]:
+    """As many steps as online DPO, with as many responses in each: `n` at each prompt."""
+    online = online_stage3(run)
+    shared = (*_OF_ANY_TRAINING, "model_name_or_path", "reward_model_path", "dataset_name", "output_dir", "temperature")
+    config = {
+        **{key: online[key] for key in (*shared, "beta", "max_steps", "learning_rate", "lr_scheduler_type")},
+        "num_generations": n,
+        "max_completion_length": online["max_new_tokens"],
+        "per_device_train_batch_size": responses // online["max_steps"],
+        "save_strategy": "no",
+        "seed": seed,
+    }
+    return by("policy_gradient", config)
+
+
+def dagger_from(run: Run, seed: int) -> dict[str, Any]:
+    """Rows are single turns, of which an episode of SFT has about eight: eight times as many in a batch."""
+    assert run.recipe.start.sft is not None
+    sft = read_yaml(run.folder / run.recipe.start.sft)
+    config = {
+        **sft,
+        "dataset_name": "{run}/iter{iter}/dataset/dagger",
+        "output_dir": "{run}/iter{iter}/policy",
+        "per_device_train_batch_size": 8 * sft["per_device_train_batch_size"],
+        "seed": seed,
+    }
+    without_q = {"branches": None, "quality": None, "labels": {"kind": "dagger", "options": {"search": "as_listed"}}}
+    changes = by("dagger", config, **without_q)
+    return merged(changes, {"recipe.yaml": {"stages": {"prm": None}}})
 
 
 def inverse_of(variants: Variants) -> dict[str, Any]:
@@ -321,6 +421,27 @@ FINDINGS = {
                 (("relative (Bradley-Terry)", 40), ("absolute (soft BCE)", 40), None),
                 (("absolute (soft BCE)", 40), ("absolute (soft BCE)", 0), None),
             ),
+        ),
+        Finding(
+            "stage3",
+            "Eq. 3 can be solved by PPO, online DPO or rejection sampling; the paper takes online DPO (section 2.2).",
+            "Stage 3",
+            stage3,
+            tuple(
+                ((POLICY, way), (POLICY, other), None)
+                for way in (
+                    *(f"rejection sampling, best of {n}" for n in REJECTION_OF),
+                    *(f"policy gradient, {n} a prompt" for n in GRADIENT_OF),
+                )
+                for other in ("pi_0", "online DPO")
+            ),
+        ),
+        Finding(
+            "dagger",
+            "Not in the paper: DAgger, the usual baseline beside InversePRM; its expert answers at any state.",
+            "iteration",
+            dagger,
+            tuple((("DAgger", n), ("SFT", 0), None) for n in (1, 2)),
         ),
         Finding(
             "hacking",

@@ -93,7 +93,12 @@ def cost_of_q(run: Run) -> Cost:
 
 def cost_of_stage3(run: Run) -> Cost:
     """Two responses to each prompt, of the rollouts' mean length."""
-    settings = yaml.safe_load((run.folder / run.recipe.stages.online_dpo).read_text("utf-8"))
+    config = run.recipe.stages.online_dpo
+    if config is None:
+        raise UserError(
+            run.folder / "recipe.yaml", "missing", "compare a recipe by online DPO", field="stages.online_dpo"
+        )
+    settings = yaml.safe_load((run.folder / config).read_text("utf-8"))
     responses = 2 * settings["max_steps"] * settings["per_device_train_batch_size"]
     rollouts = manifest(run.iter / "rollouts")
     tokens = round(responses * rollouts["response_tokens"] / rollouts["actions"])

@@ -119,13 +119,18 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def write_variant(source: Path, out: Path, changes: Changes) -> None:
-    """Write the recipe `source` with `changes` to `out`, atomically by file. Files without a change are copied."""
+    """Write the recipe `source` with `changes` to `out`, atomically by file. Files without a change are copied; a file
+    that `source` does not have is made of its changes alone.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    for file in sorted(source.glob("*.yaml")):
-        text = file.read_text("utf-8")
-        if file.name in changes:
-            text = yaml.safe_dump(merged(read_yaml(file), changes[file.name]), sort_keys=False)
-        write_text(out / file.name, text)
+    for name in sorted({*(file.name for file in source.glob("*.yaml")), *changes}):
+        file = source / name
+        if name in changes:
+            values = read_yaml(file) if file.exists() else {}
+            text = yaml.safe_dump(merged(values, changes[name]), sort_keys=False)
+        else:
+            text = file.read_text("utf-8")
+        write_text(out / name, text)
 
 
 def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -198,6 +198,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, An
     class Recorded:
         def __init__(self, variant: str, n: int) -> None:
             self.root, self.recipe = tmp_path / variant, load(RECIPES / "findings")
+            self.folder = tmp_path / (variant or "base")
             self.iter = tmp_path / f"iter{n}"
 
         def scorer(self) -> None:
@@ -227,6 +228,37 @@ def test_a_finding_has_the_cells_that_its_gains_compare(name: str, asked: Any, t
     assert len(places) == len(cells), "a cell twice"
     for better, worse, _ in FINDINGS[name].gains:
         assert {better, worse} <= places
+
+
+def test_trl_reads_the_files_of_stage_3_and_of_dagger(asked: list[tuple[str, Any]], tmp_path: Path) -> None:
+    """By its own parser; and as many responses are sampled in every way."""
+    import trl
+
+    from prm_gym.hosts.trl.muon import MuonArguments
+    from prm_gym.hosts.trl.policy_gradient import PolicyGradientArguments
+
+    for name in ("stage3", "dagger"):
+        list(FINDINGS[name].measure(Variants(RECIPES / "findings", tmp_path, 1)))
+    online = yaml.safe_load((RECIPES / "findings" / "online_dpo.yaml").read_text())
+    sampled = 2 * online["max_steps"] * online["per_device_train_batch_size"]
+    of_sft = (trl.ScriptArguments, trl.SFTConfig, trl.ModelConfig, trl.DatasetMixtureConfig, MuonArguments)
+    seen = set()
+    for variant, _ in asked:
+        of_policy = load(tmp_path / (variant or "base")).stages.of_policy
+        for stage, file in of_policy.items():
+            if stage == "online_dpo":
+                continue
+            seen.add(stage)
+            parser = trl.TrlParser((PolicyGradientArguments, trl.RLOOConfig) if stage == "policy_gradient" else of_sft)
+            arguments = ["--config", str(tmp_path / variant / file)]
+            _, training, *_ = parser.parse_args_and_config(arguments, fail_with_unknown_args=True)
+            assert training.seed == 1
+            if stage == "policy_gradient":
+                assert training.max_steps * training.per_device_train_batch_size == sampled
+            elif stage == "rejection_sampling":
+                values = load(tmp_path / variant)
+                assert values.labels.prompts["size"] * values.rejection_sampling.n == sampled
+    assert seen == {"policy_gradient", "rejection_sampling", "dagger"}
 
 
 def test_one_name_is_one_variant_in_all_findings(asked: list[tuple[str, Any]], tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from label_worlds import counts, play, prompt_of, rows, template, text, tree, wr
 
 from prm_gym.errors import UserError
 from prm_gym.labels import prompts, sft
-from prm_gym.labels.prompts import quotas
+from prm_gym.labels.stage3_states import quotas
 from prm_gym.prompts import load
 from prm_gym.types import Episode
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from miniature import write_miniature
+from rich.console import Console
 
 from prm_gym import prompts, provenance
 from prm_gym.errors import UserError
@@ -174,6 +175,67 @@ def test_q_learns_from_the_last_policy_or_from_all(
     labels.make()
     rows = load_dataset(str(labels.out), split="train")
     assert set(rows["iteration"]) == read
+
+
+def with_stages(miniature: Path, folder: Path, stages: dict[str, str], reads: str, **more: Any) -> Path:
+    """A copy of the recipe whose Stage 3 fine-tunes pi_{n-1} on the folder `reads` of the iteration's datasets."""
+    recipe = changed(miniature, folder, "start")
+    config = yaml.safe_load((recipe / "sft.yaml").read_text())
+    config |= {"model_name_or_path": "{run}/pi_{iter-1}", "output_dir": "{run}/iter{iter}/policy", "max_steps": 1}
+    config |= {"dataset_name": f"{{run}}/iter{{iter}}/dataset/{reads}"}
+    (recipe / f"{reads}.yaml").write_text(yaml.safe_dump(config))
+    values = yaml.safe_load((recipe / "recipe.yaml").read_text())
+    (recipe / "recipe.yaml").write_text(yaml.safe_dump({**values, "stages": stages, **more}))
+    return recipe
+
+
+def test_stage_3_by_rejection_sampling_asks_the_policy_and_q_at_the_states_of_stage_3(
+    run: Path, miniature: Path, tmp_path: Path
+) -> None:
+    from datasets import load_dataset
+
+    stages = {"prm": "prm.yaml", "rejection_sampling": "rejection_sampling.yaml"}
+    chosen = {"n": 3, "temperature": 0.9}
+    recipe = with_stages(miniature, tmp_path / "recipe", stages, "rejection_sampling", rejection_sampling=chosen)
+    run = shutil.copytree(run, tmp_path / "run", symlinks=True)
+    *before, best, trained, _ = [each for each in Run(recipe, run, 1).stages() if "best_of" not in str(each.out)]
+    assert all(stage.is_complete(each) for each in before)
+    assert [best.name, trained.name] == ["best of 3 responses by Q_0", "pi_1 by rejection sampling"]
+    facts = best.make()
+    splits = load_dataset(str(best.out))
+    states = {(row["game_id"], row["turn"], row["state_key"]) for of in splits.values() for row in of}
+    stage3 = load_dataset(str(run / "iter1" / "dataset" / "prompts"))
+    wanted = {(row["game_id"], row["turn"], row["state_key"]) for of in stage3.values() for row in of}
+    assert states <= wanted
+    assert facts is not None
+    assert facts["sampled"]["responses"] == 3 * len(wanted)
+    made = provenance.read(best.out)
+    assert made is not None
+    assert made["settings"]["policy"]["temperature"] == 0.9
+    assert made["settings"]["scorer"]["model"]["fingerprint"] == of_checkpoint(run / "iter1" / "prm")["fingerprint"]
+
+
+def test_dagger_trains_on_the_states_of_all_policies_and_of_the_demonstrations(
+    run: Path, miniature: Path, tmp_path: Path
+) -> None:
+    from datasets import load_dataset
+
+    without_q = {"labels": {"kind": "dagger"}, "branches": None, "quality": None, "evaluation": {"games": 3}}
+    recipe = with_stages(miniature, tmp_path / "recipe", {"dagger": "dagger.yaml"}, "dagger", **without_q)
+    run = shutil.copytree(run, tmp_path / "run", symlinks=True)
+    shutil.rmtree(run / "iter1" / "policy")
+    *before, labels, trained, evaluation = Run(recipe, run, 1).stages()
+    assert all(stage.is_complete(each) for each in before)
+    assert before[-1].name == "rollouts of pi_0"
+    assert [labels.name, trained.name] == ["labels of the expert for pi_1", "pi_1 by DAgger"]
+    assert evaluation.name == "evaluation of pi_1"
+    stage.run([labels, trained], Console())
+    assert set(load_dataset(str(labels.out), split="train")["policy_id"]) == {"expert-dawdling0.85", "pi_0"}
+    assert (run / "pi_1").resolve() == trained.out.resolve()
+    assert (run / "pi_1" / "model.safetensors").exists()
+    [again] = [each for each in Run(recipe, run, 2).stages() if each.name == "labels of the expert for pi_2"]
+    (run / "iter2" / "rollouts").mkdir(parents=True, exist_ok=True)
+    assert {"iter1/rollouts", "iter2/rollouts", "demonstrations"} <= again.inputs().keys()
 
 
 def test_the_second_iteration_needs_the_first(miniature: Path, tmp_path: Path) -> None:

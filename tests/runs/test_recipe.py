@@ -35,7 +35,7 @@ def changed(tmp_path: Path, path: str, value: Any) -> Path:
 def test_every_shipped_recipe_loads_and_fills(folder: Path, tmp_path: Path) -> None:
     loaded = recipe.load(folder)
     pretraining = loaded.start.pretraining and loaded.start.pretraining.sft
-    for file in filter(None, (pretraining, loaded.start.sft, loaded.stages.prm, loaded.stages.online_dpo)):
+    for file in filter(None, (pretraining, loaded.start.sft, loaded.stages.prm, *loaded.stages.of_policy.values())):
         filled = recipe.fill((folder / file).read_text(), tmp_path / "run", 2, file)
         assert isinstance(yaml.safe_load(filled), dict)
 
@@ -115,6 +115,12 @@ def test_a_mistake_in_an_environment_is_found(
         ("labels.options", {"min_visit": 2}, r"labels.options.min_visit: unknown key; did you mean 'min_visits'\?"),
         ("labels.prompts", {"szie": 2}, r"labels.prompts.szie: unknown key; did you mean 'size'\?"),
         ("stages.prm", "none.yaml", "stages.prm: no file 'none.yaml' beside it"),
+        ("stages.prm", None, "stages.prm: missing; name the host's file that trains Q"),
+        ("stages.online_dpo", None, "stages: nothing trains the policy; give one of online_dpo, policy_gradient, rej"),
+        ("stages.dagger", "sft.yaml", "stages: online_dpo, dagger trains the policy; give one of"),
+        ("stages", {"dagger": "sft.yaml"}, "labels.kind: is preferences, and the stage .* is dagger; labels and stage"),
+        ("labels.kind", "dagger", "labels.kind: is dagger, and the stage that trains the policy is online_dpo"),
+        ("rejection_sampling", {"n": 0}, "rejection_sampling.n: got 0; must be at least 1"),
         ("evaluation.best_of", 0, r"evaluation.best_of\[0\].n: must be at least 1, got 0"),
         (
             "evaluation.best_of",
@@ -152,6 +158,24 @@ def test_a_mistake_in_an_environment_is_found(
 def test_a_mistake_is_named(path: str, value: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         recipe.load(changed(tmp_path, path, value))
+
+
+@pytest.mark.parametrize("left", ["branches", "quality", "evaluation.best_of"])
+def test_dagger_has_no_q_to_spend_anything_on(left: str, tmp_path: Path) -> None:
+    folder = changed(tmp_path, "stages", {"dagger": "sft.yaml"})
+    values = yaml.safe_load((folder / "recipe.yaml").read_text())
+    values["labels"] = {"kind": "dagger"}
+    needless = {"branches": values.pop("branches"), "quality": values.pop("quality")}
+    best_of = values["evaluation"].pop("best_of")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
+    assert recipe.load(folder).stages.of_policy == {"dagger": "sft.yaml"}
+    if left == "evaluation.best_of":
+        values["evaluation"]["best_of"] = best_of
+    else:
+        values[left] = needless[left]
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(UserError, match=f"{left}: is for a Q, and dagger trains none; remove it"):
+        recipe.load(folder)
 
 
 def test_pretraining_wants_a_model_from_scratch(tmp_path: Path) -> None:

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from textwrap import fill
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prm_gym.cli.console import console
 from prm_gym.cli.flag_types import count, integer, name, number, path, seed, share
 from prm_gym.cli.parser import Commands, Parser, add_command
 from prm_gym.cli.policy_flags import MAX_NEW_TOKENS, add_sampling, make_model
 from prm_gym.errors import UserError
+
+if TYPE_CHECKING:
+    from prm_gym.prompts import Prompt
 
 
 @dataclass(frozen=True)
@@ -57,16 +60,28 @@ KINDS = {
         "--values reference --alpha 0.5",
     ),
     "prompts": _Kind(
-        "states to start from when the policy is improved by online DPO (Stage 3)",
+        "states to start from when the policy is improved by online DPO or policy gradient (Stage 3)",
         "A row for every state that was visited, as a prompt. With --expert a share of them are states of "
         "demonstrations (Reset-50-50).",
         "--expert demonstrations --size 3000",
+    ),
+    "rejection_sampling": _Kind(
+        "the best of N responses by a PRM at every state, to improve the policy by fine-tuning (Stage 3)",
+        "A row for every state that was visited: the policy (--policy) samples --n responses, and the row has the one "
+        "that the PRM (--prm) scores highest.",
+        "--policy pi_0 --prm q --n 16 --size 3000",
     ),
     "sft": _Kind(
         "successful episodes as conversations, to train pi_0 by supervised fine-tuning",
         "A row for every episode that was won, identical ones once; a row for every turn if the prompt shows one "
         "turn at a time.",
         "--valid-only",
+    ),
+    "dagger": _Kind(
+        "the expert's action at every state that was visited, to train a policy by fine-tuning (DAgger)",
+        "A row for every state, with what ALFWorld's scripted expert does there. Name the demonstrations among "
+        "--rollouts to aggregate them.",
+        "--search as_listed",
     ),
 }
 
@@ -86,6 +101,8 @@ _ARGUMENTS: dict[str, tuple[Callable[[str], Any], str]] = {
     "expert": (path, "folders of expert episodes; default: none"),
     "expert_fraction": (number(above=0, most=1), "share of the rows that are the expert's"),
     "size": (count, "most rows, over both splits; default: all states"),
+    "n": (count, "responses sampled at each state"),
+    "search": (name, "the expert's order of search: rare_first, as_listed or anywhere"),
     "values": (path, "V of the reference policy: a dataset of `prm-gym label value`; or give --value-model"),
     "exploring": (path, "folders of episodes that show what the exploration prompt asks for; default: none"),
 }
@@ -115,10 +132,13 @@ def _add_flags(kind: str, command: Parser) -> None:
         if parameter.kind is parameter.KEYWORD_ONLY and parameter.name in _ARGUMENTS:
             names.append(parameter.name)
             _add_parameter(command, parameter)
-    if kind == "inverse":
+    if kind in ("inverse", "rejection_sampling"):
         text = "the current policy pi_{i-1}: a model's folder, or its name on the Hub"
         command.add_argument("--policy", type=name, required=True, metavar="DIR", help=text)
         add_sampling(command)
+    if kind == "rejection_sampling":
+        text = "the PRM that chooses among the responses"
+        command.add_argument("--prm", type=path, required=True, metavar="DIR", help=text)
     if kind == "shaping":
         text = "V of the reference policy: a model trained with the loss `value`; or give --values"
         command.add_argument("--value-model", type=path, metavar="DIR", help=text)
@@ -128,8 +148,10 @@ def _add_flags(kind: str, command: Parser) -> None:
         chosen = {name: getattr(options, name) for name in names}
         if kind == "shaping" and options.value_model:
             chosen["value_fn"] = _value_model(options.value_model)
-        if kind == "inverse":
-            chosen["policy"] = _policy(options)
+        if kind in ("inverse", "rejection_sampling"):
+            chosen["policy"], prompt = _policy(options)
+            if kind == "rejection_sampling":
+                chosen["scorer"] = _scorer(options, prompt)
         report = function(options.rollouts, options.out, **chosen)
         for line in [*report.lines(), *([report.note] if report.note else [])]:
             console.print(line, highlight=False, soft_wrap=True)
@@ -137,8 +159,8 @@ def _add_flags(kind: str, command: Parser) -> None:
     command.set_defaults(run=run)
 
 
-def _policy(options: argparse.Namespace) -> Any:
-    """The model of --policy, sampled as in training unless flags say otherwise."""
+def _policy(options: argparse.Namespace) -> tuple[Any, Prompt]:
+    """The model of --policy, sampled as in training unless flags say otherwise, and its prompt."""
     from prm_gym.inference.model_location import check_model
     from prm_gym.provenance import checkpoint_settings
     from prm_gym.store import parts
@@ -150,7 +172,16 @@ def _policy(options: argparse.Namespace) -> Any:
     played = checkpoint_settings.settle(options.policy, max_episode_steps=None, **asked)
     options.temperature = played.temperature
     options.max_new_tokens = options.max_new_tokens or MAX_NEW_TOKENS
-    return make_model(options, options.policy, played.prompt)
+    if getattr(options, "prm", None):
+        check_model(options.prm, "prm")
+        checkpoint_settings.check_prm(options.prm, played.prompt, force=options.force)
+    return make_model(options, options.policy, played.prompt), played.prompt
+
+
+def _scorer(options: argparse.Namespace, prompt: Prompt) -> Any:
+    from prm_gym.cli.prm_flag import make_prm
+
+    return make_prm(options, prompt)
 
 
 def _value_model(folder: Path) -> Any:

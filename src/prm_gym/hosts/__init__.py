@@ -20,8 +20,22 @@ from prm_gym.quiet import training_environment
 
 MODULES = {"trl": "prm_gym.hosts.trl", "open-instruct": "prm_gym.hosts.open_instruct"}
 STAGES = {
-    "trl": {"sft": "sft", "prm": "prm", "online_dpo": "online_dpo"},
-    "open-instruct": {"sft": "sft", "prm": "reward_modeling", "online_dpo": "online_dpo"},
+    "trl": {
+        "sft": "sft",
+        "prm": "prm",
+        "online_dpo": "online_dpo",
+        "policy_gradient": "policy_gradient",
+        "rejection_sampling": "sft",
+        "dagger": "sft",
+    },
+    "open-instruct": {
+        "sft": "sft",
+        "prm": "reward_modeling",
+        "online_dpo": "online_dpo",
+        "policy_gradient": "policy_gradient",
+        "rejection_sampling": "sft",
+        "dagger": "sft",
+    },
 }
 
 
@@ -67,7 +81,7 @@ def command(
     out: Path | None = None,
     accelerate_config: str | None = None,
 ) -> list[str]:
-    """The command line of `stage` (sft, prm or online_dpo) on `host`, behind the launcher. It resumes from the last
+    """The command line of `stage` (a key of `STAGES`) on `host`, behind the launcher. It resumes from the last
     checkpoint in `out`. `accelerate_config` is that of open-instruct's YAML.
 
     Several nodes meet at MASTER_ADDR and MASTER_PORT, by default this machine and 29500. A host with its own

@@ -13,4 +13,4 @@
 summarises. Targets are computed in SQL beside their equations; then the texts are streamed.
 """
 
-KINDS = ("monte_carlo", "preferences", "inverse", "value", "shaping", "prompts", "sft")
+KINDS = ("monte_carlo", "preferences", "inverse", "value", "shaping", "prompts", "rejection_sampling", "sft", "dagger")

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from prm_gym.errors import UserError, check_range
 from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
-from prm_gym.labels.next_actions import relabel
+from prm_gym.labels.sampled_responses import sample_responses
 from prm_gym.labels.sql_views import Rollouts, prompt_of
 from prm_gym.labels.turn_texts import completion, visits
 from prm_gym.prompts import load
@@ -62,13 +62,26 @@ SELECT numbered.* EXCLUDE (place) FROM numbered JOIN share USING (split)
 WHERE place <= CASE WHEN expert THEN k * $policies ELSE k END
 """
 
-# Line 6: each transition takes its own sample at its next state.
+# Line 6: a' ~ pi_{i-1}(s'). Each next state once, with the number of transitions into it.
+_NEXT_STATES = """
+SELECT episode, turn, state_key, samples FROM (
+    SELECT min(draw_rank) AS draw_rank, min(turn) + 1 AS turn, next_key AS state_key, count(*) AS samples
+    FROM transitions WHERE NOT terminated GROUP BY next_key
+) JOIN episodes USING (draw_rank)
+"""
+_NEXT_ACTIONS = """
+CREATE TABLE next_actions AS
+SELECT state_key AS next_key, sample.unnest AS sample, samples[sample.unnest] AS a
+FROM responses, unnest(range(1, len(samples) + 1)) AS sample
+"""
+
+# Each transition takes its own sample at its next state.
 _ROWS = """
-SELECT t.episode, t.turn, t.state_key, t.terminated, t.expert, a.reason, a.action, a.response
+SELECT t.episode, t.turn, t.state_key, t.terminated, t.expert, n.a.reason, n.a.action, n.a.response
 FROM (
     SELECT *, row_number() OVER (PARTITION BY next_key, terminated ORDER BY expert, episode, turn) AS sample
     FROM transitions
-) t LEFT JOIN next_actions a ON a.next_key = t.next_key AND a.sample = t.sample AND NOT t.terminated
+) t LEFT JOIN next_actions n ON n.next_key = t.next_key AND n.sample = t.sample AND NOT t.terminated
 """
 
 _TOO_LONG = """
@@ -142,7 +155,10 @@ def label(
             raise UserError(expert[0], "holds no successful episode", "name a folder of expert demonstrations")
         source.db.execute(_BALANCE, {"policies": policies})
         (balanced,) = source.one("SELECT count(*) FROM transitions")
-        states, there = relabel(source, policy, policy_settings, journal, seed=seed, concurrency=concurrency)
+        states, there = sample_responses(
+            source, _NEXT_STATES, policy, policy_settings, journal, seed=seed, concurrency=concurrency
+        )
+        source.db.execute(_NEXT_ACTIONS)
         source.db.execute(_TOO_LONG)
         (kept,) = source.one("SELECT count(*) FROM transitions")
         source.db.execute(_BALANCE, {"policies": policies})

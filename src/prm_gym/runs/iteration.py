@@ -4,7 +4,7 @@
 <run>/pretraining, base                               once, if the recipe pretrains, or cuts a vocabulary
 <run>/pi_0                                            the start; pi_1, pi_2, ... are links to iter<n>/policy
 <run>/iter<n>/rollouts, branches                      Stage 1: episodes of pi_{n-1}
-<run>/iter<n>/dataset/{prm,prompts}                   Stage 1: labels
+<run>/iter<n>/dataset/{prm,prompts}                   Stage 1: labels (or rejection_sampling, dagger)
 <run>/iter<n>/prm                                     Stage 2: Q_{n-1}
 <run>/iter<n>/policy                                  Stage 3: pi_n
 <run>/iter<n>/eval                                    Q_{n-1} and pi_n on held-out games
@@ -27,7 +27,7 @@ from prm_gym.runs import recipe, stage, start
 from prm_gym.runs.evaluations import Evaluations
 from prm_gym.runs.recipe import label_function
 from prm_gym.runs.stage import Cost, Stage
-from prm_gym.runs.training import link_to, training
+from prm_gym.runs.training import METHODS, link_to, training
 
 
 class Run(Evaluations):
@@ -48,29 +48,32 @@ class Run(Evaluations):
         if self.n > 1 and not (self.policy(self.n - 1) / stage.MANIFEST).exists():
             remedy = f"run ITER={self.n - 1} first"
             raise UserError(self.policy(self.n - 1), f"pi_{self.n - 1} is not there", remedy)
+        q = self.recipe.stages.prm
         return [
             *games,
             *(start.pi_0(self) if self.n == 1 else []),
             *([self.evaluation(0)] if self.n == 1 else []),
             *([self.held_out()] if self.recipe.quality else []),
             *self._stage1(),
-            training(self, "prm", self.iter / "prm", self.recipe.stages.prm),
+            *([training(self, "prm", self.iter / "prm", q)] if q else []),
             *([self.quality_stage()] if self.recipe.quality else []),
-            self._prompts(),
-            self._stage3(),
+            *self._stage3(),
             self.evaluation(self.n),
             *(self.evaluation(self.n, best_of=choice) for choice in self.recipe.evaluation.best_of),
         ]
 
     def _stage1(self) -> list[Stage]:
         r, wanted, branches = self.recipe, self.recipe.rollouts, self.recipe.branches
-        rollouts, branched, dataset = self.iter / "rollouts", self.iter / "branches", self.iter / "dataset" / "prm"
+        rollouts, branched = self.iter / "rollouts", self.iter / "branches"
+        dataset = self.iter / "dataset" / ("dagger" if r.labels.kind == "dagger" else "prm")
 
         # Algorithm 2 takes negatives from all past policies, and their next actions from pi_{n-1}.
-        inverse = r.labels.kind == "inverse"
-        first = 1 if inverse or r.labels.iterations == "all" else self.n
+        inverse, dagger = r.labels.kind == "inverse", r.labels.kind == "dagger"
+        first = 1 if inverse or dagger or r.labels.iterations == "all" else self.n
         kinds = ["rollouts", "branches"] if branches and not inverse else ["rollouts"]
         sources = [self.root / f"iter{i}" / kind for i in range(first, self.n + 1) for kind in kinds]
+        if dagger and r.start.demonstrations is not None:
+            sources.append(self.root / "demonstrations")
         policy = self.policy(self.n - 1)
 
         def collect() -> dict[str, Any]:
@@ -115,25 +118,53 @@ class Run(Evaluations):
         asked = [policy] if inverse else []
         asks = Cost(servers=servers if inverse else ())
         read = self.made_from(*sources, *asked, *self._folders(r.labels.options))
-        return [*stages, Stage(f"labels for Q_{self.n - 1}", dataset, settings, label, read, asks)]
+        name = f"labels of the expert for pi_{self.n}" if dagger else f"labels for Q_{self.n - 1}"
+        return [*stages, Stage(name, dataset, settings, label, read, asks)]
 
-    def _stage3(self) -> Stage:
-        trained = training(self, "online_dpo", self.iter / "policy", self.recipe.stages.online_dpo)
+    def _stage3(self) -> list[Stage]:
+        [(method, config)] = self.recipe.stages.of_policy.items()
+        trained = training(self, method, self.iter / "policy", config)
 
         def make() -> None:
             trained.make()
             link_to(trained.out, self.policy(self.n))
 
-        return replace(trained, make=make)
+        policy = replace(trained, make=make)
+        if method == "dagger":
+            return [policy]
+        return [self._best_responses() if method == "rejection_sampling" else self._prompts(METHODS[method]), policy]
 
-    def _prompts(self) -> Stage:
+    def _prompts(self, method: str) -> Stage:
         r, out = self.recipe, self.iter / "dataset" / "prompts"
 
         def label() -> None:
             label_function("prompts")([self.iter / "rollouts"], out, prompt=r.prompt, **self._filled(r.labels.prompts))
 
         read = self.made_from(self.iter / "rollouts", *self._folders(r.labels.prompts))
-        return Stage("prompts for online DPO", out, {"prompt": r.prompt, **r.labels.prompts}, label, read)
+        return Stage(f"prompts for {method}", out, {"prompt": r.prompt, **r.labels.prompts}, label, read)
+
+    def _best_responses(self) -> Stage:
+        """Best-of-N by Q_{n-1} at the states of Stage 3."""
+        r, out = self.recipe, self.iter / "dataset" / "rejection_sampling"
+        wanted, rollouts = r.rejection_sampling, self.iter / "rollouts"
+
+        def label() -> dict[str, Any]:
+            report = label_function("rejection_sampling")(
+                [rollouts],
+                out,
+                policy=self.sampler(self.n - 1, wanted.temperature)(),
+                scorer=self.scoring()(),
+                n=wanted.n,
+                prompt=r.prompt,
+                **self._filled(r.labels.prompts),
+            )
+            return {"sampled": report.statistics["sampled"]}
+
+        settings = {"prompt": r.prompt, **asdict(wanted), "sampling": asdict(r.sampling), **r.labels.prompts}
+        folders = self._folders(r.labels.prompts)
+        read = self.made_from(rollouts, self.policy(self.n - 1), self.iter / "prm", *folders)
+        cost = Cost(servers=self.servers.commands(self.policy(self.n - 1), self.iter / "prm"))
+        return Stage(f"best of {wanted.n} responses by Q_{self.n - 1}", out, settings, label, read, cost)
 
     def _filled(self, options: dict[str, Any]) -> dict[str, Any]:
         """Label options with the placeholders in folder names filled in."""

@@ -28,7 +28,7 @@ _SHARE: dict[str, float] = {"least": 0, "most": 1}
 _TEMPERATURE: dict[str, float] = {"least": 0, "most": HOTTEST}
 _RANGES: dict[str, dict[str, float]] = {  # of numbers by key, in any section
     **dict.fromkeys(("games", "per_game", "rollouts_per_game", "states_per_episode", "actions"), _COUNT),
-    **dict.fromkeys(("continuations", "max_new_tokens", "max_batch", "max_episode_steps"), _COUNT),
+    **dict.fromkeys(("continuations", "max_new_tokens", "max_batch", "max_episode_steps", "n"), _COUNT),
     "processes": {"least": 1, "most": MOST_PROCESSES},
     "replicas": {"least": 1, "most": 1024},
     "nodes": {"least": 1, "most": 65536},
@@ -38,6 +38,7 @@ _RANGES: dict[str, dict[str, float]] = {  # of numbers by key, in any section
     "seed": {"least": 0, "most": INT64},
     "gamma": {"above": 0, "most": 1},
 }
+POLICY_STAGES = ("online_dpo", "policy_gradient", "rejection_sampling", "dagger")  # of which a recipe has one
 _PLACE = re.compile(r"\{(run|iter|iter-1)\}")
 
 
@@ -160,8 +161,9 @@ class Branches:
 
 @dataclass(frozen=True)
 class Labels:
-    """`kind` and its options, as for `prm-gym label KIND`; `prompts` are those of `prm-gym label prompts`. Q_{i-1}
-    learns from the episodes of the `last` iteration, those of pi_{i-1} (Algorithm 1), or of `all`.
+    """`kind` and its options, as for `prm-gym label KIND`; `prompts` are those of `prm-gym label prompts`, for the
+    states of Stage 3. Q_{i-1} learns from the episodes of the `last` iteration, those of pi_{i-1} (Algorithm 1), or of
+    `all`. `dagger` always aggregates all of them, and the demonstrations.
     """
 
     kind: str = "monte_carlo"
@@ -195,15 +197,29 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class RejectionSampling:
+    """Of a Stage 3 by `rejection_sampling`: `n` responses of pi_{i-1} at each state, sampled at `temperature`."""
+
+    n: int = 16
+    temperature: float = 0.7
+
+
+@dataclass(frozen=True)
 class Stages:
-    """The host's YAML files for Stage 2 and Stage 3, beside recipe.yaml, and where the host trains: in `processes`
-    processes, each with `per_device_train_batch_size` rows of a batch, on each of `nodes` machines. `launcher` comes
-    before the host's command, with environment variables filled in: `srun`, `torchrun --no-python`, or anything else
-    that starts it, for several nodes once on each.
+    """The host's YAML files, beside recipe.yaml. Stage 2 is `prm`. Stage 3 is one of `online_dpo`, `policy_gradient`
+    (Eq. 3 with Q as the reward) and `rejection_sampling` (SFT on the best responses by Q). With `dagger`, SFT on labels
+    of that kind, there is no Q.
+
+    The host trains in `processes` processes, each with `per_device_train_batch_size` rows of a batch, on each of
+    `nodes` machines. `launcher` comes before the host's command, with environment variables filled in: `srun`,
+    `torchrun --no-python`, or anything else that starts it, for several nodes once on each.
     """
 
-    prm: str
-    online_dpo: str
+    prm: str | None = None
+    online_dpo: str | None = None
+    policy_gradient: str | None = None
+    rejection_sampling: str | None = None
+    dagger: str | None = None
     processes: int = 1
     nodes: int = 1
     launcher: str = ""
@@ -211,6 +227,12 @@ class Stages:
     @property
     def machines(self) -> Machines:
         return Machines(self.processes, self.nodes, self.launcher)
+
+    @property
+    def of_policy(self) -> dict[str, str]:
+        """The stages that train pi_i, and their files. A valid recipe has one."""
+        found = {name: getattr(self, name) for name in POLICY_STAGES}
+        return {name: file for name, file in found.items() if file is not None}
 
 
 @dataclass(frozen=True)
@@ -233,6 +255,7 @@ class Recipe:
     branches: Branches | None = None
     labels: Labels = field(default_factory=Labels)
     quality: Quality | None = None
+    rejection_sampling: RejectionSampling = field(default_factory=RejectionSampling)
 
 
 def load(folder: str | PathLike[str]) -> Recipe:
@@ -261,6 +284,7 @@ def load(folder: str | PathLike[str]) -> Recipe:
     if recipe.stages.nodes > 1 and not recipe.stages.launcher:
         problem = f"{recipe.stages.nodes} nodes, and nothing that starts a command on them"
         raise UserError(path, problem, "say e.g. srun --ntasks-per-node=1", field="stages.launcher")
+    _check_stages(recipe, path)
     for i, choice in enumerate(recipe.evaluation.best_of):
         choice.check(path, f"evaluation.best_of[{i}].")
         if choice in recipe.evaluation.best_of[:i]:
@@ -275,17 +299,41 @@ def load(folder: str | PathLike[str]) -> Recipe:
         valid = [
             p.name for p in inspect.signature(label_function(kind)).parameters.values() if p.kind is p.KEYWORD_ONLY
         ]
-        check_keys(options, [key for key in valid if key not in ("prompt", "gamma", "policy")], path, f"{name}.")
+        check_keys(
+            options, [key for key in valid if key not in ("prompt", "gamma", "policy", "scorer")], path, f"{name}."
+        )
     named = {
         "start.pretraining.sft": start.pretraining.sft if start.pretraining else None,
         "start.sft": start.sft,
         "stages.prm": recipe.stages.prm,
-        "stages.online_dpo": recipe.stages.online_dpo,
+        **{f"stages.{name}": file for name, file in recipe.stages.of_policy.items()},
     }
     for name, file in named.items():
         if file is not None and not (Path(folder) / file).is_file():
             raise UserError(path, f"no file '{file}' beside it", "add it or correct the name", field=name)
     return recipe
+
+
+def _check_stages(recipe: Recipe, path: Path) -> None:
+    """Raise `UserError` unless one stage trains the policy, and it has the Q or the labels that it needs."""
+    given = list(recipe.stages.of_policy)
+    if len(given) != 1:
+        problem = f"{', '.join(given) or 'nothing'} trains the policy"
+        raise UserError(path, problem, f"give one of {', '.join(POLICY_STAGES)}", field="stages")
+    if (given == ["dagger"]) is not (recipe.labels.kind == "dagger"):
+        problem = f"is {recipe.labels.kind}, and the stage that trains the policy is {given[0]}"
+        raise UserError(path, problem, "labels and stage are both dagger, or none is", field="labels.kind")
+    if given != ["dagger"] and recipe.stages.prm is None:
+        raise UserError(path, "missing", "name the host's file that trains Q", field="stages.prm")
+    needless = {
+        "stages.prm": recipe.stages.prm,
+        "branches": recipe.branches,
+        "quality": recipe.quality,
+        "evaluation.best_of": recipe.evaluation.best_of,
+    }
+    for field_name, value in needless.items():
+        if given == ["dagger"] and value:
+            raise UserError(path, "is for a Q, and dagger trains none", "remove it", field=field_name)
 
 
 def _check_env(recipe: Recipe, path: Path) -> None:

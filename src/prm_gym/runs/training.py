@@ -1,4 +1,4 @@
-"""A stage that a host trains: sft, prm or online_dpo, from the host's own YAML in the recipe."""
+"""A stage that a host trains: Q or a policy, from the host's own YAML in the recipe."""
 
 from __future__ import annotations
 
@@ -16,9 +16,16 @@ from prm_gym.runs import recipe
 from prm_gym.runs.actors import Actors
 from prm_gym.runs.stage import Cost, Stage
 
+METHODS = {
+    "online_dpo": "online DPO",
+    "policy_gradient": "policy gradient",
+    "rejection_sampling": "rejection sampling",
+    "dagger": "DAgger",
+}  # that train pi_i
+
 
 def training(actors: Actors, name: str, out: Path, config: str) -> Stage:
-    """The stage `name` (sft, prm or online_dpo) of the recipe's host, from its file `config` into `out`."""
+    """The stage `name` (a key of `hosts.STAGES`) of the recipe's host, from its file `config` into `out`."""
     source = actors.folder / config
     filled = recipe.fill(source.read_text("utf-8"), actors.root, actors.n, source)
 
@@ -48,7 +55,8 @@ def training(actors: Actors, name: str, out: Path, config: str) -> Stage:
         (out / config).write_text(filled, "utf-8")  # all that the host's launcher reads
         hosts.launch(r.host, name, out / config, out, machines, accelerate)
 
-    title = {"sft": "pi_0 by SFT", "prm": f"Q_{actors.n - 1}", "online_dpo": f"pi_{actors.n} by online DPO"}[name]
+    policy = {"sft": "pi_0 by SFT", **{stage: f"pi_{actors.n} by {of}" for stage, of in METHODS.items()}}
+    title = f"Q_{actors.n - 1}" if name == "prm" else policy[name]
     model = settings["config"].get("model_name_or_path")
     command = hosts.command(actors.recipe.host, name, out / config, machines, out, accelerate)
     cost = Cost(

@@ -91,3 +91,21 @@ class Run:
     @property
     def metrics(self) -> list[dict[str, float]]:
         return [json.loads(line) for line in (self.out / "metrics.jsonl").read_text("utf-8").splitlines()]
+
+
+def share_of_takes(model: Path) -> float:
+    """The share of the policy's responses that take something, and end."""
+    import torch
+    from transformers import AutoTokenizer
+
+    from prm_gym.hosts.open_instruct.generators import TransformersGenerator
+    from prm_gym.prompts.chat import prompt_ids
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    policy = TransformersGenerator(
+        str(model), dtype=torch.float32, device="cpu", temperature=1.0, length=12, stop_id=tokenizer.eos_token_id
+    )
+    world = World(11)
+    prompts = [prompt_ids(tokenizer, world.prompt()) for _ in range(150)]
+    texts = [tokenizer.decode(ids) for ids in policy.generate(prompts, seed=0)]
+    return sum(text.startswith("ACTION: take") and text.endswith("<|end|>") for text in texts) / len(texts)

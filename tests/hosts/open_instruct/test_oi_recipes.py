@@ -15,13 +15,18 @@ from oi_world import HOST_PYTHON, ROOT
 from prm_gym.errors import UserError
 from prm_gym.hosts.open_instruct.arguments import OWN_FIELDS, as_type, parse_command_line
 from prm_gym.hosts.scored_rows import ROWS
+from prm_gym.runs.recipe import load
 
 STAGE = {
     "sft.yaml": "sft",
     "value.yaml": "reward_modeling",
     "prm.yaml": "reward_modeling",
     "online_dpo.yaml": "online_dpo",
+    "policy_gradient.yaml": "policy_gradient",
+    "rejection_sampling.yaml": "sft",
+    "dagger.yaml": "sft",
 }
+DATASET = {"rejection_sampling": "rejection_sampling", "dagger": "dagger"}  # of Stage 3, else prompts
 FOLDERS = [
     path.parent
     for path in sorted((ROOT / "recipes").glob("*/recipe.yaml"))
@@ -36,7 +41,8 @@ def ids(path: Path) -> str:
 
 def test_the_experiments_are_there() -> None:
     names = {folder.name for folder in FOLDERS}
-    suffixes = ("", "-inverse", "-pairs", "-reset", "-steered", "-shaped", "-bon", "-slurm")
+    suffixes = ["", "-inverse", "-pairs", "-reset", "-steered", "-shaped", "-bon", "-slurm"]
+    suffixes += ["-rejection", "-policy-gradient", "-dagger"]
     assert names >= {f"alfworld-llama3.2-3b{suffix}" for suffix in suffixes}
 
 
@@ -126,8 +132,10 @@ def test_batches_are_what_the_paper_has(folder: Path) -> None:
         processes *= yaml.safe_load((folder / "recipe.yaml").read_text("utf-8"))["stages"].get("nodes", 1)
         batches[path.name] = values["per_device_train_batch_size"] * values["gradient_accumulation_steps"] * processes
     prm = 384 if folder.name.endswith("inverse") else 128
-    wanted = {"sft.yaml": 64, "value.yaml": 128, "prm.yaml": prm, "online_dpo.yaml": 60}
-    assert {"prm.yaml", "online_dpo.yaml"} <= set(batches)
+    wanted = {"sft.yaml": 64, "value.yaml": 128, "prm.yaml": prm, "online_dpo.yaml": 60, "policy_gradient.yaml": 60}
+    wanted |= {"rejection_sampling.yaml": 64, "dagger.yaml": 64}
+    stages = load(folder).stages
+    assert {stages.prm, *stages.of_policy.values()} - {None} <= set(batches)
     assert batches == {name: wanted[name] for name in batches}
 
 
@@ -143,19 +151,22 @@ def test_nothing_a_recipe_names_is_made_by_nobody(folder: Path) -> None:
         "iter{iter}/prm",
         "iter{iter}/dataset/prm",
     }
-    made |= {"pi_0", "iter{iter}/policy", "iter{iter}/dataset/prompts"}
+    made |= {"pi_0", "iter{iter}/policy"}
     text = (folder / "recipe.yaml").read_text("utf-8")
     head = text[: text.index("\nhost: ")]
     assert f"RECIPE=recipes/{folder.name} " in head
     values = yaml.safe_load(text)
     makes = {"demonstrations": "demonstrations", "scratch": "scratch", "model": "base"}
+    stages = load(folder).stages
+    made |= {f"iter{{iter}}/dataset/{DATASET.get(stage, 'prompts')}" for stage in stages.of_policy}
+    made -= set() if stages.prm else {"iter{iter}/prm", "iter{iter}/dataset/prm"}
     made -= {name for key, name in makes.items() if not values["start"].get(key)}
     paths = [path for path in RECIPES if path.parent == folder]
     strings = [
         word for path in paths for word in re.findall(r"[\"\s\[{,]((?:\{run\}|runs)/[^\s\",\]]+)", path.read_text())
     ]
     strings += re.findall(r"[\"\s\[{,]((?:\{run\}|runs)/[^\s\",\]}]+)", text[len(head) :])
-    assert len(strings) > 8
+    assert len(strings) > (8 if stages.prm else 3)
     for word in strings:
         if word.startswith("{run}/"):
             assert word.removeprefix("{run}/") in made, word
@@ -203,8 +214,16 @@ def test_the_stages_of_each_recipe(folder: Path, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("prm_gym.runs.iteration.check_value_model", lambda folder: None)
     monkeypatch.setattr("prm_gym.runs.servers.Servers.check", lambda self: None)
     names = [stage.name for stage in Run(folder, tmp_path, 1).stages()]
-    order = ["evaluation of pi_0", "rollouts of pi_0", "labels for Q_0", "Q_0", "prompts for online DPO"]
-    order += ["pi_1 by online DPO", "evaluation of pi_1"]
+    order = ["evaluation of pi_0", "rollouts of pi_0", "labels for Q_0", "Q_0"]
+    order += {
+        "rejection": ["best of 16 responses by Q_0", "pi_1 by rejection sampling"],
+        "gradient": ["prompts for policy gradient", "pi_1 by policy gradient"],
+        "dagger": ["labels of the expert for pi_1", "pi_1 by DAgger"],
+    }.get(folder.name.split("-")[-1], ["prompts for online DPO", "pi_1 by online DPO"])
+    order += ["evaluation of pi_1"]
+    if folder.name.endswith("dagger"):
+        order = [name for name in order if "Q_0" not in name]
+        assert not any("Q_0" in name for name in names)
     assert [name for name in names if name in order] == order
     best_of = any(re.fullmatch(r"evaluation of Bo\d+\(pi_1, Q_0\)", name) for name in names)
     assert best_of == (folder.name.endswith("-bon") or folder.name.startswith(("embedded", "gemma")))
@@ -268,6 +287,7 @@ found = {
     "reward_modeling": names(reward_modeling.Args, tokenizer, model),
     "online_dpo": names(online_dpo.Args, dataset_processor.DatasetConfig, model),
 }
+found["policy_gradient"] = found["online_dpo"]
 open(sys.argv[2], "w").write(json.dumps(found))
 """
     import tempfile

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from oi_world import Run, World, sft_recipe
+from oi_world import Run, sft_recipe, share_of_takes
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -89,20 +89,6 @@ generators.TransformersGenerator.generate, host.forward, host.get_reward = sampl
 def note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str, Any]]]:
     monkeypatch.setenv("NOTE", str(tmp_path / "note.jsonl"))
     return lambda: [json.loads(line) for line in (tmp_path / "note.jsonl").read_text().splitlines()]
-
-
-def share_of_takes(model: Path) -> float:
-    from prm_gym.hosts.open_instruct.generators import TransformersGenerator
-    from prm_gym.prompts.chat import prompt_ids
-
-    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
-    policy = TransformersGenerator(
-        str(model), dtype=torch.float32, device="cpu", temperature=1.0, length=12, stop_id=tokenizer.eos_token_id
-    )
-    world = World(11)
-    prompts = [prompt_ids(tokenizer, world.prompt()) for _ in range(150)]
-    texts = [tokenizer.decode(ids) for ids in policy.generate(prompts, seed=0)]
-    return sum(text.startswith("ACTION: take") and text.endswith("<|end|>") for text in texts) / len(texts)
 
 
 def test_the_policy_improves_on_q(launch: Launch, recipe: Recipe, pi_0: Path) -> None:

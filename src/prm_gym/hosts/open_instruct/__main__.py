@@ -1,4 +1,4 @@
-"""The launcher: `python -m prm_gym.hosts.open_instruct {sft|reward_modeling|online_dpo} RECIPE.yaml [--field value]`.
+"""The launcher: `python -m prm_gym.hosts.open_instruct STAGE RECIPE.yaml [--field value]`, for `arguments.STAGES`.
 
 OPEN_INSTRUCT names the checkout. A recipe with an `accelerate_config` is restarted by `accelerate launch`, one process
 per GPU.

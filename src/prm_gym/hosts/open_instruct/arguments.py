@@ -21,7 +21,7 @@ import yaml
 from prm_gym.config import check_keys, read_yaml
 from prm_gym.errors import UserError
 
-STAGES = ("sft", "reward_modeling", "online_dpo")
+STAGES = ("sft", "reward_modeling", "online_dpo", "policy_gradient")
 
 _ACCELERATE: list[tuple[str, Any, Any]] = [
     ("accelerate_config", Optional[str], None),  # noqa: UP045 - a file for `accelerate launch`
@@ -55,11 +55,12 @@ OWN_FIELDS: dict[str, list[tuple[str, Any, Any]]] = {
         ("try_launch_beaker_eval_jobs", bool, False),
     ],
 }
+OWN_FIELDS["policy_gradient"] = OWN_FIELDS["online_dpo"]
 
 
 def parse_command_line(arguments: Sequence[str]) -> tuple[str, Path, dict[str, Any]]:
     """`STAGE RECIPE.yaml [--field value | --field=value]...` as (stage, recipe, overrides read as YAML scalars)."""
-    usage = "python -m prm_gym.hosts.open_instruct {sft|reward_modeling|online_dpo} RECIPE.yaml [--field value]"
+    usage = f"python -m prm_gym.hosts.open_instruct {{{'|'.join(STAGES)}}} RECIPE.yaml [--field value]"
     if len(arguments) < 2 or arguments[0] not in STAGES:
         raise UserError("command line", "needs a stage and a recipe", usage)
     overrides: dict[str, Any] = {}

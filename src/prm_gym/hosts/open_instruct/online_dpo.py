@@ -24,7 +24,7 @@ from prm_gym.hosts.open_instruct import (
     preflight,
     vllm_server,
 )
-from prm_gym.hosts.open_instruct.pair_selection import PairCounter
+from prm_gym.hosts.open_instruct.pair_selection import ChoosePairs, PairCounter, choose_pairs
 from prm_gym.hosts.open_instruct.sampling_exchange import Exchange
 from prm_gym.hosts.open_instruct.steering import Steering
 from prm_gym.prompts.chat import adapted, prompt_ids
@@ -39,8 +39,11 @@ def parse(recipe: Path, overrides: dict[str, Any]) -> list[Any]:
     return arguments.parse(recipe, overrides, [cls, dataset_processor.DatasetConfig, model_utils.ModelConfig])
 
 
-def run(recipe: Path, overrides: dict[str, Any]) -> None:
-    """Train, and leave pi_i in `output_dir`. Raises `UserError` before any weights are loaded."""
+def run(recipe: Path, overrides: dict[str, Any], choose: ChoosePairs = choose_pairs) -> None:
+    """Train, and leave pi_i in `output_dir`. `choose` makes the pairs of responses.
+
+    Raises `UserError` before any weights are loaded.
+    """
     import torch
 
     if not torch.cuda.is_available():  # the host compiles a small function, which on a CPU needs a C++ compiler
@@ -70,16 +73,16 @@ def run(recipe: Path, overrides: dict[str, Any]) -> None:
         steer=steer,
         checkpoint=make_checkpoint(resume, args.checkpoint_every),
     )
-    choose_pairs = PairCounter()
+    pairs = PairCounter(choose)
     writers: list[output_folders.MetricsWriter] = []
 
     def make_writer(_: str) -> output_folders.MetricsWriter:
-        writers.append(output_folders.MetricsWriter(output_dir, {}, lambda: {"objective/pairs": choose_pairs.share}))
+        writers.append(output_folders.MetricsWriter(output_dir, {}, lambda: {"objective/pairs": pairs.share}))
         return writers[0]
 
     host.vllm_generate = exchange.serve
     host.send_queries = exchange.send
-    host.choose_pairs = choose_pairs
+    host.choose_pairs = pairs
     host.get_reward = without_end(host.get_reward, tokenizer.eos_token_id)
     host.SummaryWriter = make_writer
     # On SIGTERM the host saves and may then wait for its generator for ever; `checkpoint_every` saves instead.

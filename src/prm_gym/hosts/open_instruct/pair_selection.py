@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Pairs = tuple["Tensor", "Tensor", "Tensor"]
+ChoosePairs = Callable[["Tensor", "Tensor", "Tensor", "Tensor"], Pairs]
 
 
 def choose_pairs(first_scores: Tensor, second_scores: Tensor, first_ended: Tensor, second_ended: Tensor) -> Pairs:
@@ -36,7 +37,7 @@ def choose_pairs(first_scores: Tensor, second_scores: Tensor, first_ended: Tenso
 class PairCounter:
     """`choose_pairs` that also keeps, for the log, the share of this process's last prompts that made a pair."""
 
-    def __init__(self, choose: Callable[[Tensor, Tensor, Tensor, Tensor], Pairs] = choose_pairs) -> None:
+    def __init__(self, choose: ChoosePairs = choose_pairs) -> None:
         self.choose = choose
         self.share = 0.0
 

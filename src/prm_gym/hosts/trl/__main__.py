@@ -9,7 +9,7 @@ from importlib import import_module
 from prm_gym.errors import UserError
 from prm_gym.hosts.training_process import end_with_parent, leave_process_group
 
-STAGES = ("sft", "prm", "online_dpo")
+STAGES = ("sft", "prm", "online_dpo", "policy_gradient")
 
 
 def main(arguments: list[str]) -> None:

@@ -56,22 +56,30 @@ def adapt(rows: dict[str, list[Any]], tokenizer: Any) -> dict[str, list[Any]]:
     return {name: [adapted(tokenizer, chat) for chat in chats] for name, chats in rows.items()}
 
 
+def q_logits(model: Any, tokenizer: Any, prompts: Any, completions: Any, device: Any) -> Any:
+    """logit Q of each response, float [batch], on the ids that Q was trained on. TRL gives both as message lists."""
+    import torch
+
+    ids = [
+        scored_ids(tokenizer, prompt, answer["content"]) for prompt, [answer] in zip(prompts, completions, strict=True)
+    ]
+    inputs = tokenizer.pad({"input_ids": ids}, padding_side="right", return_tensors="pt")
+    with torch.inference_mode():
+        return model(**inputs.to(device)).logits[:, 0].float()
+
+
 def scored_as_trained(trainer: type[Any]) -> type[Any]:
     """A subclass of `trainer` (TRL's `OnlineDPOTrainer`) whose reward models read the ids of their training."""
     import torch
 
     class ScoredTrainer(trainer):  # type: ignore[misc]
         def _calculate_rewards_from_functions(self, prompts: Any, completions: Any, *_: Any, **__: Any) -> Any:
-            rewards = []
-            for model, tokenizer in zip(self.reward_funcs, self.reward_processing_classes, strict=True):
-                ids = [
-                    scored_ids(tokenizer, prompt, answer["content"])
-                    for prompt, [answer] in zip(prompts, completions, strict=True)
-                ]
-                inputs = tokenizer.pad({"input_ids": ids}, padding_side="right", return_tensors="pt")
-                with torch.inference_mode():
-                    rewards.append(model(**inputs.to(self.accelerator.device)).logits[:, 0].float())
-            return self.reward_weights.to(self.accelerator.device) @ torch.stack(rewards)
+            device = self.accelerator.device
+            rewards = [
+                q_logits(model, tokenizer, prompts, completions, device)
+                for model, tokenizer in zip(self.reward_funcs, self.reward_processing_classes, strict=True)
+            ]
+            return self.reward_weights.to(device) @ torch.stack(rewards)
 
     return ScoredTrainer
 

@@ -1,8 +1,8 @@
-"""Fresh next actions a' ~ pi_{i-1}(s') for `inverse` (paper, Algorithm 2, line 6), resumable after a kill.
+"""Fresh responses of a policy at states of the store, resumable after a kill.
 
 Every finished state is a line of a journal beside the dataset; the same command resumes after the last whole line. The
-head of the journal has the policy, its settings and the seed. A journal with another head is refused, so actions of two
-policies are never mixed.
+head of the journal has the policy, its settings and the seed. A journal with another head is refused, so responses of
+two policies are never mixed.
 """
 
 from __future__ import annotations
@@ -19,36 +19,32 @@ from prm_gym.labels.sql_views import Rollouts, file_list
 from prm_gym.labels.turn_texts import visits
 from prm_gym.types import Policy, PromptTooLong, State
 
-# Each next state once, with the number of transitions into it, which is the number of actions to sample.
-_NEXT_STATES = """
-SELECT episode, turn, state_key, samples FROM (
-    SELECT min(draw_rank) AS draw_rank, min(turn) + 1 AS turn, next_key AS state_key, count(*) AS samples
-    FROM transitions WHERE NOT terminated GROUP BY next_key
-) JOIN episodes USING (draw_rank)
-"""
-
-# One line per sampled action, numbered within its state.
-_NEXT_ACTIONS = """
-CREATE TABLE next_actions AS
-SELECT unhex(state) AS next_key, sample.unnest AS sample, samples[sample.unnest].reason AS reason,
-       samples[sample.unnest].action AS action, samples[sample.unnest].response AS response
-FROM (
-    SELECT state, arg_max(samples, asked) AS samples
-    FROM read_json(JOURNAL, format = 'newline_delimited', columns = {
-        state: 'VARCHAR', asked: 'BIGINT', samples: 'STRUCT(reason VARCHAR, action VARCHAR, response VARCHAR)[]'
-    }) WHERE state IS NOT NULL GROUP BY state
-), unnest(range(1, len(samples) + 1)) AS sample
+# A row per state: its samples in the order of their numbers.
+_RESPONSES = """
+CREATE TABLE responses AS
+SELECT unhex(state) AS state_key, arg_max(samples, asked) AS samples
+FROM read_json(JOURNAL, format = 'newline_delimited', columns = {
+    state: 'VARCHAR', asked: 'BIGINT',
+    samples: 'STRUCT(reason VARCHAR, action VARCHAR, response VARCHAR, tokens BIGINT, finished BOOLEAN)[]'
+}) WHERE state IS NOT NULL GROUP BY state
 """
 
 
-def relabel(
-    source: Rollouts, policy: Policy, settings: provenance.Settings, journal: Path, *, seed: int, concurrency: int
+def sample_responses(
+    source: Rollouts,
+    states: str,
+    policy: Policy,
+    settings: provenance.Settings,
+    journal: Path,
+    *,
+    seed: int,
+    concurrency: int,
 ) -> tuple[int, int]:
-    """Sample the next actions of the table `transitions` into the table `next_actions`, and close the policy.
+    """Sample at the states of the query `states` into the table `responses`, and close the policy.
 
-    next_actions has next_key, sample (1, 2, ...), reason, action, response: a line per transition into a next state,
-    none if its prompt is too long for the policy. Returns the number of next states, and how many of them the journal
-    already had.
+    The query has columns episode, turn, state_key and samples, the number of responses to sample. `responses` has
+    state_key and samples, a list of {reason, action, response, tokens, finished}, empty if the prompt is too long for
+    the policy. Returns the number of states, and how many of them the journal already had.
 
     Raises
     ------
@@ -59,8 +55,8 @@ def relabel(
     head = {"policy_id": policy.policy_id, "seed": seed, "policy": settings}
     done = _open_journal(journal, head)
     with journal.open("a", encoding="utf-8") as lines:
-        counts = asyncio.run(_sample_all(source, policy, seed, concurrency, done, lines))
-    source.db.execute(_NEXT_ACTIONS.replace("JOURNAL", file_list([journal])))
+        counts = asyncio.run(_sample_all(source, states, policy, seed, concurrency, done, lines))
+    source.db.execute(_RESPONSES.replace("JOURNAL", file_list([journal])))
     return counts
 
 
@@ -80,7 +76,7 @@ def _open_journal(journal: Path, head: dict[str, object]) -> dict[str, int]:
                     done[entry["state"]] = entry["asked"]
             except (ValueError, KeyError, TypeError) as error:
                 problem = f"cannot be read (byte {whole:,}: {error!r})"
-                raise UserError(journal, problem, "move it away to sample these actions again") from None
+                raise UserError(journal, problem, "move it away to sample these responses again") from None
             if not whole:
                 provenance.refuse_others(journal, entry, head, "remove it, or go on with the same policy")
             whole += len(line)
@@ -91,7 +87,7 @@ def _open_journal(journal: Path, head: dict[str, object]) -> dict[str, int]:
 
 
 async def _sample_all(
-    source: Rollouts, policy: Policy, seed: int, concurrency: int, done: dict[str, int], lines: IO[str]
+    source: Rollouts, states: str, policy: Policy, seed: int, concurrency: int, done: dict[str, int], lines: IO[str]
 ) -> tuple[int, int]:
     async def sample(state: State, key: bytes, n: int) -> None:
         draw = int.from_bytes(blake2b(key + str(seed).encode(), digest_size=4).digest(), "big") >> 1
@@ -101,15 +97,24 @@ async def _sample_all(
                 raise RuntimeError(f"{policy.policy_id} gave {len(responses)} responses for {n}")
         except PromptTooLong:
             responses = []
-        samples = [{"reason": r.reason, "action": r.action, "response": r.text} for r in responses]
+        samples = [
+            {
+                "reason": r.reason,
+                "action": r.action,
+                "response": r.text,
+                "tokens": r.response_tokens,
+                "finished": r.finished,
+            }
+            for r in responses
+        ]
         lines.write(json.dumps({"state": key.hex(), "asked": n, "samples": samples}) + "\n")
         lines.flush()
 
     pending: set[asyncio.Task[None]] = set()
-    states = there = 0
+    count = there = 0
     try:
-        for texts, row in visits(source, _NEXT_STATES):
-            states += 1
+        for texts, row in visits(source, states):
+            count += 1
             if done.get(row["state_key"].hex(), 0) >= row["samples"]:
                 there += 1
                 continue
@@ -120,7 +125,7 @@ async def _sample_all(
             state = texts.state(row["turn"])
             pending.add(asyncio.create_task(sample(state, row["state_key"], row["samples"])))
         await asyncio.gather(*pending)
-        return states, there
+        return count, there
     finally:
         for task in pending:
             task.cancel()

@@ -1,0 +1,158 @@
+"""`rejection_sampling` against the argmax over the responses that were sampled, state by state."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import pytest
+from label_worlds import counts, prompt_of, rows, template, text, tree, write
+
+from prm_gym.errors import UserError
+from prm_gym.labels import rejection_sampling
+from prm_gym.labels.dataset import LabelReport
+from prm_gym.prm.scorer import Scorer
+from prm_gym.types import Episode, PromptTooLong, Response, State
+
+N = 5
+
+
+def draw(*words: object) -> float:
+    """A number in [0, 1) for these words."""
+    return int.from_bytes(blake2b(repr(words).encode(), digest_size=8).digest(), "big") / 2**64
+
+
+def said(key: bytes) -> list[Response]:
+    """The policy's responses at a state: few actions, so that some repeat, and some cut off."""
+    found = []
+    for number in range(N):
+        action = "abc"[int(3 * draw(key, number))]
+        ended = draw(key, number, "end") < 0.4
+        found.append(Response(f" because {number}#{action} ", f"r{number}", action, 0, number + 1, finished=ended))
+    return found
+
+
+def logit(key: bytes, action: str) -> float:
+    return 8 * draw(key, action) - 4
+
+
+class Samples:
+    policy_id = "pi_0"
+
+    def __init__(self, fail_after: int | None = None, longest: int = 99) -> None:
+        self.calls, self.fail_after, self.longest = 0, fail_after, longest
+
+    async def settings(self) -> dict[str, Any]:
+        return {"kind": "samples", "longest": self.longest}
+
+    async def act(self, state: State, *, n: int = 1, seed: int = 0) -> list[Response]:
+        self.calls += 1
+        if self.fail_after is not None and self.calls > self.fail_after:
+            raise RuntimeError("the server is gone")
+        if state.turn > self.longest:
+            raise PromptTooLong
+        assert n == N
+        return said(state.key)
+
+    async def close(self) -> None: ...
+
+
+class Scores(Scorer):
+    def __init__(self) -> None:
+        self.texts: list[tuple[bytes, str]] = []
+        self.closed = False
+
+    async def settings(self) -> dict[str, Any]:
+        return {"kind": "scores"}
+
+    async def logits(self, pairs: Sequence[tuple[State, Response]]) -> list[float]:
+        self.texts += [(state.key, response.text) for state, response in pairs]
+        return [logit(state.key, response.action) for state, response in pairs]
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def episodes(tmp_path: Path) -> list[Episode]:
+    found = tree(80)
+    write(tmp_path / "in", found)
+    return found
+
+
+def label(tmp_path: Path, policy: Any = None, scorer: Any = None, **options: Any) -> LabelReport:
+    options = {"policy": policy or Samples(), "scorer": scorer or Scores(), "n": N, **options}
+    return rejection_sampling.label([tmp_path / "in"], tmp_path / "out", prompt=template(tmp_path), **options)
+
+
+def by_prompt(episodes: list[Episode]) -> dict[str, bytes]:
+    """The state key of each state with an action, by what the template writes."""
+    return {prompt_of(e, t): e.state_at(t).key for e in episodes if counts(e) for t in range(e.branch_turn, e.actions)}
+
+
+def test_each_row_is_the_best_response_that_ended_as_it_was_sampled(tmp_path: Path, episodes: list[Episode]) -> None:
+    scorer = Scores()
+    report = label(tmp_path, scorer=scorer)
+    states = by_prompt(episodes)
+    wanted = {}
+    for prompt, key in states.items():
+        ended = [response for response in said(key) if response.finished]
+        if ended:
+            best = max(ended, key=lambda response: logit(key, response.action))  # the first of an action, as max does
+            wanted[prompt] = (best.text, 1 / (1 + math.exp(-logit(key, best.action))))
+    found = {text(row["prompt"]): (text(row["completion"]), row["q"]) for row in rows(tmp_path / "out")}
+    assert found.keys() == wanted.keys()
+    assert {prompt: words for prompt, (words, _) in found.items()} == {p: words for p, (words, _) in wanted.items()}
+    assert all(found[prompt][1] == pytest.approx(q, abs=1e-6) for prompt, (_, q) in wanted.items())
+    assert 0 < report.skipped["no response ended"] == len(states) - len(wanted)
+    assert len(set(scorer.texts)) == len(scorer.texts)  # nothing is scored twice
+    assert scorer.closed
+    assert not list(tmp_path.glob("*.jsonl"))
+
+
+def test_what_was_sampled_is_counted(tmp_path: Path, episodes: list[Episode]) -> None:
+    cut = sum(not r.finished for key in by_prompt(episodes).values() for r in said(key))
+    facts = label(tmp_path).statistics
+    states = len(by_prompt(episodes))
+    assert facts["sampled"] == {"responses": N * states, "tokens": 15 * states, "cut off": cut}
+    assert 0 < facts["mean Q"]["distinct actions"] < facts["mean Q"]["best"] < 1
+
+
+def test_a_kill_loses_no_response(tmp_path: Path, episodes: list[Episode]) -> None:
+    label(tmp_path)
+    whole = rows(tmp_path / "out")
+    (tmp_path / "out").rename(tmp_path / "first")
+    with pytest.raises(RuntimeError, match="the server is gone"):
+        label(tmp_path, Samples(fail_after=10), concurrency=1)
+    assert not (tmp_path / "out").exists()
+    kept = len((tmp_path / "out.sampled.jsonl").read_text().splitlines()) - 1
+    assert kept == 10
+    again = Samples()
+    report = label(tmp_path, again)
+    assert again.calls == len(by_prompt(episodes)) - kept
+    assert "10 were there already" in report.note
+    assert rows(tmp_path / "out") == whole
+
+
+def test_the_journal_of_another_policy_is_refused(tmp_path: Path, episodes: list[Episode]) -> None:
+    with pytest.raises(RuntimeError):
+        label(tmp_path, Samples(fail_after=3), concurrency=1)
+    with pytest.raises(UserError, match=r"out.sampled.jsonl: policy.longest: begun with 99, this command says 3"):
+        label(tmp_path, Samples(longest=3))
+
+
+def test_a_state_too_long_for_the_policy_is_left_out(tmp_path: Path, episodes: list[Episode]) -> None:
+    report = label(tmp_path, Samples(longest=1))
+    assert {row["turn"] for row in rows(tmp_path / "out")} == {0, 1}
+    later = sum(prompt.count("|") > 3 for prompt in by_prompt(episodes))  # one bar, and two more a turn
+    assert report.skipped["prompt too long"] == later > 0
+
+
+def test_provenance_names_both_models(tmp_path: Path, episodes: list[Episode]) -> None:
+    label(tmp_path)
+    made = json.loads((tmp_path / "out" / "provenance.json").read_text())["settings"]
+    assert (made["policy"]["kind"], made["scorer"], made["n"]) == ("samples", {"kind": "scores"}, N)
