@@ -48,7 +48,7 @@ def check(host: str) -> None:
     checkout = os.environ.get("OPEN_INSTRUCT")
     if not checkout:
         raise UserError("OPEN_INSTRUCT", "not set", "name the checkout: make iter ... OPEN_INSTRUCT=DIR")
-    require_prepared(checkout)
+    require_prepared(checkout, *STAGES[host].values())
     python = _python(host)
     if shutil.which(python) is None:
         remedy = "make iter HOST=open-instruct makes one, or name the Python that runs open-instruct"

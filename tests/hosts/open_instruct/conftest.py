@@ -55,6 +55,10 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def launch(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
     """Run a stage on the checkout in a process of its own, killed after `limit` seconds."""
 
+    from prm_gym.hosts.open_instruct.prepare import require_prepared
+
+    commit = require_prepared(checkout)
+
     def run(
         stage: str,
         recipe: dict[str, Any],
@@ -63,6 +67,8 @@ def launch(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable
         prefix: list[str] | None = None,
         limit: int = 600,
     ) -> Run:
+        if stage not in commit.stages:
+            pytest.skip(f"open-instruct has no {stage} at commit {commit.sha[:12]}")
         folder = tmp_path_factory.mktemp(stage)
         recipe = {"output_dir": str(folder / "out"), **recipe}
         (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), "utf-8")

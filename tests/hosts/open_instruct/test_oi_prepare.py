@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 
 from prm_gym import packages
 from prm_gym.errors import UserError
-from prm_gym.hosts.open_instruct.prepare import PIN, checkout_state, environment_problems, prepare, require_prepared
+from prm_gym.hosts.open_instruct.commits import COMMITS, MAIN, PIN
+from prm_gym.hosts.open_instruct.prepare import checkout_state, environment_problems, prepare, require_prepared
 
 module = import_module("prm_gym.hosts.open_instruct.prepare")  # the package exports the function of that name
 
@@ -31,7 +33,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (patches / f"{i:04d}-x.patch").write_text(f"Why.\n\n{git(root, 'diff', '-U1')}")
         git(root, "add", "-A")
     git(root, "reset", "-q", "--hard")
-    monkeypatch.setattr(module, "PIN", git(root, "rev-parse", "HEAD").strip())
+    monkeypatch.setattr(module, "COMMITS", (replace(MAIN, sha=git(root, "rev-parse", "HEAD").strip()),))
     monkeypatch.setattr(module, "patch_files", lambda: sorted(patches.glob("*.patch")))
     return root
 
@@ -58,7 +60,7 @@ def test_untracked_files_do_not_matter(repository: Path) -> None:
     (repository / "output").mkdir()
     (repository / "output" / "model.bin").write_text("x")
     prepare(repository)
-    assert checkout_state(repository) == "patched"
+    assert checkout_state(repository)[1] == "patched"
 
 
 @pytest.mark.parametrize("patched", [False, True])
@@ -80,8 +82,8 @@ def test_refuses_half_of_the_patches(repository: Path) -> None:
 
 
 def test_refuses_another_commit(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PIN", PIN)
-    with pytest.raises(UserError, match=f"not {PIN[:12]}"):
+    monkeypatch.setattr(module, "COMMITS", COMMITS)
+    with pytest.raises(UserError, match=f"not {PIN.sha[:12]} or {MAIN.sha[:12]}"):
         prepare(repository)
 
 
@@ -94,7 +96,13 @@ def test_the_launcher_wants_a_patched_tree(repository: Path) -> None:
     with pytest.raises(UserError, match="prm-gym host prepare"):
         require_prepared(repository)
     prepare(repository)
-    assert require_prepared(repository) == repository
+    assert require_prepared(repository, "reward_modeling").sha == git(repository, "rev-parse", "HEAD").strip()
+
+
+def test_a_stage_that_the_commit_does_not_have_is_an_error(repository: Path) -> None:
+    prepare(repository)
+    with pytest.raises(UserError, match=rf"no online_dpo at .* checkout {PIN.sha}"):
+        require_prepared(repository, "online_dpo")
 
 
 def test_says_what_the_environment_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +112,7 @@ def test_says_what_the_environment_lacks(monkeypatch: pytest.MonkeyPatch) -> Non
         return {"transformers": "5.1.0", "datasets": "4.8.5", "torch": "2.13.0+cpu"}.get(name, "99.0")
 
     monkeypatch.setattr(packages, "version", version)
-    problems = "\n".join(environment_problems())
+    problems = "\n".join(environment_problems(PIN))
     assert "transformers 5.1.0: needs a version before 5" in problems
     assert "deepspeed: not installed" in problems
     assert "torch" not in problems
@@ -112,14 +120,15 @@ def test_says_what_the_environment_lacks(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_real_checkout(checkout: Path, tmp_path: Path) -> None:
-    """Patches apply to the pinned commit, and undoing them gives it back."""
+    """Patches apply to its commit, and undoing them gives it back."""
+    commit, _ = checkout_state(checkout)
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "-q", "--shared", "--no-checkout", str(checkout), str(clone)], check=True)
     git(clone, "sparse-checkout", "set", "--no-cone", "/open_instruct/")
-    git(clone, "checkout", "-q", PIN)
-    assert "applied" in prepare(clone)[0]
-    for name in ("reward_modeling", "online_dpo_vllm_thread", "model_utils"):
+    git(clone, "checkout", "-q", commit.sha)
+    assert f"applied {9 if commit is PIN else 3} patches" in prepare(clone)[0]
+    for name in ("reward_modeling", "model_utils", *(["online_dpo_vllm_thread"] if commit is PIN else [])):
         compile((clone / "open_instruct" / f"{name}.py").read_text("utf-8"), name, "exec")
-    assert checkout_state(clone) == "patched"
+    assert checkout_state(clone) == (commit, "patched")
     prepare(clone, undo=True)
     assert git(clone, "status", "--porcelain") == ""

@@ -107,7 +107,7 @@ def test_both_hosts_agree_on_the_loss(launch: Launch, prm: Run, labels: Labels) 
 
     rows = load_dataset(str(folder), split="train")
     chats = [prompt + completion for prompt, completion in zip(rows["prompt"], rows["completion"], strict=True)]
-    ids = [tokenizer.apply_chat_template(chat, return_dict=False) for chat in chats]
+    ids = [tokenizer.apply_chat_template(chat, return_dict=False)[:-1] for chat in chats]  # without the end
     batch = tokenizer.pad({"input_ids": ids}, padding_side="right", return_tensors="pt")
     with torch.no_grad():
         theirs = model(**batch, labels=torch.tensor(rows["target"])[:, None].float()).loss.item()

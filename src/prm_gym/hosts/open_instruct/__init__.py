@@ -13,6 +13,6 @@ The host parses the recipe, builds the models and runs the loops. prm_gym replac
 transformers or the host before a launch.
 """
 
-from prm_gym.hosts.open_instruct.prepare import PIN, prepare
+from prm_gym.hosts.open_instruct.prepare import prepare
 
-__all__ = ["PIN", "prepare"]
+__all__ = ["prepare"]

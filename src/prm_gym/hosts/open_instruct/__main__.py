@@ -28,8 +28,8 @@ def main(argv: Sequence[str]) -> None:
     checkout = os.environ.get("OPEN_INSTRUCT")
     if not checkout:
         raise UserError("OPEN_INSTRUCT", "not set", "export OPEN_INSTRUCT=DIR, the checkout of open-instruct")
-    sys.path.insert(0, str(require_prepared(checkout)))
-    problems = environment_problems()
+    problems = environment_problems(require_prepared(checkout, stage))
+    sys.path.insert(0, str(Path(checkout).resolve()))
     if problems:
         raise UserError("this Python environment", "; ".join(problems), "pip install -r constraints-host.txt")
     accelerate(argv, recipe, overrides)

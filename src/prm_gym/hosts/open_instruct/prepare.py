@@ -1,7 +1,7 @@
 """Prepare a checkout of open-instruct: check the commit and a clean tree, apply the patches; and undo that.
 
-Each file in `patches/open-instruct` changes the host for one reason, stated at its top. They are applied together or
-not at all, and only to the commit they were written for. git decides, with a temporary index, whether a tree is exactly
+Each file in `patches/open-instruct` changes the host for one reason, stated at its top. Those of a commit are applied
+together or not at all, and only to those in `commits`. git decides, with a temporary index, whether a tree is exactly
 the commit plus the patches, so no marker file is needed.
 """
 
@@ -16,25 +16,10 @@ from os import PathLike
 from pathlib import Path
 
 from prm_gym.errors import UserError
+from prm_gym.hosts.open_instruct.commits import COMMITS, PIN, Commit
 from prm_gym.packages import versions
 
-# 2025-06-02, the last commit that has both reward_modeling.py and a working online_dpo_vllm_thread.py.
-PIN = "49d13e92bc87479e9ddf86433d41b6692d316fb0"
 URL = "https://github.com/allenai/open-instruct"
-
-# Distribution: (first version, first version not accepted), as tuples of the leading numbers; None is no bound.
-REQUIREMENTS: dict[str, tuple[tuple[int, ...] | None, tuple[int, ...] | None]] = {
-    "torch": ((2, 5), None),
-    "transformers": ((4, 50), (5,)),  # 5 removed what the host imports
-    "accelerate": ((1, 0), None),
-    "datasets": (None, (5,)),
-    "deepspeed": (None, None),
-    "tensorboard": (None, None),
-    "pandas": (None, None),
-    "ray": (None, None),
-    "matplotlib": (None, None),
-    "peft": (None, None),
-}
 
 
 def patch_files() -> list[Path]:
@@ -51,58 +36,66 @@ def prepare(checkout: str | PathLike[str], *, undo: bool = False) -> list[str]:
     """Apply the patches to `checkout`, or remove them with `undo`. Idempotent.
 
     Returns lines to print: the result, then what this Python environment lacks to run the host.
-    Raises `UserError` if it is not a git checkout, not at `PIN`, or changed by anything but the patches.
+    Raises `UserError` if it is not a git checkout, not at one of `COMMITS`, or changed by anything but the patches.
     """
     root = Path(checkout).resolve()
-    state = checkout_state(root)
+    commit, state = checkout_state(root)
     wanted = "clean" if undo else "patched"
     if state == wanted:
         done = "already without patches" if undo else "already patched"
     else:
-        _git(root, "apply", *(["--reverse"] if undo else []), *_in_order(undo))
-        done = f"{'took off' if undo else 'applied'} {len(patch_files())} patches"
-    return [f"{root}: {done} (commit {PIN[:12]})", *([] if undo else environment_problems())]
+        _git(root, "apply", *(["--reverse"] if undo else []), *_in_order(commit, undo))
+        done = f"{'took off' if undo else 'applied'} {len(_in_order(commit))} patches"
+    return [f"{root}: {done} (commit {commit.sha[:12]})", *([] if undo else environment_problems(commit))]
 
 
-def require_prepared(checkout: str | PathLike[str]) -> Path:
-    """`checkout` as a path if it is at `PIN` and patched; otherwise a `UserError` with the command that does it."""
+def require_prepared(checkout: str | PathLike[str], *stages: str) -> Commit:
+    """The commit of `checkout`, which is patched and has `stages`; otherwise a `UserError` with the remedy."""
     root = Path(checkout).resolve()
-    if checkout_state(root) != "patched":
+    commit, state = checkout_state(root)
+    for stage in stages:
+        if stage not in commit.stages:
+            problem = f"no {stage} at commit {commit.sha[:12]}, which has {', '.join(commit.stages)} alone"
+            raise UserError(root, problem, f"git -C {root} checkout {PIN.sha}")
+    if state != "patched":
         raise UserError(root, "open-instruct is not patched", f"run `prm-gym host prepare {root}`")
-    return root
+    return commit
 
 
-def checkout_state(root: Path) -> str:
-    """Either "clean" or "patched". Raises `UserError` for any other state."""
+def checkout_state(root: Path) -> tuple[Commit, str]:
+    """The commit, and "clean" or "patched". Raises `UserError` for any other state."""
     if not (root / ".git").exists() or not (root / "open_instruct").is_dir():
-        raise UserError(root, "not a git checkout of open-instruct", f"git clone {URL} and check out {PIN}")
+        raise UserError(root, "not a git checkout of open-instruct", f"git clone {URL} and check out {PIN.sha}")
     head = _git(root, "rev-parse", "HEAD").strip()
-    if head != PIN:
-        raise UserError(root, f"is at commit {head[:12]}, not {PIN[:12]}", f"git -C {root} checkout {PIN}")
+    commit = next((known for known in COMMITS if known.sha == head), None)
+    if commit is None:
+        wanted = " or ".join(known.sha[:12] for known in COMMITS)
+        raise UserError(root, f"is at commit {head[:12]}, not {wanted}", f"git -C {root} checkout {PIN.sha}")
     changed = _git(root, "status", "--porcelain", "--untracked-files=no").splitlines()
     if not changed:
-        return "clean"
+        return commit, "clean"
     index = Path(_git(root, "rev-parse", "--path-format=absolute", "--git-path", "index").strip())
     with tempfile.TemporaryDirectory() as folder:
         environment = {"GIT_INDEX_FILE": str(shutil.copy(index, folder))}
         try:
             _git(root, "diff", "--cached", "--quiet", env=environment)  # nothing staged
-            _git(root, "apply", "--cached", *_in_order(undo=False), env=environment)
+            _git(root, "apply", "--cached", *_in_order(commit), env=environment)
             _git(root, "diff", "--quiet", env=environment)  # the working tree is the commit plus the patches
         except UserError:
             names = ", ".join(line[3:] for line in changed[:3])
             remedy = f"keep your changes elsewhere, then git -C {root} checkout -- ."
             raise UserError(root, f"has changes that are not ours ({names})", remedy) from None
-    return "patched"
+    return commit, "patched"
 
 
-def environment_problems() -> list[str]:
-    """What this Python environment lacks to run the host, a line each."""
+def environment_problems(commit: Commit) -> list[str]:
+    """What this Python environment lacks to run the host at `commit`, a line each."""
     problems = []
-    if sys.version_info[:2] not in ((3, 10), (3, 11)):
-        problems.append(f"python {sys.version_info[0]}.{sys.version_info[1]}: the host needs 3.10 or 3.11")
-    there = versions(REQUIREMENTS)
-    for name, (first, end) in REQUIREMENTS.items():
+    if sys.version_info[:2] not in commit.python:
+        wanted = " or ".join(f"{major}.{minor}" for major, minor in commit.python)
+        problems.append(f"python {sys.version_info[0]}.{sys.version_info[1]}: the host needs {wanted}")
+    there = versions(commit.requirements)
+    for name, (first, end) in commit.requirements.items():
         version = there.get(name)
         if version is None:
             problems.append(f"{name}: not installed")
@@ -124,8 +117,8 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _in_order(undo: bool) -> list[str]:
-    files = [str(path) for path in patch_files()]
+def _in_order(commit: Commit, undo: bool = False) -> list[str]:
+    files = [str(path) for path in patch_files() if int(path.name[:4]) in commit.patches]
     return files[::-1] if undo else files
 
 

@@ -44,6 +44,9 @@ def run(recipe: Path, overrides: dict[str, Any]) -> None:
     args, tc, model_config = parse(recipe, overrides)
     output_dir = Path(args.output_dir).resolve()
     tokenizer = prepare(args, tc, model_config, output_dir, recipe)
+    if hasattr(dataset_transformation, "load_dataset_configs"):  # main wants a split for each data set alone
+        args.dataset_mixer_list_splits = args.dataset_mixer_list_splits[::2]
+        args.dataset_mixer_eval_list_splits = args.dataset_mixer_eval_list_splits[::2]
     held: dict[str, Any] = {}
 
     def make_accelerator(**options: Any) -> Any:
