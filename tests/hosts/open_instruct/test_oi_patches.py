@@ -6,6 +6,9 @@ import subprocess
 
 import pytest
 
+from prm_gym.hosts import STAGES
+from prm_gym.hosts.open_instruct import arguments
+from prm_gym.hosts.open_instruct.commits import COMMITS, PIN
 from prm_gym.hosts.open_instruct.prepare import patch_files
 
 FILES = {
@@ -34,6 +37,11 @@ def test_well_formed_and_touches_only_its_file(path: object) -> None:
     stat = subprocess.run(["git", "apply", "--numstat", str(path)], capture_output=True, text=True, cwd="/")
     assert stat.returncode == 0, stat.stderr
     assert [line.split("\t")[2] for line in stat.stdout.splitlines()] == [wanted]
+
+
+def test_each_belongs_to_a_commit_and_the_pin_has_every_stage() -> None:
+    assert {number for commit in COMMITS for number in commit.patches} == {int(path.name[:4]) for path in PATCHES}
+    assert set(STAGES["open-instruct"].values()) == set(PIN.stages) == set(arguments.STAGES)
 
 
 def test_small() -> None:

@@ -60,7 +60,7 @@ def test_untracked_files_do_not_matter(repository: Path) -> None:
     (repository / "output").mkdir()
     (repository / "output" / "model.bin").write_text("x")
     prepare(repository)
-    assert checkout_state(repository)[1] == "patched"
+    assert checkout_state(repository)[1] == 2
 
 
 @pytest.mark.parametrize("patched", [False, True])
@@ -75,8 +75,22 @@ def test_refuses_changes_that_are_not_ours(repository: Path, patched: bool, file
     assert "mine" in (repository / file).read_text()
 
 
-def test_refuses_half_of_the_patches(repository: Path) -> None:
+def test_a_tree_with_the_patches_of_an_older_version_gets_the_rest(repository: Path) -> None:
     git(repository, "apply", str(module.patch_files()[0]))
+    with pytest.raises(UserError, match="prm-gym host prepare"):
+        require_prepared(repository)
+    assert "applied 1 patches" in prepare(repository)[0]
+    assert checkout_state(repository)[1] == 2
+
+
+def test_an_older_version_s_patches_come_off(repository: Path) -> None:
+    git(repository, "apply", str(module.patch_files()[0]))
+    assert "took off 1 patches" in prepare(repository, undo=True)[0]
+    assert git(repository, "status", "--porcelain") == ""
+
+
+def test_refuses_patches_without_those_before_them(repository: Path) -> None:
+    git(repository, "apply", str(module.patch_files()[1]))
     with pytest.raises(UserError, match="not ours"):
         prepare(repository)
 
@@ -126,9 +140,9 @@ def test_the_real_checkout(checkout: Path, tmp_path: Path) -> None:
     subprocess.run(["git", "clone", "-q", "--shared", "--no-checkout", str(checkout), str(clone)], check=True)
     git(clone, "sparse-checkout", "set", "--no-cone", "/open_instruct/")
     git(clone, "checkout", "-q", commit.sha)
-    assert f"applied {9 if commit is PIN else 3} patches" in prepare(clone)[0]
+    assert f"applied {len(commit.patches)} patches" in prepare(clone)[0]
     for name in ("reward_modeling", "model_utils", *(["online_dpo_vllm_thread"] if commit is PIN else [])):
         compile((clone / "open_instruct" / f"{name}.py").read_text("utf-8"), name, "exec")
-    assert checkout_state(clone) == (commit, "patched")
+    assert checkout_state(clone) == (commit, len(commit.patches))
     prepare(clone, undo=True)
     assert git(clone, "status", "--porcelain") == ""

@@ -33,8 +33,8 @@ _EITHER: dict[str, tuple[Version | None, Version | None]] = {
 # 2025-06-02, the last commit that has both reward_modeling.py and a working online_dpo_vllm_thread.py.
 PIN = Commit(
     "49d13e92bc87479e9ddf86433d41b6692d316fb0",
-    ("sft", "reward_modeling", "online_dpo"),
-    frozenset(range(1, 10)),
+    ("sft", "reward_modeling", "online_dpo", "policy_gradient"),
+    frozenset(range(1, 11)),
     ((3, 10), (3, 11)),
     {
         **_EITHER,

@@ -1,8 +1,9 @@
 """Prepare a checkout of open-instruct: check the commit and a clean tree, apply the patches; and undo that.
 
 Each file in `patches/open-instruct` changes the host for one reason, stated at its top. Those of a commit are applied
-together or not at all, and only to those in `commits`. git decides, with a temporary index, whether a tree is exactly
-the commit plus the patches, so no marker file is needed.
+together or not at all, and only to those in `commits`; a tree that has the first ones, of an older version, gets the
+rest. git decides, with a temporary index, whether a tree is exactly the commit plus patches, so no marker file is
+needed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 
@@ -39,31 +41,32 @@ def prepare(checkout: str | PathLike[str], *, undo: bool = False) -> list[str]:
     Raises `UserError` if it is not a git checkout, not at one of `COMMITS`, or changed by anything but the patches.
     """
     root = Path(checkout).resolve()
-    commit, state = checkout_state(root)
-    wanted = "clean" if undo else "patched"
-    if state == wanted:
-        done = "already without patches" if undo else "already patched"
+    commit, count = checkout_state(root)
+    patches = _in_order(commit)
+    changes = patches[:count][::-1] if undo else patches[count:]
+    if changes:
+        _git(root, "apply", *(["--reverse"] if undo else []), *changes)
+        done = f"{'took off' if undo else 'applied'} {len(changes)} patches"
     else:
-        _git(root, "apply", *(["--reverse"] if undo else []), *_in_order(commit, undo))
-        done = f"{'took off' if undo else 'applied'} {len(_in_order(commit))} patches"
+        done = "already without patches" if undo else "already patched"
     return [f"{root}: {done} (commit {commit.sha[:12]})", *([] if undo else environment_problems(commit))]
 
 
 def require_prepared(checkout: str | PathLike[str], *stages: str) -> Commit:
     """The commit of `checkout`, which is patched and has `stages`; otherwise a `UserError` with the remedy."""
     root = Path(checkout).resolve()
-    commit, state = checkout_state(root)
+    commit, count = checkout_state(root)
     for stage in stages:
         if stage not in commit.stages:
             problem = f"no {stage} at commit {commit.sha[:12]}, which has {', '.join(commit.stages)} alone"
             raise UserError(root, problem, f"git -C {root} checkout {PIN.sha}")
-    if state != "patched":
+    if count < len(_in_order(commit)):
         raise UserError(root, "open-instruct is not patched", f"run `prm-gym host prepare {root}`")
     return commit
 
 
-def checkout_state(root: Path) -> tuple[Commit, str]:
-    """The commit, and "clean" or "patched". Raises `UserError` for any other state."""
+def checkout_state(root: Path) -> tuple[Commit, int]:
+    """The commit, and how many of its patches the tree has, the first ones. Raises `UserError` for other changes."""
     if not (root / ".git").exists() or not (root / "open_instruct").is_dir():
         raise UserError(root, "not a git checkout of open-instruct", f"git clone {URL} and check out {PIN.sha}")
     head = _git(root, "rev-parse", "HEAD").strip()
@@ -73,19 +76,20 @@ def checkout_state(root: Path) -> tuple[Commit, str]:
         raise UserError(root, f"is at commit {head[:12]}, not {wanted}", f"git -C {root} checkout {PIN.sha}")
     changed = _git(root, "status", "--porcelain", "--untracked-files=no").splitlines()
     if not changed:
-        return commit, "clean"
+        return commit, 0
     index = Path(_git(root, "rev-parse", "--path-format=absolute", "--git-path", "index").strip())
     with tempfile.TemporaryDirectory() as folder:
         environment = {"GIT_INDEX_FILE": str(shutil.copy(index, folder))}
-        try:
+        with suppress(UserError):
             _git(root, "diff", "--cached", "--quiet", env=environment)  # nothing staged
-            _git(root, "apply", "--cached", *_in_order(commit), env=environment)
-            _git(root, "diff", "--quiet", env=environment)  # the working tree is the commit plus the patches
-        except UserError:
-            names = ", ".join(line[3:] for line in changed[:3])
-            remedy = f"keep your changes elsewhere, then git -C {root} checkout -- ."
-            raise UserError(root, f"has changes that are not ours ({names})", remedy) from None
-    return commit, "patched"
+            for count, file in enumerate(_in_order(commit), 1):
+                _git(root, "apply", "--cached", file, env=environment)
+                with suppress(UserError):
+                    _git(root, "diff", "--quiet", env=environment)  # the tree is the commit plus these patches
+                    return commit, count
+    names = ", ".join(line[3:] for line in changed[:3])
+    remedy = f"keep your changes elsewhere, then git -C {root} checkout -- ."
+    raise UserError(root, f"has changes that are not ours ({names})", remedy)
 
 
 def environment_problems(commit: Commit) -> list[str]:
@@ -117,9 +121,8 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _in_order(commit: Commit, undo: bool = False) -> list[str]:
-    files = [str(path) for path in patch_files() if int(path.name[:4]) in commit.patches]
-    return files[::-1] if undo else files
+def _in_order(commit: Commit) -> list[str]:
+    return [str(path) for path in patch_files() if int(path.name[:4]) in commit.patches]
 
 
 def _git(root: Path, *arguments: str, env: dict[str, str] | None = None) -> str:
