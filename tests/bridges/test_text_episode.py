@@ -9,6 +9,8 @@ import pytest
 from bridge_world import LengthQ, replayed, winning_actions
 
 from prm_gym import prompts
+from prm_gym.bridges import step_q
+from prm_gym.bridges import world as worlds
 from prm_gym.bridges.step_q import StepQ
 from prm_gym.bridges.text_episode import TextEpisode
 from prm_gym.bridges.world import World, named
@@ -121,3 +123,12 @@ def test_a_history_over_qs_context_has_no_reward_and_the_others_keep_theirs(worl
     for _ in range(3):
         episode.respond("look")
     assert StepQ(Short(), weight=1.0).rewards(episode.pairs) == [0.5, 0.5, 0.0]
+
+
+def test_a_hosts_configuration_names_games_or_another_environment(world):
+    folder = next(iter(world.tasks.values()))["options"]["game_file"].split("/train/")[0]
+    assert worlds.configured(folder, "", "train", 30).tasks == world.tasks
+    lake = worlds.configured(folder, "prm_gym.envs.toy_text:frozen_lake", "valid_seen", 7)
+    assert lake.tasks == named("prm_gym.envs.toy_text:frozen_lake", "valid_seen").tasks
+    assert lake.max_episode_steps == 7
+    assert step_q.configured("", 1.0) is None
