@@ -190,11 +190,11 @@ def stage3(variants: Variants) -> Iterator[Cell]:
     yield Cell(POLICY, "online DPO", variants.evaluated(run, 1))
     responses = sampled_by_online_dpo(run)
     for n in REJECTION_OF:
-        [run] = variants.run(f"rejection-{n}", rejection_sampling(run, variants.seed, responses, n))
-        yield Cell(POLICY, f"rejection sampling, best of {n}", variants.evaluated(run, 1))
+        [best] = variants.run(f"rejection-{n}", rejection_sampling(run, variants.seed, responses, n))
+        yield Cell(POLICY, f"rejection sampling, best of {n}", variants.evaluated(best, 1))
     for n in GRADIENT_OF:
-        [run] = variants.run(f"gradient-{n}", policy_gradient(run, variants.seed, responses, n))
-        yield Cell(POLICY, f"policy gradient, {n} a prompt", variants.evaluated(run, 1))
+        [gradient] = variants.run(f"gradient-{n}", policy_gradient(run, variants.seed, responses, n))
+        yield Cell(POLICY, f"policy gradient, {n} a prompt", variants.evaluated(gradient, 1))
 
 
 def dagger(variants: Variants) -> Iterator[Cell]:

@@ -197,8 +197,8 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, An
 
     class Recorded:
         def __init__(self, variant: str, n: int) -> None:
-            self.root, self.recipe = tmp_path / variant, load(RECIPES / "findings")
-            self.folder = tmp_path / (variant or "base")
+            self.root, self.folder = tmp_path / variant, tmp_path / (variant or "base")
+            self.recipe = load(self.folder)
             self.iter = tmp_path / f"iter{n}"
 
         def scorer(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def train(checkpoint: Path, prm: Path, prompts: Path, out: Path) -> None:
         "max_steps": 1, "per_device_train_batch_size": 2 * PER_PROMPT, "num_generations": PER_PROMPT,
         "max_completion_length": 4, "temperature": 0.8, "beta": 0.1, "optim": "sgd", "learning_rate": 1.0,
         "lr_scheduler_type": "constant", "max_grad_norm": 1e9, "use_cpu": True, "bf16": False,
-        "gradient_checkpointing": False, "report_to": "none", "save_strategy": "no",
+        "gradient_checkpointing": False, "report_to": "none", "logging_steps": 1, "save_steps": 1,
     }  # fmt: skip
     policy_gradient.main([text for name, value in options.items() for text in (f"--{name}", str(value))])
 
@@ -90,11 +91,13 @@ def test_a_step_follows_the_gradient_of_equation_3(
     q = AutoModelForSequenceClassification.from_pretrained(prm, dtype=torch.float32)
     loss: Any = 0.0
     counted = 0
+    scores: list[float] = []
     for group in (sampled[:PER_PROMPT], sampled[PER_PROMPT:]):
         assert len({tuple(prompt) for prompt, _ in group}) == 1
         ended = [(prompt, ids) for prompt, ids in group if ids[-1] == tokenizer.eos_token_id]
         with torch.no_grad():
             rewards = [q(torch.tensor([prompt + ids[:-1]]), use_cache=False).logits.item() for prompt, ids in ended]
+        scores += rewards
         for (prompt, ids), reward in zip(ended, rewards, strict=True):
             if len(ended) == 1:
                 break
@@ -103,6 +106,8 @@ def test_a_step_follows_the_gradient_of_equation_3(
             logits = policy(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1] / 0.8
             log_pi = logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None]).sum()
             loss = loss - (reward - baseline) * log_pi / len(sampled)
+    logged = json.loads((tmp_path / "checkpoint-1" / "trainer_state.json").read_text())["log_history"][0]
+    assert logged["objective/scores"] == pytest.approx(sum(scores) / len(scores), abs=1e-4)
     assert 2 <= counted < len(sampled) == 2 * PER_PROMPT  # some were cut off
     loss.backward()
     after = dict(AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).named_parameters())

@@ -73,6 +73,11 @@ def rewarded_by_q(trainer: type[Any]) -> type[Any]:
             [prm], [tokenizer] = self.reward_funcs, self.reward_processing_classes
             rewards = q_logits(prm, tokenizer, prompts, completions, self.accelerator.device)
             ended = torch.tensor([ids[-1] in self.eos_token_ids for ids in completion_ids], device=rewards.device)
-            return self.accelerator.gather(torch.where(ended, rewards, torch.nan).unsqueeze(1))
+            scores = self.accelerator.gather(torch.where(ended, rewards, torch.nan).unsqueeze(1))
+            mode = "train" if self.model.training else "eval"
+            self._metrics[mode]["objective/scores"].append(
+                torch.nanmean(scores).item()
+            )  # as online DPO, for the report
+            return scores
 
     return RewardedTrainer

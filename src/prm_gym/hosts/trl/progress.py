@@ -18,6 +18,7 @@ _SHOWN = {  # in this order, where they are logged
     "eval_loss": "loss on test",
     "objective/scores": "process reward",
     "objective/kl": "KL",
+    "kl": "KL per token",
     "mean_token_accuracy": "token accuracy",
     "learning_rate": "learning rate",
 }
