@@ -34,7 +34,7 @@ def test_each_way_of_choosing_has_its_own_row(games, tmp_path):
         assert evaluate(games, tmp_path, *options) == 0
     rows = json.loads((tmp_path / "results.json").read_text())
     modes = ["policy", "best_of_3", "best_of_3_weight1", "best_of_3_weight0.5_admissible"]
-    modes += ["best_of_3_depth1_width2_in_engine"]
+    modes += ["best_of_3_depth1_width2_last_in_engine"]
     assert [(row["mode"], row["prm"]) for row in rows] == [
         (mode, None if mode == "policy" else str(classifier())) for mode in modes
     ]

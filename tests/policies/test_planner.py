@@ -103,6 +103,25 @@ def test_with_every_plan_kept_it_takes_the_first_action_of_the_best_sequence(his
     assert plan(after(start(), history), depth=depth) == best[0]
 
 
+def test_advantages_do_not_depend_on_a_constant_of_the_state():
+    """Brute force of sum_i (q(s_i, a_i) - mean q(s_i, .)), under a Q with an arbitrary offset for each state."""
+
+    class Shifted(Table):
+        async def logits(self, pairs):
+            return [100 * q(state.actions, "offset") + q(state.actions, response.action) for state, response in pairs]
+
+    def value(actions):
+        pasts = [actions[:i] for i in range(len(actions))]
+        return sum(q(past, a) - sum(q(past, b) for b in COMMANDS) / 3 for past, a in zip(pasts, actions, strict=True))
+
+    sequences = list(itertools.product(COMMANDS, repeat=3))
+    best = max(sequences, key=value)
+    assert best[0] != max(sequences, key=lambda actions: q(actions[:-1], actions[-1]))[0], "the two values differ here"
+    for scorer in (Table(), Shifted()):
+        planner = Planner(Everything(), scorer, world(), BestOf(3), depth=2, width=99, value="advantages")
+        assert asyncio.run(planner.act(start()))[0].action == best[0]
+
+
 @pytest.mark.parametrize("weight", [0.5, 3.0])
 def test_a_weight_adds_the_likelihood_of_the_whole_plan(weight):
     log_pi = dict(zip(COMMANDS, map(math.log, (0.5, 0.25, 0.25)), strict=True))
@@ -148,10 +167,12 @@ def test_a_prompt_over_the_context_ends_a_plan_but_not_the_episode():
 
 def test_the_mode_and_the_settings_name_every_number():
     planners = [
-        Planner(Everything(), Table(), world(), BestOf(n, weight, among), depth=depth, width=width)
-        for n, weight, among, depth, width in itertools.product((4, 8), (0, 1), ("all", "admissible"), (1, 2), (3, 4))
+        Planner(Everything(), Table(), world(), BestOf(n, weight, among), depth=depth, width=width, value=value)
+        for n, weight, among, depth, width, value in itertools.product(
+            (4, 8), (0, 1), ("all", "admissible"), (1, 2), (3, 4), ("last", "advantages")
+        )
     ]
-    assert planners[0].mode == "best_of_4_depth1_width3_in_engine"
+    assert planners[0].mode == "best_of_4_depth1_width3_last_in_engine"
     assert len({planner.mode for planner in planners}) == len(planners)
     assert len({repr(asyncio.run(planner.settings())) for planner in planners}) == len(planners)
 

@@ -32,13 +32,15 @@ from prm_gym.cli import (
     score,
     show,
     store,
+    world,
 )
 from prm_gym.cli.parser import Parser, add_verbose, named_as_flags
 from prm_gym.errors import UserError, of_system
 from prm_gym.quiet import hushed
 
 _COMMANDS = (
-    games, compile, play, rollout, show, score, label, model, evaluate, compare, report, iterate, store, host, doctor
+    games, compile, play, rollout, show, score, label, model, evaluate, world, compare, report, iterate, store, host,
+    doctor,
 )  # fmt: skip
 
 

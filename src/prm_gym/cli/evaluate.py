@@ -22,9 +22,10 @@ from prm_gym.cli.policy_flags import (
     make_served,
     settle,
 )
+from prm_gym.cli.world import make_world
 from prm_gym.errors import UserError
 from prm_gym.policies.best_of_n import AMONG, BestOf, BestOfN
-from prm_gym.policies.planner import Planner
+from prm_gym.policies.planner import VALUES, Planner
 
 if TYPE_CHECKING:
     from prm_gym.envs.contract import Task
@@ -50,6 +51,8 @@ def add(commands: Commands) -> None:
     text = "plan ahead with --prm: imagine this many steps, score what follows, act, plan again; default: 0, best-of-N"
     add("--depth", type=count, metavar="K", help=text)
     add("--width", type=count, metavar="W", help="plans of each length that are kept with --depth; default: 4")
+    text = "value of a plan: logit Q of its last action, or its advantages (for Q of pairs) in sum; default: last"
+    add("--value", choices=VALUES, help=text)
     text = "imagine in a world model (a folder), or in `engine`, the environment itself (an upper bound); default: none"
     add("--world", type=name, metavar="DIR", help=text)
 
@@ -108,7 +111,7 @@ def _check_idle(options: argparse.Namespace) -> None:
     if options.prm is None:
         refuse_idle(options, ("depth",), "without --prm")
     if options.depth is None:
-        refuse_idle(options, ("width", "world"), "without --depth")
+        refuse_idle(options, ("width", "value", "world"), "without --depth")
     elif options.world is None:
         raise UserError("world", "planning needs a world to imagine in", "name a world model's folder, or say engine")
 
@@ -123,7 +126,9 @@ def _choosing(
     if not options.depth:
         return BestOfN(policy, scorer, **asdict(choice)), choice.mode
     world = _world(options, games)
-    planner = Planner(policy, scorer, world, choice, depth=options.depth, width=options.width or 4)
+    planner = Planner(
+        policy, scorer, world, choice, depth=options.depth, width=options.width or 4, value=options.value or "last"
+    )
     return planner, planner.mode
 
 
@@ -145,6 +150,8 @@ def _best_of(options: argparse.Namespace) -> BestOf | None:
 
 def _world(options: argparse.Namespace, games: Sequence[Task]) -> World:
     """The world that --depth imagines with."""
+    if options.world != "engine":
+        return make_world(options)
     from prm_gym.policies.worlds import EngineWorld
     from prm_gym.rollout.concurrency import alfworld
 

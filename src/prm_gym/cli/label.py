@@ -13,8 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from prm_gym.cli.console import console
 from prm_gym.cli.flag_types import count, integer, name, number, path, seed, share
-from prm_gym.cli.parser import Commands, Parser, add_command
-from prm_gym.cli.policy_flags import MAX_NEW_TOKENS, add_sampling, make_model
+from prm_gym.cli.parser import Commands, Parser, add_command, refuse_idle
+from prm_gym.cli.policy_flags import (
+    MAX_NEW_TOKENS,
+    OF_SERVERS,
+    add_sampling,
+    add_server,
+    make_model,
+    make_served,
+)
 from prm_gym.errors import UserError
 
 if TYPE_CHECKING:
@@ -83,6 +90,25 @@ KINDS = {
         "--rollouts to aggregate them.",
         "--search as_listed",
     ),
+    "world": _Kind(
+        "what follows each action, as conversations, to train a world model by supervised fine-tuning",
+        "A row for every episode, won or not, with the roles exchanged: the user writes actions and the assistant the "
+        "observations that follow, with [won] after the one that wins (section 4.3).",
+        "--prompt world",
+    ),
+    "plans": _Kind(
+        "the next actions of successful episodes as reasoning, to train a policy that plans, by supervised fine-tuning",
+        "A row for every turn of every episode that was won: the reason is a plan of the next --horizon actions, of "
+        "which the action is the first (section 4.3).",
+        "--horizon 5",
+    ),
+    "posterior": _Kind(
+        "successful episodes with reasons written again in hindsight, to train a policy by supervised fine-tuning",
+        "A row for every turn of every episode that was won. A model (--policy, here or at --server) reads how the "
+        "episode went on and writes the reason of the action again, as if it did not know; reasons that lead to "
+        "another action or tell of the future are refused (PosteriorExplorer, section 4.1).",
+        "--policy MODEL --samples 4",
+    ),
 }
 
 # Type and help of each argument of a label function; defaults are read from its signature.
@@ -96,6 +122,9 @@ _ARGUMENTS: dict[str, tuple[Callable[[str], Any], str]] = {
     "task_types": (name, "task types to use, such as pick_and_place_simple; default: all"),
     "weights": (number(above=0, most=1), "share of each folder of --rollouts to use; default: all of them"),
     "train_share": (number(above=0, most=1), "share of the games in the split train; the other games are test"),
+    "samples": (count, "reasons sampled for a turn, of which the first good one is kept"),
+    "hindsight": (name, "let the exploration prompt of a won state show how it was won (PosteriorExplorer)"),
+    "horizon": (count, "most actions of a plan"),
     "seed": (seed, "of the split and of every other draw"),
     "concurrency": (integer(1, 2**20), "requests to the policy at once"),
     "expert": (path, "folders of expert episodes; default: none"),
@@ -139,6 +168,11 @@ def _add_flags(kind: str, command: Parser) -> None:
     if kind == "rejection_sampling":
         text = "the PRM that chooses among the responses"
         command.add_argument("--prm", type=path, required=True, metavar="DIR", help=text)
+    if kind == "posterior":
+        text = "the model that writes the reasons: a folder, or its name on the Hub or at --server"
+        command.add_argument("--policy", type=name, required=True, metavar="NAME", help=text)
+        add_server(command)
+        add_sampling(command)
     if kind == "shaping":
         text = "V of the reference policy: a model trained with the loss `value`; or give --values"
         command.add_argument("--value-model", type=path, metavar="DIR", help=text)
@@ -152,6 +186,8 @@ def _add_flags(kind: str, command: Parser) -> None:
             chosen["policy"], prompt = _policy(options)
             if kind == "rejection_sampling":
                 chosen["scorer"] = _scorer(options, prompt)
+        if kind == "posterior":
+            chosen["policy"] = _writer(options)
         report = function(options.rollouts, options.out, **chosen)
         for line in [*report.lines(), *([report.note] if report.note else [])]:
             console.print(line, highlight=False, soft_wrap=True)
@@ -184,6 +220,21 @@ def _scorer(options: argparse.Namespace, prompt: Prompt) -> Any:
     return make_prm(options, prompt)
 
 
+def _writer(options: argparse.Namespace) -> Any:
+    """The model of --policy, at --server or in this process."""
+    from prm_gym.labels.sql_views import prompt_of
+    from prm_gym.prompts import load
+
+    if not options.server:
+        refuse_idle(options, OF_SERVERS, "without --server")
+        return _policy(argparse.Namespace(**{**vars(options), "expert": []}))[0]
+    refuse_idle(options, ("force",), "with --server")
+    options.temperature = 0.7 if options.temperature is None else options.temperature
+    options.max_new_tokens = options.max_new_tokens or MAX_NEW_TOKENS
+    prompt = load(prompt_of(options.rollouts, options.prompt))
+    return make_served(argparse.Namespace(**{**vars(options), "prompt": prompt}))
+
+
 def _value_model(folder: Path) -> Any:
     """The value function of a model; its errors name the flag instead of the key of a recipe."""
     from prm_gym.hosts.open_instruct.value_model import value_function
@@ -204,7 +255,7 @@ def _add_parameter(command: Parser, parameter: inspect.Parameter) -> None:
     command.add_argument(
         flag, type=convert, nargs="+" if "Sequence" in str(parameter.annotation) else None,
         default=None if required else default, required=required, metavar=_METAVAR.get(convert),
-        help=text.partition("; default:")[0] if required else text,
+        help=text if default in (None, ()) else text.partition("; default:")[0],
     )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ MAX_NEW_TOKENS = 256
 SCRIPTED = ("expert", "random")
 REACT = "react"
 _OF_MODELS = ("prompt", "temperature", "max_new_tokens", "force", "server", "served_model", "api_key_env")
-_OF_SERVERS = ("served_model", "api_key_env")
+OF_SERVERS = ("served_model", "api_key_env")
 _OF_REACT = ("examples", "shots")
 
 
@@ -42,12 +42,7 @@ def add_playing(command: Parser) -> None:
     add("--policy", type=name, required=True, help="expert, random, react, a model's folder, or its name on the Hub")
     add("--policy-id", type=name, metavar="NAME", help="name of the policy in the output; default: as --policy")
     add("--random-actions", type=share, metavar="SHARE", help="share of the expert's turns that are random; default: 0")
-    text = "ask these OpenAI-compatible servers for the model; default: load it here"
-    add("--server", type=name, nargs="+", metavar="URL", help=text)
-    command.flags["base_urls"] = "--server"
-    add("--served-model", type=name, metavar="NAME", help="the model's name at the servers; default: --policy")
-    text = "environment variable with the key of the servers; default: no key"
-    add("--api-key-env", type=name, metavar="VARIABLE", help=text)
+    add_server(command)
     text = "episodes of which --policy react shows won ones as examples; default: none"
     add("--examples", type=path, nargs="+", metavar="DIR", help=text)
     add("--shots", type=count, metavar="N", help="examples in the prompt with --examples; default: 2")
@@ -60,6 +55,17 @@ def add_playing(command: Parser) -> None:
     add("--max-episode-steps", type=count, metavar="N", help=text)
     add("--concurrency", type=count, default=128, metavar="N", help="episodes played at once")
     add("--seed", type=seed, default=0, help="of the games drawn and of all sampling")
+
+
+def add_server(command: Parser) -> None:
+    """Add the flags of a model behind servers."""
+    add = command.add_argument
+    text = "ask these OpenAI-compatible servers for the model; default: load it here"
+    add("--server", type=name, nargs="+", metavar="URL", help=text)
+    command.flags["base_urls"] = "--server"
+    add("--served-model", type=name, metavar="NAME", help="the model's name at the servers; default: --policy")
+    text = "environment variable with the key of the servers; default: no key"
+    add("--api-key-env", type=name, metavar="VARIABLE", help=text)
 
 
 def add_sampling(command: Parser) -> None:
@@ -96,7 +102,7 @@ def settle(options: argparse.Namespace) -> None:
     else:
         refuse_idle(options, ("games",), "with --env")
     if not options.server:
-        refuse_idle(options, _OF_SERVERS, "without --server")
+        refuse_idle(options, OF_SERVERS, "without --server")
     is_model = options.policy not in SCRIPTED and Path(options.policy).is_dir()
     if options.policy not in SCRIPTED and (is_model or not options.server):
         check_model(options.policy, "policy")

@@ -8,9 +8,14 @@
 | `value`, `shaping` | Eq. 13 | V_mu(s), and Q mixed with the advantage under mu |
 | `prompts` | section 4.1 | states for Stage 3: Reset-50-50, Steered Exploration |
 | `sft` | section 2.3 | successful demonstrations, for pi_0 |
+| `posterior` | section 4.1 | demonstrations with reasons written in hindsight |
+| `world`, `plans` | section 4.3 | world-model steps, and plans as reasoning |
 
 `sql_views` decides which episodes and visits count, `turn_texts` reads their texts, `dataset` writes, `statistics`
 summarises. Targets are computed in SQL beside their equations; then the texts are streamed.
 """
 
-KINDS = ("monte_carlo", "preferences", "inverse", "value", "shaping", "prompts", "rejection_sampling", "sft", "dagger")
+KINDS = (
+    "monte_carlo", "preferences", "inverse", "value", "shaping", "prompts", "rejection_sampling", "sft", "dagger",
+    "world", "plans", "posterior",
+)  # fmt: skip

@@ -53,14 +53,14 @@ def sample_responses(
         finished states stay in the journal.
     """
     head = {"policy_id": policy.policy_id, "seed": seed, "policy": settings}
-    done = _open_journal(journal, head)
+    done = open_journal(journal, head)
     with journal.open("a", encoding="utf-8") as lines:
         counts = asyncio.run(_sample_all(source, states, policy, seed, concurrency, done, lines))
     source.db.execute(_RESPONSES.replace("JOURNAL", file_list([journal])))
     return counts
 
 
-def _open_journal(journal: Path, head: dict[str, object]) -> dict[str, int]:
+def open_journal(journal: Path, head: dict[str, object]) -> dict[str, int]:
     """Truncate a half-written last line and check the head. Returns the number of samples of each state."""
     if not journal.exists():
         journal.write_text(json.dumps(head) + "\n", encoding="utf-8")

@@ -18,12 +18,12 @@ from prm_gym.prompts import load
 COLUMNS = [("prompt", MESSAGES), ("completion", MESSAGES)]
 
 # The key of the final state covers the whole history, so episodes with the same key are the same demonstration.
-_DEMONSTRATIONS = """
+DEMONSTRATIONS = """
 CREATE TABLE demonstrations AS
 SELECT min(draw_rank) AS draw_rank, count(*) AS copies FROM turns WHERE won AND NOT branch AND final
 GROUP BY state_key, role
 """
-_TURNS = """
+TURNS = """
 SELECT t.episode, t.turn, t.state_key, t.role FROM turns t SEMI JOIN demonstrations USING (draw_rank)
 WHERE t.visit AND (t.action_valid OR NOT $valid_only)
 """
@@ -74,8 +74,8 @@ def label(
             train_share=train_share,
         ) as source,
     ):
-        source.db.execute(_DEMONSTRATIONS)
-        sql = (_EPISODES if template.multi_turn else _TURNS).replace("$valid_only", str(valid_only))
+        source.db.execute(DEMONSTRATIONS)
+        sql = (_EPISODES if template.multi_turn else TURNS).replace("$valid_only", str(valid_only))
         for texts, row in visits(source, sql):
             show = template.exploration_messages if row["role"] == "expert" else template.messages
             messages = show(texts.state(row["turn"]))

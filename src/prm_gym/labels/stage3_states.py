@@ -20,7 +20,9 @@ CREATE TABLE states AS
 WITH visited AS (
     SELECT state_key, min(split) AS split, min(turn) AS turn,
            CASE WHEN bool_or(role = 'expert') THEN 'expert' ELSE 'policy' END AS source,
-           coalesce(min(draw_rank) FILTER (role = 'expert'), min(draw_rank)) AS draw_rank
+           coalesce(min(draw_rank) FILTER (role = 'expert'), min(draw_rank) FILTER (won AND $prefer_won),
+                    min(draw_rank)) AS draw_rank,
+           bool_or(won) AS won
     FROM turns WHERE visit AND (role = 'policy' OR won) GROUP BY state_key
 )
 SELECT episode, v.* EXCLUDE (draw_rank),
@@ -31,14 +33,21 @@ FROM visited v JOIN episodes USING (draw_rank)
 
 
 def stage3_states(
-    source: Rollouts, expert: Sequence[Path], expert_fraction: float, size: int | None, seed: int
+    source: Rollouts,
+    expert: Sequence[Path],
+    expert_fraction: float,
+    size: int | None,
+    seed: int,
+    *,
+    prefer_won: bool = False,
 ) -> tuple[str, dict[str, Any]]:
-    """A query for the chosen states (episode, turn, state_key, source), and facts for the report.
+    """A query for the chosen states (episode, turn, state_key, source, won), and facts for the report.
 
-    `expert_fraction` of the states in each split are of the folders `expert`, at most `size` are chosen in all. Raises
+    `won`: a won episode visited the state; with `prefer_won` it is the `episode`. `expert_fraction` of the states in
+    each split are of the folders `expert`, at most `size` are chosen in all. Raises
     `UserError` if `expert` are folders without a successful episode.
     """
-    source.db.execute(_STATES, {"seed": f"prompts:{seed}:"})
+    source.db.execute(_STATES, {"seed": f"prompts:{seed}:", "prefer_won": prefer_won})
     found = source.db.execute("SELECT split, source, count(*) FROM states GROUP BY ALL").fetchall()
     there = {(split, role): n for split, role, n in found}
     if expert and not any(role == "expert" for _, role in there):
@@ -62,7 +71,7 @@ def stage3_states(
     most = sum(sum(chosen(split, math.inf).values()) for split in SPLITS)
     if size is not None and size > most:
         facts["rows wanted"] = f"{size:,}, more than the {most:,} that these states give"
-    return f"SELECT episode, turn, state_key, source FROM states WHERE {keep}", facts
+    return f"SELECT episode, turn, state_key, source, won FROM states WHERE {keep}", facts
 
 
 def check_choice(expert_fraction: float, size: int | None) -> None:

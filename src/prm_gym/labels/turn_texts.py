@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from prm_gym.errors import UserError
 from prm_gym.labels.sql_views import Rollouts
 from prm_gym.prompts import Prompt
 from prm_gym.store.parquet import check_rows, reading
@@ -45,9 +46,20 @@ class Texts:
             reasons=tuple(self.reasons[:turn]),
         )
 
+    def future(self, turn: int) -> list[tuple[str, str]]:
+        """(a_k, o_{k+1}) from a_turn on."""
+        return list(zip(self.actions[turn:-1], self.observations[turn + 1 :], strict=True))
+
     def completion(self, prompt: Prompt, turn: int) -> list[Message]:
         """a_t as the assistant's message."""
         return completion(prompt, self.reasons[turn], self.actions[turn], self.responses[turn])
+
+
+def check_shows_reasons(prompt: Prompt, what: str) -> None:
+    """Raise `UserError` if the responses of `prompt` show no reason, and so no `what`."""
+    if "why" not in prompt.response("why", "act"):
+        problem = f"the response of {prompt.name} shows no reason, so no {what}"
+        raise UserError("prompt", problem, "name full, general or react")
 
 
 def completion(prompt: Prompt, reason: str, action: str, response: str) -> list[Message]:

@@ -1,15 +1,19 @@
 """Plan and execute (paper, section 4.3): imagine continuations, score them with Q, act, and plan again at every turn.
 
 A plan is a sequence of actions a_0, ..., a_d from the present state. The policy proposes actions at every imagined
-state, a world (`policies.worlds`) predicts the next observation, and Q scores the last action of a plan in the state
-that the plan leads to:
+state, a world (`policies.worlds`) predicts the next observation, and Q scores the plan, as `value` says:
 
-    logit Q(s_d, a_d) + weight * sum_i log pi(a_i | s_i)
+    last        logit Q(s_d, a_d)
+    advantages  sum_i A(s_i, a_i), with A(s, a) = logit Q(s, a) - mean_{a' ~ pi} logit Q(s, a') over the sampled actions
+
+and in both cases + weight * sum_i log pi(a_i | s_i). With `last`, Q compares the states that plans lead to. A Q trained
+on targets (Eq. 1) can, but pairs of actions at one state (Bradley-Terry) determine Q only up to a constant of that
+state. In A that constant cancels. The sum of advantages is what a plan gains over pi (the performance difference lemma,
+Kakade and Langford 2002, here without discount and on the logit scale).
 
 The best `width` plans of each length are extended by one step, up to `depth` imagined steps (beam search). The first
 action of the best plan is taken. A plan that wins is taken at once, so the soonest win comes first. Depth 0 is
-best-of-N. Plans end in different states, so Q must compare states: one trained on targets (Eq. 1) does, while pairs of
-actions at one state (Bradley-Terry) determine Q only up to a constant of that state.
+best-of-N.
 """
 
 from __future__ import annotations
@@ -17,13 +21,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
-from prm_gym.errors import check_range
+from prm_gym.errors import UserError, check_range
 from prm_gym.policies.best_of_n import BestOf, action_logprobs
 from prm_gym.policies.worlds import World
 from prm_gym.prm.scorer import Scorer
 from prm_gym.types import Policy, PromptTooLong, Response, State
+
+VALUES = ("last", "advantages")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +40,8 @@ class _Plan:
     first: Response
     state: State
     response: Response
-    log_pi: float  # weight * sum of log pi over the plan, 0 without a weight
-    value: float  # logit Q of the last action, and log_pi
+    past: float  # the part of the value that a longer plan keeps
+    value: float
 
 
 class Planner:
@@ -54,14 +61,17 @@ class Planner:
         *,
         depth: int = 1,
         width: int = 4,
+        value: str = "last",
         policy_id: str | None = None,
     ) -> None:
         choice.check("planner")
         check_range("depth", depth, least=0)
         check_range("width", width, least=1)
         self._policy, self._scorer, self._world = policy, scorer, world
-        self._choice, self._depth, self._width = choice, depth, width
-        self.mode = f"{choice.mode}_depth{depth}_width{width}_in_{world.name}"
+        if value not in VALUES:
+            raise UserError("value", f"no value {value!r} of a plan", f"say {' or '.join(VALUES)}")
+        self._choice, self._depth, self._width, self._value = choice, depth, width, value
+        self.mode = f"{choice.mode}_depth{depth}_width{width}_{value}_in_{world.name}"
         self.policy_id = f"{self.mode}({policy.policy_id})" if policy_id is None else policy_id
 
     async def settings(self) -> dict[str, Any]:
@@ -70,6 +80,7 @@ class Planner:
             **asdict(self._choice),
             "depth": self._depth,
             "width": self._width,
+            "value": self._value,
             "policy": await self._policy.settings(),
             "scorer": await self._scorer.settings(),
             "world": await self._world.settings(),
@@ -118,8 +129,12 @@ class Planner:
         logits = await self._scorer.logits([(state, response) for response in candidates])
         weight = self._choice.weight
         log_pi = action_logprobs(responses) if weight else {}
+        of_action = {response.action: logit for response, logit in zip(candidates, logits, strict=True)}
+        mean = fmean(of_action[response.action] for response in responses if response.action in of_action)
         plans = []
         for response, logit in zip(candidates, logits, strict=True):
-            past = (before.log_pi if before else 0.0) + weight * log_pi.get(response.action, 0.0)
-            plans.append(_Plan(before.first if before else response, state, response, past, logit + past))
+            past = (before.past if before else 0.0) + weight * log_pi.get(response.action, 0.0)
+            if self._value == "advantages":
+                past, logit = past + logit - mean, 0.0
+            plans.append(_Plan(before.first if before else response, state, response, past, past + logit))
         return plans

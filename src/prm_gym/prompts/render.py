@@ -16,7 +16,7 @@ from prm_gym.prompts.plain_templates import UserFrames, is_plain
 from prm_gym.types import Message, State
 from prm_gym.unicode import well_formed
 
-BUILT_IN = ("compact", "full", "general", "react")
+BUILT_IN = ("compact", "full", "general", "react", "world", "world_compact")
 _MACROS = ("system", "user", "response")
 
 
