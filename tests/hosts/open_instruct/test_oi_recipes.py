@@ -41,7 +41,7 @@ def ids(path: Path) -> str:
 
 def test_the_experiments_are_there() -> None:
     names = {folder.name for folder in FOLDERS}
-    suffixes = ["", "-inverse", "-pairs", "-reset", "-steered", "-shaped", "-bon", "-slurm"]
+    suffixes = ["", "-inverse", "-pairs", "-reset", "-steered", "-posterior", "-shaped", "-bon", "-slurm"]
     suffixes += ["-rejection", "-policy-gradient", "-dagger"]
     assert names >= {f"alfworld-llama3.2-3b{suffix}" for suffix in suffixes}
 
