@@ -19,7 +19,7 @@ from tiny_models import classifier, language_model
 
 from prm_gym import prompts, provenance
 from prm_gym.cli import main
-from prm_gym.provenance.checkpoint_settings import TrainedFor, trained_for
+from prm_gym.provenance.checkpoint_settings import READS, TrainedFor, trained_for
 from prm_gym.provenance.fingerprints import of_prompt
 from prm_gym.store import read_episodes
 
@@ -28,7 +28,7 @@ def carrying(source: Path, out: Path, prompt: prompts.Prompt | None = None) -> P
     """A checkpoint as `prm-gym iter` leaves one: trained for `compact`, 2 steps, temperature 0.3."""
     shutil.copytree(source, out)
     trained = TrainedFor(prompt or prompts.load("compact"), 2, 0.3)
-    provenance.write(out, {"kind": "training", "trained_for": trained.as_dict()})
+    provenance.write(out, {"kind": "training", "trained_for": trained.as_dict(), "reads": READS})
     return out
 
 

@@ -43,7 +43,10 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--concurrency", "0"], "--concurrency: got 0; must be at least 1"),
         (["--max-games", "0"], "--max-games: got 0; must be at least 1"),
         (["--max-games", "3"], "--max-games: got 3, there are 2 games; must be 1 to 2"),
-        (["--prompt", "nope"], "--prompt: no such prompt 'nope'; name one of compact, full, general or the path"),
+        (
+            ["--prompt", "nope"],
+            "--prompt: no such prompt 'nope'; name one of compact, full, general, react or the path",
+        ),
         (["--random-actions", "0.4"], "--random-actions: has no effect without --policy expert; leave it out"),
         (["--served-model", "m"], "--served-model: has no effect without --server; leave it out"),
         (["--api-key-env", "KEY"], "--api-key-env: has no effect without --server; leave it out"),
