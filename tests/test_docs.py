@@ -31,6 +31,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *s
 TEXTS = {str(page.relative_to(ROOT)): page.read_text("utf-8") for page in PAGES}
 OTHER_TOOLS = {"alfworld-download", "export", "pip", "vf-eval", "vllm"}  # of whose lines nothing is checked
 OTHER_FLAGS = {"--max_steps", "--pooler-config", "--reward_aggregator", "--tool_configs", "--tools"}
+OTHER_FLAGS |= {"--num_machines", "--machine_rank", "--deepspeed_hostfile"}  # of accelerate
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 _LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")

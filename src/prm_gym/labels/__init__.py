@@ -7,7 +7,9 @@
 | `inverse` | Algorithm 2 | transitions of demonstrations and of past policies |
 | `value`, `shaping` | Eq. 13 | V_mu(s), and Q mixed with the advantage under mu |
 | `prompts` | section 4.1 | states for Stage 3: Reset-50-50, Steered Exploration |
+| `rejection_sampling` | section 2.2 | the best of N responses by Q, for Stage 3 by fine-tuning |
 | `sft` | section 2.3 | successful demonstrations, for pi_0 |
+| `dagger` | [40] | the expert's action at the states of all policies |
 | `posterior` | section 4.1 | demonstrations with reasons written in hindsight |
 | `world`, `plans` | section 4.3 | world-model steps, and plans as reasoning |
 
