@@ -83,7 +83,7 @@ def test_a_killed_server_is_replaced_at_its_address(tmp_path: Path, victim: str)
         assert guard is not None
         os.kill(first if victim == "the server" else guard.pid, signal.SIGKILL)
         assert until(lambda: len(processes(tmp_path / "log-0.log")) == 2)
-        assert until(lambda: servers._replicas[0].answered is not None)
+        servers.wait_for_one()
         assert models(servers.urls[0])
         assert gone(first)
 

@@ -26,6 +26,7 @@ from prm_gym.cli import (
     iterate,
     label,
     model,
+    plan,
     play,
     report,
     rollout,
@@ -39,8 +40,8 @@ from prm_gym.errors import UserError, of_system
 from prm_gym.quiet import hushed
 
 _COMMANDS = (
-    games, compile, play, rollout, show, score, label, model, evaluate, world, compare, report, iterate, store, host,
-    doctor,
+    games, compile, play, rollout, show, score, label, model, evaluate, world, compare, report, plan, iterate, store,
+    host, doctor,
 )  # fmt: skip
 
 

@@ -112,6 +112,13 @@ class Replicas:
             self.stop()
             raise
 
+    def wait_for_one(self) -> None:
+        """Return when a server answers, which may have died since. Raises `UserError` if all are given up."""
+        while not any(_is_up(replica.url) for replica in self._replicas):
+            if self.error is not None:
+                raise self.error
+            time.sleep(_POLL)
+
     def stop(self) -> None:
         """End the servers, and return when they are gone."""
         self._end.set()

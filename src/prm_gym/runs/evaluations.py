@@ -67,7 +67,8 @@ class Evaluations(Actors):
 
         settings = {"gamma": self.recipe.gamma, "prompt": self.recipe.prompt}
         inputs = self.made_from(self.iter / "prm", self.held_out().out)
-        cost = Cost(servers=self.servers.commands(None, self.iter / "prm"))
+        played = self.held_out().cost.episodes
+        cost = Cost(episodes=played, servers=self.servers.commands(None, self.iter / "prm"))
         return Stage(f"Q_{self.n - 1} on held-out games", out, settings, make, inputs, cost)
 
     def evaluation(

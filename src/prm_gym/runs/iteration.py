@@ -116,7 +116,8 @@ class Run(Evaluations):
         if r.labels.iterations == "all" and self.n > 1:
             settings["iterations"] = "all"
         asked = [policy] if inverse else []
-        asks = Cost(servers=servers if inverse else ())
+        labelled = episodes * (branches.most_per_episode + 1 if branches and not inverse else 1)
+        asks = Cost(episodes=labelled * (self.n - first + 1), servers=servers if inverse else ())
         read = self.made_from(*sources, *asked, *self._folders(r.labels.options))
         name = f"labels of the expert for pi_{self.n}" if dagger else f"labels for Q_{self.n - 1}"
         return [*stages, Stage(name, dataset, settings, label, read, asks)]
@@ -141,7 +142,8 @@ class Run(Evaluations):
             label_function("prompts")([self.iter / "rollouts"], out, prompt=r.prompt, **self._filled(r.labels.prompts))
 
         read = self.made_from(self.iter / "rollouts", *self._folders(r.labels.prompts))
-        return Stage(f"prompts for {method}", out, {"prompt": r.prompt, **r.labels.prompts}, label, read)
+        cost = Cost(episodes=r.rollouts.games * r.rollouts.per_game)
+        return Stage(f"prompts for {method}", out, {"prompt": r.prompt, **r.labels.prompts}, label, read, cost)
 
     def _best_responses(self) -> Stage:
         """Best-of-N by Q_{n-1} at the states of Stage 3."""
@@ -163,7 +165,8 @@ class Run(Evaluations):
         settings = {"prompt": r.prompt, **asdict(wanted), "sampling": asdict(r.sampling), **r.labels.prompts}
         folders = self._folders(r.labels.prompts)
         read = self.made_from(rollouts, self.policy(self.n - 1), self.iter / "prm", *folders)
-        cost = Cost(servers=self.servers.commands(self.policy(self.n - 1), self.iter / "prm"))
+        servers = self.servers.commands(self.policy(self.n - 1), self.iter / "prm")
+        cost = Cost(episodes=r.rollouts.games * r.rollouts.per_game, servers=servers)
         return Stage(f"best of {wanted.n} responses by Q_{self.n - 1}", out, settings, label, read, cost)
 
     def _filled(self, options: dict[str, Any]) -> dict[str, Any]:

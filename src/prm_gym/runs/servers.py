@@ -93,6 +93,7 @@ class Servers:
                 self._up.pop(key)
                 replicas.stop()
             replicas = self._start(key, serve, checkpoint)
+        replicas.wait_for_one()
         return Served(replicas.urls, replicas.name, OUTAGE + serve.wait)
 
     def _start(self, key: str, serve: Serve, checkpoint: Path) -> Replicas:

@@ -37,6 +37,8 @@ class Cost:
     """The cost of a stage, as far as the recipe determines it, for a dry run."""
 
     rows: int | None = None  # at most, in its episode store
+    episodes: int | None = None  # that it plays or reads, at most: what its time grows with
+    trains: str = ""  # the host's stage, such as sft, prm, online_dpo
     command: tuple[str, ...] = ()  # of the host, for a training stage
     nodes: tuple[tuple[str, ...], ...] = ()  # what the command's launcher runs on each node
     servers: tuple[str, ...] = ()  # the commands of the servers that it starts, for a shell
@@ -45,7 +47,7 @@ class Cost:
     @classmethod
     def of_episodes(cls, episodes: int, max_episode_steps: int, servers: tuple[str, ...] = ()) -> Cost:
         """A row for each action, and one for the final observation."""
-        return cls(rows=episodes * (max_episode_steps + 1), servers=servers)
+        return cls(rows=episodes * (max_episode_steps + 1), episodes=episodes, servers=servers)
 
 
 @dataclass(frozen=True)

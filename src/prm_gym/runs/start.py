@@ -32,7 +32,9 @@ def games(actors: Actors) -> Stage:
         compile_games([game.path for game in find_games(out)], workers=workers)
         return {"games": written}
 
-    return Stage("games", actors.root / "games", asdict(settings), make)
+    return Stage(
+        "games", actors.root / "games", asdict(settings), make, cost=Cost(episodes=sum(settings.splits.values()))
+    )
 
 
 def pi_0(actors: Actors) -> list[Stage]:
@@ -144,9 +146,10 @@ def _demonstrations(
         make, inputs = partial(demonstrate, wanted, out), actors.made_from(games="train")
         return Stage(out.name, out, asdict(wanted), make, inputs, cost)
 
+    shown = sum(wanted.games * wanted.rollouts_per_game for wanted in kinds.values())
     return [
         *(stage_of(wanted, out) for out, wanted in kinds.items()),
-        Stage("sft dataset", dataset, shown_as, label, actors.made_from(*kinds)),
+        Stage("sft dataset", dataset, shown_as, label, actors.made_from(*kinds), Cost(episodes=shown)),
     ]
 
 

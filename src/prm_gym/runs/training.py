@@ -60,6 +60,7 @@ def training(actors: Actors, name: str, out: Path, config: str) -> Stage:
     model = settings["config"].get("model_name_or_path")
     command = hosts.command(actors.recipe.host, name, out / config, machines, out, accelerate)
     cost = Cost(
+        trains=name,
         command=tuple(command),
         nodes=tuple(map(tuple, hosts.on_nodes(command, machines, accelerate))) if machines.launcher else (),
         model=None if model is None else Path(recipe.fill(model, actors.root, actors.n, source)),
