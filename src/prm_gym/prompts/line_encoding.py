@@ -70,10 +70,11 @@ class LineEncoder:
 
     def _agree(self, tokenizer: Any, border: str) -> bool:
         """Whether texts cut after `border` give the ids of the whole, and the backend those of the tokenizer."""
-        pairs = list(_around(border))
-        whole = "\n".join(one + other for one, other in pairs)
-        return self._encode(whole) == _encode_whole(tokenizer, whole) and all(
-            self._encode(one) + self._encode(other) == self._encode(one + other) for one, other in pairs
+        return all(
+            self._encode(one) + self._encode(other)
+            == self._encode(one + other)
+            == _encode_whole(tokenizer, one + other)
+            for one, other in _around(border)
         )
 
 
