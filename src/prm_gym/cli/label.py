@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from prm_gym.cli.console import console
 from prm_gym.cli.flag_types import count, integer, name, number, path, seed, share
-from prm_gym.cli.parser import Commands, Parser, add_command, refuse_idle
+from prm_gym.cli.parser import Commands, Parser, add_command, flags_alone, refuse_idle
 from prm_gym.cli.policy_flags import (
     MAX_NEW_TOKENS,
     OF_SERVERS,
@@ -165,6 +165,9 @@ def _add_flags(kind: str, command: Parser) -> None:
         text = "the current policy pi_{i-1}: a model's folder, or its name on the Hub"
         command.add_argument("--policy", type=name, required=True, metavar="DIR", help=text)
         add_sampling(command)
+    if kind == "inverse":
+        text = "sample on this Ray cluster: auto for the one of this machine, or HOST:PORT; default: in this process"
+        command.add_argument("--ray", type=name, metavar="ADDRESS", help=text)
     if kind == "rejection_sampling":
         text = "the PRM that chooses among the responses"
         command.add_argument("--prm", type=path, required=True, metavar="DIR", help=text)
@@ -211,7 +214,13 @@ def _policy(options: argparse.Namespace) -> tuple[Any, Prompt]:
     if getattr(options, "prm", None):
         check_model(options.prm, "prm")
         checkpoint_settings.check_prm(options.prm, played.prompt, force=options.force)
-    return make_model(options, options.policy, played.prompt), played.prompt
+    make = partial(make_model, flags_alone(options), options.policy, played.prompt)
+    if getattr(options, "ray", None) is None:
+        return make(), played.prompt
+    from prm_gym.policies.on_ray import RayPolicy
+    from prm_gym.ray_cluster import Cluster
+
+    return RayPolicy(make, str(options.policy), Cluster(options.ray), options.concurrency), played.prompt
 
 
 def _scorer(options: argparse.Namespace, prompt: Prompt) -> Any:

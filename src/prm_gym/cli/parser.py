@@ -82,6 +82,11 @@ def refuse_idle(options: argparse.Namespace, names: Iterable[str], why: str) -> 
             raise UserError(name, f"has no effect {why}", "leave it out")
 
 
+def flags_alone(options: argparse.Namespace) -> argparse.Namespace:
+    """The values of the flags without the parser and the command's function, for other processes."""
+    return argparse.Namespace(**{name: value for name, value in vars(options).items() if name not in ("parser", "run")})
+
+
 def named_as_flags(error: UserError, flags: dict[str, str]) -> UserError:
     """The error with the flag instead of the parameter that the library names."""
     if isinstance(error.where, str) and error.where in flags:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prm_gym.cli.console import console
-from prm_gym.cli.flag_types import count, integer, path, temperature
-from prm_gym.cli.parser import Commands, add_command, refuse_idle
+from prm_gym.cli.flag_types import count, integer, name, path, temperature
+from prm_gym.cli.parser import Commands, add_command, flags_alone, refuse_idle
 from prm_gym.cli.policy_flags import SCRIPTED, add_playing, find, make_env, make_policy, settle
+from prm_gym.envs.games import ALFWORLD_DATA
+
+if TYPE_CHECKING:
+    from prm_gym.rollout import Summary
 
 _OF_BRANCHES = ("states_per_episode", "actions_per_state", "continuations", "branch_temperature")
 
@@ -30,13 +38,30 @@ def add(commands: Commands) -> None:
     add("--continuations", type=count, metavar="N", help="episodes that go on from each action; default: 1")
     text = "of the actions tried at a state; default: --temperature"
     add("--branch-temperature", type=temperature, metavar="T", help=text)
+    text = "play on this Ray cluster: auto for the one of this machine, or HOST:PORT; default: in this process"
+    add("--ray", type=name, metavar="ADDRESS", help=text)
+    add("--shares", type=count, metavar="N", help="processes on the cluster; default: one for each processor")
 
 
 def run(options: argparse.Namespace) -> None:
-    from prm_gym import rollout
-
     _check(options)
     settle(options)
+    if options.ray is None:
+        summary = _play(options, options.out)
+    else:
+        from prm_gym.ray_cluster import Cluster
+        from prm_gym.rollout import on_ray
+
+        find(options)  # errors come before work starts
+        options.games = options.games or (None if options.env else Path(os.environ[ALFWORLD_DATA]))
+        summary = on_ray(partial(_play, flags_alone(options)), options.out, Cluster(options.ray, options.shares))
+    console.print(f"{options.out}: {summary.line()}", highlight=False, soft_wrap=True)
+
+
+def _play(options: argparse.Namespace, out: Path, share: tuple[int, int] = (0, 1)) -> Summary:
+    """Collect a share of the episodes into `out`."""
+    from prm_gym import rollout
+
     games, policy = find(options), make_policy(options)
     shared = {
         "max_episode_steps": options.max_episode_steps,
@@ -44,30 +69,32 @@ def run(options: argparse.Namespace) -> None:
         "iteration": options.iteration,
         "concurrency": options.concurrency,
         "make_env": make_env(options),
+        "share": share,
+        "progress": options.ray is None,
     }
-    if options.branch_from:
-        hot = options.branch_temperature
-        summary = rollout.rollout_branches(
-            options.branch_from,
-            games,
-            policy,
-            options.out,
-            proposals=None if hot is None else make_policy(argparse.Namespace(**{**vars(options), "temperature": hot})),
-            states_per_episode=options.states_per_episode or 2,
-            actions_per_state=options.actions_per_state or 2,
-            continuations=options.continuations or 1,
-            **shared,
-        )
-    else:
+    if not options.branch_from:
         many = {"rollouts_per_game": options.rollouts_per_game or 1, "max_games": options.max_games}
-        summary = rollout.rollout(games, policy, options.out, **many, **shared)
-    console.print(f"{options.out}: {summary.line()}", highlight=False, soft_wrap=True)
+        return rollout.rollout(games, policy, out, **many, **shared)
+    hot = options.branch_temperature
+    return rollout.rollout_branches(
+        options.branch_from,
+        games,
+        policy,
+        out,
+        proposals=None if hot is None else make_policy(argparse.Namespace(**{**vars(options), "temperature": hot})),
+        states_per_episode=options.states_per_episode or 2,
+        actions_per_state=options.actions_per_state or 2,
+        continuations=options.continuations or 1,
+        **shared,
+    )
 
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse flags without effect, and folders without episodes to branch from."""
     from prm_gym.store import parts
 
+    if options.ray is None:
+        refuse_idle(options, ("shares",), "without --ray")
     if not options.branch_from:
         refuse_idle(options, _OF_BRANCHES, "without --branch-from")
         return

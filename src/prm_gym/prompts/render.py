@@ -57,6 +57,9 @@ class Prompt:
         )
         self._past_response = lru_cache(maxsize=65536)(self.response)
 
+    def __reduce__(self) -> tuple[type[Prompt], tuple[str, str]]:
+        return Prompt, (self.name, self.source)
+
     def messages(self, state: State) -> list[Message]:
         """The chat up to the user message at `state`; a function of the state alone."""
         return self._chat(state, explore=False)

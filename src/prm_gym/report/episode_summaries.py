@@ -110,7 +110,7 @@ def check_parquet(run: Path) -> None:
             continue
         except UNREADABLE as error:
             problem = f"is no readable Parquet file ({first_line(error)})"
-            if file.name.startswith("part-"):
+            if file.name.startswith(("part-", "share-")):
                 raise damaged(file, problem) from None
             raise UserError(file, problem, "remove it and run the stage that wrote it again") from None
 

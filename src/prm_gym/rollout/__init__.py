@@ -11,5 +11,16 @@ from prm_gym.rollout.branch import branch, rollout_branches
 from prm_gym.rollout.collect import collect, draw_games, rollout, settings_of
 from prm_gym.rollout.monitoring import Summary
 from prm_gym.rollout.processes import in_processes
+from prm_gym.rollout.ray_shares import on_ray
 
-__all__ = ["Summary", "branch", "collect", "draw_games", "in_processes", "rollout", "rollout_branches", "settings_of"]
+__all__ = [
+    "Summary",
+    "branch",
+    "collect",
+    "draw_games",
+    "in_processes",
+    "on_ray",
+    "rollout",
+    "rollout_branches",
+    "settings_of",
+]

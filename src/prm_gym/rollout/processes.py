@@ -1,8 +1,8 @@
 """Collection by several processes, each with its own event loop and policy.
 
 This is for in-process policies, since one process uses little more than one core. Every process collects its share of
-the episodes into `OUT/share-<i>`. When all are done, the episodes are merged into the store `OUT`, which then equals
-that of a single process. A stopped run resumes in the shares.
+the episodes into `OUT/share-<i>`. When all are done, their parts are linked into the store `OUT`, which then has the
+episodes of a single process. A stopped run resumes in the shares.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from threading import Thread
 
 from prm_gym import provenance
 from prm_gym.errors import check_range
+from prm_gym.rollout.branch import POINTS
 from prm_gym.rollout.monitoring import Summary
-from prm_gym.store import EpisodeWriter, read_episodes
-from prm_gym.store.episodes import DAMAGED
+from prm_gym.store import EpisodeWriter, parts
+from prm_gym.store.episodes import DAMAGED, link_or_copy, part_files
+from prm_gym.store.parquet import read_part
 from prm_gym.worker_pool import MOST_PROCESSES, spawned
 
 Share = tuple[int, int]  # (i, n): the i-th of n shares
@@ -37,13 +39,13 @@ def in_processes(work: Work, out: Path, processes: int) -> Summary:
     check_range("processes", processes, least=1, most=MOST_PROCESSES)
     if processes == 1:
         return work(out, (0, 1))
-    shares = [out / f"share-{i}" for i in range(processes)]
+    shares = begin_shares(out, processes)
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     with spawned(processes, initializer=_begin, initargs=(threads,)) as pool:
         running = [pool.submit(work, folder, (i, processes)) for i, folder in enumerate(shares)]
         summaries = [future.result() for future in running]
-    _gather(shares, out)
-    return _sum(summaries)
+    gather(out)
+    return total(summaries)
 
 
 def _begin(threads: str) -> None:
@@ -58,24 +60,50 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _gather(shares: list[Path], out: Path) -> None:
+def begin_shares(out: Path, count: int) -> list[Path]:
+    """The folders of the shares. A new one gets the episodes in `out` as links, so that none is played again."""
+    shares = [out / f"share-{i}" for i in range(count)]
+    there = part_files(out)
+    for share in shares if there else ():
+        if not share.exists():
+            begun = out / f".{share.name}.begun"
+            shutil.rmtree(begun, ignore_errors=True)
+            begun.mkdir()
+            for file in [*there, out / provenance.FILE, out / POINTS]:
+                if file.exists():
+                    (shutil.copy2 if file.suffix != ".parquet" else link_or_copy)(file, begun / file.name)
+            begun.rename(share)
+    return shares
+
+
+def gather(out: Path) -> None:
+    """Bring all shares in `out` into the store `out`. Parts are linked, not copied, but for small ones that are merged.
+
+    After a kill, the next call goes on.
+    """
+    shares = sorted((share for share in out.glob("share-*") if share.is_dir()), key=lambda share: int(share.name[6:]))
     with EpisodeWriter(out) as writer:
         for share in shares:
-            # a share may be empty
-            for episode in read_episodes(share) if any(share.glob("*.parquet")) else ():
-                if episode.episode_id not in writer.finished:
-                    writer.add(episode)
-    shutil.copyfile(shares[0] / provenance.FILE, out / provenance.FILE)
+            for part in parts(share) if any(share.glob("*.parquet")) else ():  # a share may be empty
+                if not writer.adopt(part):
+                    for episode in read_part(part):
+                        if episode.episode_id not in writer.finished:
+                            writer.add(episode)
+    record = next((share / provenance.FILE for share in shares if (share / provenance.FILE).exists()), None)
+    if record:
+        shutil.copyfile(record, out / provenance.FILE)
     for name in {file.name for share in shares for file in share.glob("*.jsonl")}:  # metrics, failures, branch points
         logs = [share / name for share in shares if (share / name).exists()]
-        (out / name).write_bytes(b"".join(log.read_bytes() for log in logs))
+        lines = dict.fromkeys(line for log in logs for line in log.read_bytes().splitlines(keepends=True))
+        (out / name).write_bytes(b"".join(lines))
     for share in shares:
         for file in share.glob(f"*{DAMAGED}*"):  # set aside by `prm-gym store check`
             file.rename(out / f"{share.name}-{file.name}")
         shutil.rmtree(share)
 
 
-def _sum(summaries: list[Summary]) -> Summary:
-    total = Summary(*(reduce(add, (getattr(s, field.name) for s in summaries)) for field in fields(Summary)))
-    total.seconds = max(s.seconds for s in summaries)
-    return total
+def total(summaries: list[Summary]) -> Summary:
+    """The counts of all shares; the seconds are those of the longest."""
+    found = Summary(*(reduce(add, (getattr(s, field.name) for s in summaries)) for field in fields(Summary)))
+    found.seconds = max(s.seconds for s in summaries)
+    return found

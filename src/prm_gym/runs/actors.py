@@ -89,6 +89,15 @@ class Actors:
         served = self.servers.policy(checkpoint)
         return partial(_policy, self.recipe, checkpoint, f"pi_{n}", temperature, served)
 
+    def relabeller(self, n: int) -> Policy:
+        """pi_n for requests without episodes: on the recipe's Ray cluster, or as in `sampler`."""
+        sampling = self.recipe.sampling
+        if sampling.ray is None:
+            return self.sampler(n)()
+        from prm_gym.policies.on_ray import RayPolicy
+
+        return RayPolicy(self.sampler(n), f"pi_{n}", sampling.ray, 2 * sampling.max_batch)
+
     def scorer(self) -> PRMScorer:
         """Q_{n-1} in process."""
         return _in_process(self.recipe, self.iter / "prm")
@@ -126,12 +135,15 @@ class Actors:
         )
 
     def _play(self, play: Callable[..., Summary], out: Path, **options: Any) -> dict[str, Any]:
-        from prm_gym.rollout import in_processes
+        from prm_gym.rollout import in_processes, on_ray
 
         sampling = self.recipe.sampling
         shared: dict[str, Any] = {"max_episode_steps": self.recipe.max_episode_steps}
         shared |= {"concurrency": 2 * sampling.max_batch, "make_env": self.recipe.env}
-        return in_processes(partial(play, {**shared, **options}), out, sampling.processes).as_dict()
+        work = partial(play, {**shared, **options})
+        if sampling.ray:
+            return on_ray(work, out, sampling.ray).as_dict()
+        return in_processes(work, out, sampling.processes).as_dict()
 
 
 def _policy(recipe: Recipe, checkpoint: Path, name: str, temperature: float | None, served: Served | None) -> Policy:

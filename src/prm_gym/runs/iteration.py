@@ -95,7 +95,7 @@ class Run(Evaluations):
             kind = label_function(r.labels.kind)
             options: dict[str, Any] = {"prompt": r.prompt, **self._filled(r.labels.options)}
             if inverse:
-                options["policy"] = self.sampler(self.n - 1)()
+                options["policy"] = self.relabeller(self.n - 1)
             elif "gamma" in inspect.signature(kind).parameters:
                 options["gamma"] = r.gamma
             if "value_fn" in options:  # V_mu

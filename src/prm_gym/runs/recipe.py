@@ -21,6 +21,7 @@ from prm_gym.errors import HOTTEST, INT32, INT64, UserError, check_range
 from prm_gym.hosts import Machines
 from prm_gym.labels import KINDS
 from prm_gym.policies.best_of_n import BestOf
+from prm_gym.ray_cluster import Cluster
 from prm_gym.worker_pool import MOST_PROCESSES
 
 _COUNT: dict[str, float] = {"least": 1, "most": INT32}
@@ -31,6 +32,8 @@ _RANGES: dict[str, dict[str, float]] = {  # of numbers by key, in any section
     **dict.fromkeys(("continuations", "max_new_tokens", "max_batch", "max_episode_steps", "n"), _COUNT),
     "processes": {"least": 1, "most": MOST_PROCESSES},
     "replicas": {"least": 1, "most": 1024},
+    "shares": {"least": 1, "most": 2**20},
+    "gpus": {"least": 0, "most": 1024},
     "nodes": {"least": 1, "most": 65536},
     "wait": {"above": 0},
     **dict.fromkeys(("random_actions", "mistakes", "dawdling"), _SHARE),
@@ -73,7 +76,7 @@ class Serve:
 class Sampling:
     """How a policy is sampled: on the OpenAI-compatible servers with the base URLs `server`, or on those that `serve`
     starts, or else in `processes` processes, each with its own copy of the policy. `serve_prm` starts vLLM servers of
-    Q, which is otherwise in process.
+    Q, which is otherwise in process. With `ray`, rollouts, branches and next actions are shares on a Ray cluster.
     """
 
     temperature: float
@@ -83,6 +86,7 @@ class Sampling:
     serve: Serve | None = None
     serve_prm: Serve | None = None
     processes: int = 1
+    ray: Cluster | None = None
 
 
 @dataclass(frozen=True)

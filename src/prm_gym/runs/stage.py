@@ -29,7 +29,7 @@ from prm_gym.provenance.fingerprints import Identity
 
 MANIFEST = "manifest.json"
 # Settings that are recorded and not compared, since the output does not depend on them: any key that begins so.
-_HOW_FAST = ("sampling.max_batch", "sampling.processes", "sampling.serve")
+_HOW_FAST = ("sampling.max_batch", "sampling.processes", "sampling.serve", "sampling.ray")
 
 
 @dataclass(frozen=True)

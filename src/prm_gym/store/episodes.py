@@ -9,6 +9,7 @@ No episode is lost or counted twice:
 - An added episode is durable at the next flush, at most `flush_seconds` (or `flush_episodes`) later.
 - Small parts are merged from time to time and at the end. The metadata of a merged part names the parts it replaces,
   and readers skip those, so a kill before the old parts are removed duplicates nothing.
+- A part adopted from another folder keeps its content and gets the name `share-<hash of its episodes>-<n>.parquet`.
 - A folder has one writer, by a lock that the operating system releases when the process dies.
 
 `parquet` defines a part, and what a reader refuses.
@@ -23,6 +24,7 @@ import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import blake2b
 from itertools import chain, count
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +36,7 @@ import pyarrow.parquet as pq
 
 from prm_gym.errors import UserError
 from prm_gym.store.parquet import (
+    ADOPTED,
     REPLACES_KEY,
     SCHEMA,
     check_rows,
@@ -119,6 +122,22 @@ class EpisodeWriter:
                 self._timer.daemon = True
                 self._timer.start()
 
+    def adopt(self, part: Path) -> bool:
+        """Add the episodes of `part` of another folder by a link to the file, without copying it where links exist.
+
+        False, and nothing done, if only some of them are here already. Raises `UserError` as `parts`.
+        """
+        ids = _ids_in(part)
+        with self._mutex:
+            if new := ids - self.finished:
+                if new != ids:
+                    return False
+                digest = blake2b("".join(sorted(ids)).encode(), digest_size=8).hexdigest()
+                link_or_copy(part, self.folder / f"{ADOPTED}{digest}-{part.name.rpartition('part-')[2]}")
+                _sync(self.folder)
+                self.finished |= ids
+        return True
+
     def flush(self) -> None:
         """Write every episode added so far; they survive a kill or a power failure once this returns."""
         with self._mutex:
@@ -167,8 +186,12 @@ def finished_ids(folder: str | Path) -> set[str]:
     """The ids of all episodes in `folder`; empty if there is no folder."""
     ids: set[str] = set()
     for part in _whole_parts(Path(folder)):
-        ids.update(pc.unique(read_columns(part, ["episode_id"])["episode_id"]).to_pylist())
+        ids |= _ids_in(part)
     return ids
+
+
+def _ids_in(part: Path) -> set[str]:
+    return set(pc.unique(read_columns(part, ["episode_id"])["episode_id"]).to_pylist())
 
 
 def won_ids(folder: str | Path) -> set[str]:
@@ -254,7 +277,8 @@ def _merge_small_parts(folder: Path) -> None:
     run: list[Path] = []
     rows = 0
     for file in [*_whole_parts(folder), None]:
-        size = pq.read_metadata(file).num_rows if file and file.name.startswith("part-") else _MERGED_ROWS
+        own = file and file.name.startswith(("part-", ADOPTED))
+        size = pq.read_metadata(file).num_rows if own else _MERGED_ROWS
         if rows + size > _MERGED_ROWS:
             if len(run) > 1:
                 merged = pa.concat_tables([_read_whole(part) for part in run])
@@ -294,6 +318,17 @@ def _remove_replaced(folder: Path) -> None:
     for file in part_files(folder):
         if file not in whole:
             file.unlink()
+
+
+def link_or_copy(file: Path, target: Path) -> None:
+    """Make `target` the same file as `file`, or a copy of it on a file system without hard links."""
+    try:
+        os.link(file, target)
+    except OSError:
+        temporary = target.with_name(f"{target.name}.tmp")
+        shutil.copy2(file, temporary)
+        _sync(temporary)
+        temporary.rename(target)
 
 
 def _sync(path: Path) -> None:

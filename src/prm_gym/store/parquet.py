@@ -25,6 +25,8 @@ from prm_gym.unicode import well_formed
 SCHEMA_VERSION = 1
 VERSION_KEY, REPLACES_KEY = b"prm_gym.schema_version", b"prm_gym.replaces"
 
+ADOPTED = "share-"  # the names of parts adopted from another folder begin so
+
 UNREADABLE = (pa.ArrowException, OSError)  # raised by Arrow for a damaged file
 
 _EPISODE_COLUMNS = [
@@ -65,6 +67,8 @@ OPTIONAL_COLUMNS = {"parent_id", "branch_turn", "state_key", "logprob", "samplin
 def replaced_by(file: Path) -> list[str]:
     """Check the footer of a part. Returns the names of the parts that it replaces (of a merged part).
 
+    A part adopted from another folder replaces none: the names in it are of that folder.
+
     Raises
     ------
     UserError
@@ -77,6 +81,8 @@ def replaced_by(file: Path) -> list[str]:
     except UNREADABLE as error:
         raise damaged(file, f"is not a whole Parquet file ({first_line(error)})") from None
     _check_schema(file, schema)
+    if file.name.startswith(ADOPTED):
+        return []
     return list(json.loads((schema.metadata or {}).get(REPLACES_KEY, b"[]")))
 
 
