@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from fake_server import FakeServer, Reply, Request, completion
 
 from prm_gym.cli import main
 
@@ -33,3 +36,25 @@ def refusal(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         return line.removeprefix("error: ")
 
     return run
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    """A server in a thread of its own, since a command has an event loop of its own. It looks, or takes the action that
+    it is asked for.
+    """
+    pytest.importorskip("httpx")
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    async def answer(request: Request) -> Reply:
+        asked = request.body["messages"][-1]["content"].rpartition("The action must be exactly: ")
+        return completion(request, text=f"REASON: I guess so.\nACTION: {asked[2] if asked[1] else 'look'}")
+
+    fake = FakeServer(answer, models=["vendor/big"])
+    asyncio.run_coroutine_threadsafe(fake.__aenter__(), loop).result(30)
+    yield fake
+    asyncio.run_coroutine_threadsafe(fake.__aexit__(), loop).result(30)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()

@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
 
 import pytest
 
 pytest.importorskip("alfworld")
 pytest.importorskip("httpx")
 
-from fake_server import FakeServer, completion
-
 from prm_gym.cli import main
-
-
-@pytest.fixture
-def server():
-    """A server in a thread of its own, since a command has an event loop of its own."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-
-    async def answer(request):
-        return completion(request, text="REASON: I see.\nACTION: look")
-
-    fake = FakeServer(answer, models=["vendor/big"])
-    asyncio.run_coroutine_threadsafe(fake.__aenter__(), loop).result(10)
-    yield fake
-    asyncio.run_coroutine_threadsafe(fake.__aexit__(), loop).result(10)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
 
 
 def evaluate(games, server, out, *options):
