@@ -139,13 +139,6 @@ def test_ids_of_lines_are_those_of_the_whole_text(encoder: tuple[Any, LineEncode
     assert lines.encode(whole, text) == whole.encode(text, add_special_tokens=False)
 
 
-def test_the_checks_of_a_tokenizer_are_short_texts(caplog: pytest.LogCaptureFixture) -> None:
-    """transformers warns of texts that are longer than a model reads."""
-    wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=llama_3(), model_max_length=48)
-    assert LineEncoder(wrapped).by_line
-    assert caplog.text == ""
-
-
 def test_truncation_and_padding_of_other_calls_do_not_count() -> None:
     whole, lines = by_line(gpt_2())
     wanted = whole.encode(CORPUS[0], add_special_tokens=False)
