@@ -120,6 +120,7 @@ def test_a_mistake_in_an_environment_is_found(
         ("stages.dagger", "sft.yaml", "stages: online_dpo, dagger trains the policy; give one of"),
         ("stages", {"dagger": "sft.yaml"}, "labels.kind: is preferences, and the stage .* is dagger; labels and stage"),
         ("labels.kind", "dagger", "labels.kind: is dagger, and the stage that trains the policy is online_dpo"),
+        ("rejection_sampling", {"n": 4}, "rejection_sampling: is for a stage that is not there; add `stages.rej"),
         ("rejection_sampling", {"n": 0}, "rejection_sampling.n: got 0; must be at least 1"),
         ("evaluation.best_of", 0, r"evaluation.best_of\[0\].n: must be at least 1, got 0"),
         (

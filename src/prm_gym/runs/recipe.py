@@ -329,6 +329,9 @@ def _check_stages(recipe: Recipe, path: Path) -> None:
         raise UserError(path, problem, "labels and stage are both dagger, or none is", field="labels.kind")
     if given != ["dagger"] and recipe.stages.prm is None:
         raise UserError(path, "missing", "name the host's file that trains Q", field="stages.prm")
+    if given != ["rejection_sampling"] and recipe.rejection_sampling != RejectionSampling():
+        remedy = "add `stages.rejection_sampling`, or remove it"
+        raise UserError(path, "is for a stage that is not there", remedy, field="rejection_sampling")
     needless = {
         "stages.prm": recipe.stages.prm,
         "branches": recipe.branches,
