@@ -223,11 +223,12 @@ def test_the_reference_of_recipes_has_every_section_and_key():
     """The tables are read from the source without importing it; the dataclasses say what should be in them."""
     from prm_gym.envs.named import NamedEnvironment
     from prm_gym.policies.best_of_n import BestOf
+    from prm_gym.ray_cluster import Cluster
 
     shown = of_docs("recipe_keys").on_page_markdown(TEXTS["docs/recipes.md"]).partition("## Reference")[2]
     tables = dict(re.findall(r"^### (\w+)\n(.*?)(?=^### |\Z)", shown, re.MULTILINE | re.DOTALL))
     sections = [each for each in vars(recipe).values() if isinstance(each, type) and each.__module__ == recipe.__name__]
-    sections += [BestOf, NamedEnvironment]
+    sections += [BestOf, Cluster, NamedEnvironment]
     assert sorted(tables) == sorted(each.__name__ for each in sections)
     for each in sections:
         rows = re.findall(r"^\| `(\w+)` \| `[^`]+` \| (.+) \|$", tables[each.__name__], re.MULTILINE)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from prm_gym.cli import main
+from prm_gym.prompts.render import BUILT_IN
 
 HUGE = "99999999999999999999"
 
@@ -45,7 +46,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--max-games", "3"], "--max-games: got 3, there are 2 games; must be 1 to 2"),
         (
             ["--prompt", "nope"],
-            "--prompt: no such prompt 'nope'; name one of compact, full, general, react or the path",
+            f"--prompt: no such prompt 'nope'; name one of {', '.join(BUILT_IN)} or the path",
         ),
         (["--random-actions", "0.4"], "--random-actions: has no effect without --policy expert; leave it out"),
         (["--served-model", "m"], "--served-model: has no effect without --server; leave it out"),

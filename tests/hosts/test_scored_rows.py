@@ -36,17 +36,10 @@ def whole(tokenizer: Any, prompt: list[Message], text: str) -> list[int]:
     return ids
 
 
-def test_a_pair_is_two_responses_to_one_prompt_which_is_rendered_once(
-    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wanted = {FIRST: whole(tokenizer, STATE, "look"), SECOND: whole(tokenizer, STATE, "take mug 1")}
+def test_a_pair_is_two_responses_to_one_prompt(tokenizer: Any) -> None:
     row = {"prompt": STATE, "chosen": said("look"), "rejected": said("take mug 1")}
-    ROWS["bradley_terry"](row, tokenizer)  # finds the template's abilities, once
-    rendered = []
-    render = tokenizer.apply_chat_template
-    monkeypatch.setattr(tokenizer, "apply_chat_template", lambda *a, **k: rendered.append(a) or render(*a, **k))
+    wanted = {FIRST: whole(tokenizer, STATE, "look"), SECOND: whole(tokenizer, STATE, "take mug 1")}
     assert ROWS["bradley_terry"](row, tokenizer) == wanted
-    assert len(rendered) == 1
 
 
 @pytest.mark.parametrize("terminated", [False, True])

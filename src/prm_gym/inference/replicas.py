@@ -28,7 +28,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
-from threading import Event, Thread, main_thread
+from threading import Event, Thread, current_thread, main_thread
 from typing import Any
 
 from prm_gym.errors import UserError
@@ -101,6 +101,9 @@ class Replicas:
 
     def start(self) -> None:
         """Start the servers, and return when all are up. Raises `UserError` if one does not come up."""
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and current_thread() is main_thread():
+            # A script's background job ignores SIGINT, by which the supervisor tells of servers that are all gone.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         self._thread.start()
         try:
             while self.error is None and not all(replica.answered for replica in self._replicas):

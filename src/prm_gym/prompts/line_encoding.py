@@ -91,8 +91,7 @@ def _lines(text: str) -> Iterator[str]:
 
 
 def _encode_whole(tokenizer: Any, text: str) -> list[int]:
-    # verbose: of texts over the context, which callers refuse themselves
-    return [int(token) for token in tokenizer.encode(text, add_special_tokens=False, verbose=False)]
+    return [int(token) for token in tokenizer.encode(text, add_special_tokens=False)]
 
 
 def _around(border: str) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from prm_gym.errors import UserError
-from prm_gym.hosts import command, launch
+from prm_gym.hosts import Machines, command, launch
 from prm_gym.hosts.tiny_model import make_tiny_model
 from prm_gym.hosts.trl.__main__ import main
 from prm_gym.hosts.trl.inputs import load_split
@@ -68,7 +68,7 @@ def test_two_processes_report_the_loss_of_one(checkpoint: Path, tmp_path: Path) 
             "report_to": "none",
         }
         (tmp_path / "prm.yaml").write_text(yaml.safe_dump(config))
-        launch("trl", "prm", tmp_path / "prm.yaml", out, processes)
+        launch("trl", "prm", tmp_path / "prm.yaml", out, Machines(processes))
         losses.append(json.loads((out / "checkpoint-1" / "trainer_state.json").read_text())["log_history"][0]["loss"])
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
 
@@ -102,6 +102,6 @@ def test_a_missing_dataset_is_named(tmp_path: Path) -> None:
 
 
 def test_several_processes_are_launched_through_torch() -> None:
-    line = command("trl", "prm", Path("prm.yaml"), processes=2)
+    line = command("trl", "prm", Path("prm.yaml"), Machines(processes=2))
     assert line[1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     assert line[-4:] == ["prm_gym.hosts.trl", "prm", "--config", "prm.yaml"]
