@@ -30,7 +30,7 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(options.model)
     model = AutoModelForSequenceClassification.from_pretrained(options.model, num_labels=1, dtype=torch.float32)
     rows = load_dataset(options.dataset, split="train")
-    rows = rows.map(pairs_by_state.pair_ids, fn_kwargs={"tokenizer": tokenizer}, remove_columns=rows.column_names)
+    rows = rows.map(pairs_by_state.pair_row, fn_kwargs={"tokenizer": tokenizer}, remove_columns=rows.column_names)
     states = list(pairs_by_state.by_state(rows).shuffle(seed=0).select(range(options.states)))
     batches = [states[i : i + options.batch] for i in range(0, len(states), options.batch)]
 

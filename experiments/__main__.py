@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 import prm_gym
-from experiments import seed_records
+from experiments import as_program, seed_records
 from experiments.chart import draw
 from experiments.findings import FINDINGS, Cell, Finding, Place
 from experiments.variants import Variants, locked
@@ -127,8 +126,4 @@ def show(entry: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    as_program.run(main)

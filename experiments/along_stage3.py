@@ -12,42 +12,31 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from experiments import as_program
+from experiments.branch_values import Tried, tried_at
+from experiments.gain import percent
 from experiments.variants import complete
 from prm_gym.evaluation import intervals
 from prm_gym.policies.best_of_n import BestOf
 from prm_gym.runs.iteration import Run
-from prm_gym.store import read_episodes
-from prm_gym.types import Policy, State
+from prm_gym.types import Policy
 
-Values = list[tuple[State, dict[str, float]]]  # of the actions tried at a state
 SAMPLES = 16
 
 
-def values_of(branches: Path, gamma: float) -> Values:
-    """The mean discounted return of each action that was tried at the states of `branches`."""
-    returns: dict[bytes, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    states: dict[bytes, State] = {}
-    for episode in read_episodes(branches):
-        turn = episode.turns[episode.branch_turn]
-        value = gamma ** (episode.actions - 1 - episode.branch_turn) if episode.won else 0.0
-        returns[turn.state_key][turn.action].append(value)
-        states.setdefault(turn.state_key, episode.state_at(episode.branch_turn))
-    return [(states[key], {action: float(np.mean(g)) for action, g in of.items()}) for key, of in returns.items()]
-
-
-async def judge(policy: Policy, values: Values) -> tuple[float, float]:
+async def judge(policy: Policy, held_out: Sequence[Tried]) -> tuple[float, float]:
     """J of the policy, and the share of inadmissible actions among its samples, if known. Closes the policy."""
     try:
-        drawn = await asyncio.gather(*(policy.act(state, n=SAMPLES, seed=7) for state, _ in values))
+        drawn = await asyncio.gather(*(policy.act(state, n=SAMPLES, seed=7) for state, *_ in held_out))
     finally:
         await policy.close()
     worth, refused = [], []
-    for (state, known), responses in zip(values, drawn, strict=True):
+    for (state, _, known), responses in zip(held_out, drawn, strict=True):
         lowest = min(known.values())
         worth += [known.get(response.action, lowest) for response in responses]
         if (commands := state.admissible_commands) is not None:
@@ -65,23 +54,22 @@ def main() -> None:
     options = parser.parse_args()
     run = Run(options.recipe, options.run, options.iteration)
     complete([run.held_out()], run.root)
-    values = values_of(run.held_out().out / "branches", run.recipe.gamma)
+    held_out = tried_at(run.held_out().out / "branches", run.recipe.gamma)
     for step in options.steps:
         n, at = (run.n, step) if step else (run.n - 1, None)
-        value, refused = asyncio.run(judge(run.sampler(n, checkpoint=run.policy(n, at))(), values))
-        print(f"step {step}: J {value:.4f}, inadmissible {refused:.3f} at {len(values)} held-out states", flush=True)
+        value, refused = asyncio.run(judge(run.sampler(n, checkpoint=run.policy(n, at))(), held_out))
+        print(f"step {step}: J {value:.4f}, inadmissible {refused:.3f} at {len(held_out)} held-out states", flush=True)
         alone = None
         for best_of in (None, BestOf(16), BestOf(16, weight=1.0)):
             stage = run.evaluation(n, best_of=best_of, step=at, games=options.games)
             complete([stage], run.root)
             found = intervals.outcome(stage.out / "episodes")
             alone = alone or found
-            success, gain = intervals.success([found]), intervals.gain([found], [alone])
-            over = (
-                f", {100 * gain.mean:+.1f} ({100 * gain.ci95[0]:+.1f} to {100 * gain.ci95[1]:+.1f})" if best_of else ""
-            )
-            print(f"  {best_of.mode if best_of else 'policy'}: {100 * success.mean:.1f}%{over}", flush=True)
+            success, *_ = percent(intervals.success([found]))
+            gain, interval, _ = percent(intervals.gain([found], [alone]), "+")
+            over = f", {gain} ({interval})" if best_of else ""
+            print(f"  {best_of.mode if best_of else 'policy'}: {success}%{over}", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    as_program.run(main)

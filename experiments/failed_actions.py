@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from experiments import as_program
 from prm_gym.evaluation.ranking import kind
 from prm_gym.prm.metrics import auc
 from prm_gym.prompts import load
@@ -82,4 +83,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_program.run(main)

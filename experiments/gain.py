@@ -9,15 +9,14 @@ paired by game. Intervals are of 95% and cover games and seeds. It resumes.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from experiments import as_program
 from experiments.variants import Variants
-from prm_gym.errors import UserError
 from prm_gym.evaluation import intervals
 from prm_gym.evaluation.intervals import Outcome
 from prm_gym.runs import recipe
@@ -61,8 +60,4 @@ def percent(of: intervals.Estimate, sign: str = "") -> tuple[str, str, str]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    as_program.run(main)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +25,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from experiments import as_program
 from experiments.gain import percent
 from experiments.variants import complete
 from prm_gym.errors import UserError
@@ -205,8 +205,4 @@ def show(found: Sequence[tuple[str, Cost, Outcome]]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    as_program.run(main)

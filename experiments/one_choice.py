@@ -13,19 +13,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from experiments import as_program
+from experiments.branch_values import Tried, tried_at
 from prm_gym.envs.games import find_games
 from prm_gym.policies.transformers import TransformersPolicy
 from prm_gym.prm.in_process import PRMScorer
 from prm_gym.rollout.branch import branch
 from prm_gym.rollout.collect import collect
-from prm_gym.store import read_episodes
 from prm_gym.types import Response, State
 
 GAMMA, STEPS = 0.95, 16
@@ -73,26 +73,18 @@ async def draw(policy: str, games: Path, count: int, samples: int, out: Path) ->
 
 def choices(branches: Path) -> list[Choice]:
     """The states with more than one action."""
-    returns: dict[bytes, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    states: dict[bytes, State] = {}
-    said: dict[tuple[bytes, str], tuple[Response, float]] = {}
-    for episode in read_episodes(branches):
-        turn = episode.turns[episode.branch_turn]
-        value = GAMMA ** (episode.actions - 1 - episode.branch_turn) if episode.won else 0.0
-        returns[turn.state_key][turn.action].append(value)
-        states.setdefault(turn.state_key, episode.state_at(episode.branch_turn))
-        assert turn.logprob is not None
-        said[turn.state_key, turn.action] = Response(turn.response, turn.reason, turn.action), turn.logprob
-    return [
-        Choice(
-            states[key],
-            [said[key, action][0] for action in of],
-            np.array([said[key, action][1] for action in of]),
-            np.array([np.mean(values) for values in of.values()]),
+
+    def choice(tried: Tried) -> Choice:
+        turns = tried.turns.values()
+        assert all(turn.logprob is not None for turn in turns)
+        return Choice(
+            tried.state,
+            [Response(turn.response, turn.reason, turn.action) for turn in turns],
+            np.array([turn.logprob for turn in turns], dtype=float),
+            np.array(list(tried.values.values())),
         )
-        for key, of in returns.items()
-        if len(of) > 1
-    ]
+
+    return [choice(tried) for tried in tried_at(branches, GAMMA) if len(tried.turns) > 1]
 
 
 async def gains(found: Sequence[Choice], prm: str) -> dict[float, tuple[float, float, float]]:
@@ -130,4 +122,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_program.run(main)

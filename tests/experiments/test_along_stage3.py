@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from experiments.along_stage3 import judge
+from experiments.branch_values import Tried
 from prm_gym.types import Response, State
 
 
@@ -33,9 +34,12 @@ class Alternating:
 def test_an_action_that_was_tried_is_worth_its_rollouts_and_any_other_the_lowest() -> None:
     first = State("game", "task", ("o",), (), ("look", "go to desk 1"))
     second = State("game", "task", ("p",), (), None)
-    values = [(first, {"look": 0.2, "go to desk 1": 0.8}), (second, {"look": 0.5, "inventory": 0.1})]
+    held_out = [
+        Tried(first, {}, {"look": 0.2, "go to desk 1": 0.8}),
+        Tried(second, {}, {"look": 0.5, "inventory": 0.1}),
+    ]
     policy = Alternating("look", "take mug 1 from desk 1")
-    value, inadmissible = asyncio.run(judge(policy, values))
+    value, inadmissible = asyncio.run(judge(policy, held_out))
     assert value == pytest.approx((0.2 + 0.2 + 0.5 + 0.1) / 4)  # the second action is new in both states
     assert inadmissible == 0.5  # the second state does not tell what is admissible
     assert policy.closed

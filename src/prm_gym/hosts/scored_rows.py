@@ -23,9 +23,15 @@ def value_row(row: Row, tokenizer: Any) -> Row:
     return {FIRST: prompt_ids(tokenizer, row["prompt"])}
 
 
-def bradley_terry_row(row: Row, tokenizer: Any) -> Row:
+def pair_ids(row: Row, tokenizer: Any) -> tuple[list[int], list[int], list[int]]:
+    """The ids of a pair's prompt, of its chosen and of its rejected response."""
     both = [row["chosen"][0]["content"], row["rejected"][0]["content"]]
     prompt, [chosen, rejected] = scored_turn_ids(tokenizer, row["prompt"], both)
+    return prompt, chosen, rejected
+
+
+def bradley_terry_row(row: Row, tokenizer: Any) -> Row:
+    prompt, chosen, rejected = pair_ids(row, tokenizer)
     return {FIRST: prompt + chosen, SECOND: prompt + rejected}
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prm_gym.errors import UserError, first_line
+from prm_gym.hosts.trl.tokenization import adapt
+from prm_gym.prompts.chat import template_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -44,3 +46,23 @@ def load_model(auto_class: Any, folder: str, field: str, **options: Any) -> PreT
     finally:
         logging.set_verbosity(level)
     return model
+
+
+def load_prompts(folder: str, columns: tuple[str, ...], tokenizer: Any, training: Any) -> Dataset:
+    """The `columns` of prompts in the dataset `folder`, as the chat template takes them."""
+    prompts = load_split(folder, "train", columns).select_columns(list(columns))
+    with training.main_process_first():  # the other processes read its cache
+        return prompts.map(adapt, batched=True, fn_kwargs={"tokenizer": tokenizer})
+
+
+def load_policy(folder: str, tokenizer: Any) -> PreTrainedModel:
+    """The policy in the checkpoint `folder`; generation stops at the token with which the chat template ends a turn."""
+    from transformers import AutoModelForCausalLM
+
+    policy = load_model(AutoModelForCausalLM, folder, "model_name_or_path")
+    end = tokenizer.convert_tokens_to_ids(template_of(tokenizer).end)
+    ends = policy.generation_config.eos_token_id
+    ends = ends if isinstance(ends, list) else [ends] if ends is not None else []
+    if end not in ends:
+        policy.generation_config.eos_token_id = [*ends, end]
+    return policy

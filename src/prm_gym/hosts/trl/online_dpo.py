@@ -8,17 +8,12 @@ gradients cancel.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from prm_gym.errors import UserError
-from prm_gym.hosts.trl.inputs import load_model, load_split
-from prm_gym.hosts.trl.tokenization import adapt, check_vllm, scored_as_trained
-from prm_gym.prompts.chat import template_of
+from prm_gym.hosts.trl.inputs import load_model, load_policy, load_prompts
+from prm_gym.hosts.trl.tokenization import check_vllm, scored_as_trained
 from prm_gym.prompts.tokenizer import check_same_vocabulary, load_tokenizer
 from prm_gym.provenance.checkpoint_settings import carry, check_reads
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 @dataclass
@@ -36,7 +31,7 @@ class PolicyArguments:
 
 
 def main(arguments: list[str]) -> None:
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification
     from trl import TrlParser
     from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
 
@@ -61,11 +56,8 @@ def main(arguments: list[str]) -> None:
             raise UserError(script.dataset_name, problem, remedy, field="exploration_probability")
         columns = ("prompt", "exploration_prompt")
         trainer_class = steered(trainer_class, script.exploration_probability)
-    prompts = load_split(script.dataset_name, "train", columns).select_columns(list(columns))
-    with training.main_process_first():
-        prompts = prompts.map(adapt, batched=True, fn_kwargs={"tokenizer": tokenizer})
-    policy = load_model(AutoModelForCausalLM, script.model_name_or_path, "model_name_or_path")
-    end_turns(policy, tokenizer.convert_tokens_to_ids(template_of(tokenizer).end))
+    prompts = load_prompts(script.dataset_name, columns, tokenizer, training)
+    policy = load_policy(script.model_name_or_path, tokenizer)
     prms = [
         load_model(AutoModelForSequenceClassification, path, "reward_model_path", num_labels=1) for path in prm_paths
     ]
@@ -82,11 +74,3 @@ def main(arguments: list[str]) -> None:
         carry([script.dataset_name], training.output_dir)
     trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     trainer.save_model(training.output_dir)
-
-
-def end_turns(policy: PreTrainedModel, end: int) -> None:
-    """Make generation stop at `end`, the token with which the chat template ends a turn."""
-    ends = policy.generation_config.eos_token_id
-    ends = ends if isinstance(ends, list) else [ends] if ends is not None else []
-    if end not in ends:
-        policy.generation_config.eos_token_id = [*ends, end]

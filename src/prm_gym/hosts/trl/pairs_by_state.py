@@ -14,26 +14,24 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from prm_gym.hosts.losses import bradley_terry
-from prm_gym.prompts.chat import scored_turn_ids
+from prm_gym.hosts.scored_rows import Row, pair_ids
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from torch import Tensor
 
-Row = dict[str, Any]
 Batch = dict[str, "Tensor"]
 
 
-def pair_ids(row: Row, tokenizer: Any) -> Row:
+def pair_row(row: Row, tokenizer: Any) -> Row:
     """A pair as token ids: `prompt`, `chosen`, `rejected`, and `length`, that of the longer sequence."""
-    both = [row["chosen"][0]["content"], row["rejected"][0]["content"]]
-    prompt, responses = scored_turn_ids(tokenizer, row["prompt"], both)
-    length = len(prompt) + max(map(len, responses))
-    return {"prompt": prompt, "chosen": responses[0], "rejected": responses[1], "length": length}
+    prompt, chosen, rejected = pair_ids(row, tokenizer)
+    length = len(prompt) + max(len(chosen), len(rejected))
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected, "length": length}
 
 
 def by_state(pairs: Dataset) -> Dataset:
-    """Rows of `pair_ids` as a row per prompt: `prompt`, its different `responses`, their indices in each pair as
+    """Rows of `pair_row` as a row per prompt: `prompt`, its different `responses`, their indices in each pair as
     `chosen` and `rejected`, and the `length` of the longest sequence.
     """
     from datasets import Dataset

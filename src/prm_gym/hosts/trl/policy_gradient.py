@@ -13,10 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from prm_gym.hosts.trl.inputs import load_model, load_split
-from prm_gym.hosts.trl.online_dpo import end_turns
-from prm_gym.hosts.trl.tokenization import adapt, check_vllm, q_logits
-from prm_gym.prompts.chat import template_of
+from prm_gym.hosts.trl.inputs import load_model, load_policy, load_prompts
+from prm_gym.hosts.trl.tokenization import check_vllm, q_logits
 from prm_gym.prompts.tokenizer import check_same_vocabulary, load_tokenizer
 from prm_gym.provenance.checkpoint_settings import carry, check_reads
 
@@ -31,7 +29,7 @@ class PolicyGradientArguments:
 
 
 def main(arguments: list[str]) -> None:
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification
     from trl import RLOOConfig, RLOOTrainer, TrlParser
 
     parser = TrlParser((PolicyGradientArguments, RLOOConfig))
@@ -42,11 +40,8 @@ def main(arguments: list[str]) -> None:
     check_reads(script.reward_model_path)
     if training.use_vllm:
         check_vllm(tokenizer, script.model_name_or_path)
-    prompts = load_split(script.dataset_name, "train", ("prompt",)).select_columns(["prompt"])
-    with training.main_process_first():
-        prompts = prompts.map(adapt, batched=True, fn_kwargs={"tokenizer": tokenizer})
-    policy = load_model(AutoModelForCausalLM, script.model_name_or_path, "model_name_or_path")
-    end_turns(policy, tokenizer.convert_tokens_to_ids(template_of(tokenizer).end))
+    prompts = load_prompts(script.dataset_name, ("prompt",), tokenizer, training)
+    policy = load_policy(script.model_name_or_path, tokenizer)
     prm = load_model(AutoModelForSequenceClassification, script.reward_model_path, "reward_model_path", num_labels=1)
     trainer = rewarded_by_q(RLOOTrainer)(
         model=policy,
@@ -75,9 +70,8 @@ def rewarded_by_q(trainer: type[Any]) -> type[Any]:
             ended = torch.tensor([ids[-1] in self.eos_token_ids for ids in completion_ids], device=rewards.device)
             scores = self.accelerator.gather(torch.where(ended, rewards, torch.nan).unsqueeze(1))
             mode = "train" if self.model.training else "eval"
-            self._metrics[mode]["objective/scores"].append(
-                torch.nanmean(scores).item()
-            )  # as online DPO, for the report
+            # The report reads it under online DPO's name.
+            self._metrics[mode]["objective/scores"].append(torch.nanmean(scores).item())
             return scores
 
     return RewardedTrainer

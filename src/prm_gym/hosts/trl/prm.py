@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> None:
     training.remove_unused_columns = False  # the batches are not the model's own arguments
     tokenizer = load_tokenizer(script.model_name_or_path, "model_name_or_path")
     pairs = script.loss == "bradley_terry"
-    encode = pairs_by_state.pair_ids if pairs else partial(to_ids, loss=script.loss)
+    encode = pairs_by_state.pair_row if pairs else partial(to_ids, loss=script.loss)
 
     def load(split: str) -> Any:
         rows = load_split(script.dataset_name, split, SOURCE_COLUMNS[script.loss])
