@@ -73,6 +73,6 @@ def of_system(error: Exception, where: str | PathLike[str]) -> UserError | None:
     return UserError(where, first_line(error), "check the path, its rights and free space")
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of the message of `error`, or the name of its type if it is empty."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -73,6 +73,30 @@ class Echo(gymnasium.Env[str, str]):
         return f"you said {action}", 0.25, self.steps == 2, False, {}
 
 
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda: ("x", float("nan"), False, False, {}), "Echo: a reward of nan; return a finite number"),
+        (lambda: (b"x", 0.0, False, False, {}), "Echo: an observation of type bytes, not str; return text"),
+        (lambda: 1 / 0, "Echo: step raised ZeroDivisionError: .*; correct the environment"),
+    ],
+)
+def test_a_faulty_environment_is_named(answer, said, monkeypatch):
+    monkeypatch.setattr(Echo, "step", lambda self, action: answer())
+    episode = TextEpisode(World(Echo, {"2": {"seed": 2}}), "compact")
+    episode.begin("2")
+    with pytest.raises(UserError, match=said):
+        episode.respond("hello")
+
+
+def test_rewards_of_any_size_are_the_environments_own(monkeypatch):
+    monkeypatch.setattr(Echo, "step", lambda self, action: ("x", -7.5, False, False, {}))
+    episode = TextEpisode(World(Echo, {"2": {"seed": 2}}), "compact")
+    episode.begin("2")
+    episode.respond("hello")
+    assert episode.rewards == [-7.5]
+
+
 def test_any_text_environment_will_do():
     episode = TextEpisode(World(Echo, {"2": {"seed": 2}}), "compact")
     assert "seed 2" in episode.begin("2")[-1]["content"]

@@ -6,17 +6,21 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from prm_gym.envs.contract import CheckedEnvironment
 from prm_gym.envs.named import NamedEnvironment
+from prm_gym.envs.textworld_games import TextWorldGames
 from prm_gym.errors import UserError
 from prm_gym.policies.random import RandomPolicy
 from prm_gym.rollout import rollout, rollout_branches
 from prm_gym.store import read_episodes
 
 textworld = pytest.importorskip("textworld", reason="needs the extra 'textworld'")
+from textworld.challenges import CHALLENGES  # noqa: E402
+from textworld.generator.chaining import QuestGenerationError  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +115,30 @@ def test_an_unknown_challenge_or_setting_is_told(env: NamedEnvironment) -> None:
     playing = CheckedEnvironment(odd.make(), "odd")
     with pytest.raises(UserError, match=r"odd: reset raised ValueError: Expected level to be within \[1-30\]"):
         playing.reset(odd.tasks("train")[0])
+
+
+def test_a_seed_without_a_game_takes_the_next_of_its_series(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A seed's map may have no way of the length asked for."""
+
+    def game(name: str, seed: int) -> tuple[str, dict[str, Any]]:
+        return TextWorldGames("tw-treasure_hunter", {"level": 2}, folder=str(tmp_path / name)).reset(seed=seed)
+
+    expected = game("plain", 10_000_003)
+    describe, make, parser = CHALLENGES["tw-treasure_hunter"]
+    first = textworld.GameOptions()
+    first.seeds = 3
+
+    def refusing(settings: dict[str, Any], options: Any) -> Any:
+        if options.seeds == first.seeds:
+            raise QuestGenerationError
+        return make(settings, options)
+
+    monkeypatch.setitem(CHALLENGES, "tw-treasure_hunter", (describe, refusing, parser))
+    assert game("refused", 3) == expected
+
+    def never(settings: dict[str, Any], options: Any) -> Any:
+        raise QuestGenerationError
+
+    monkeypatch.setitem(CHALLENGES, "tw-treasure_hunter", (describe, never, parser))
+    with pytest.raises(UserError, match="no game of these settings for seed 3 and 9 more; ask for fewer rooms"):
+        game("none", 3)

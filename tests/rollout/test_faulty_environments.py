@@ -46,6 +46,8 @@ class Counter:
             observation = self.steps
         if fault == "raises in step":
             raise KeyError("lamp")
+        if fault == "exits":
+            raise SystemExit(3)
         rewards = {"NaN": math.nan, "text": "much", "over": 1.5, "negative": -0.1}
         reward = rewards.get(fault, reward)
         if fault == "commands vanish":
@@ -56,6 +58,8 @@ class Counter:
             info = {"admissible_commands": [1, 2]}
         if fault == "info":
             info = None
+        if fault == "won is a text":
+            info = {"admissible_commands": ["go left", "go right"], "won": "no"}
         if fault == "four values":
             return observation, reward, False, info
         return observation, reward, self.steps == 3, False, info
@@ -75,6 +79,8 @@ FAULTS = {
     "reset gives the observation alone": (0, "reset gave one str, not 2; return .* observation, info from reset"),
     "raises in reset": (0, "reset raised RuntimeError: no world; correct the environment"),
     "raises in step": (1, "step raised KeyError: 'lamp'; correct the environment"),
+    "exits": (1, "step raised SystemExit: 3; correct the environment"),
+    "won is a text": (1, "won is 'no', not a bool; give True or False"),
     "commands vanish": (1, "admissible_commands were a list and are None now; give a list of str at every step"),
     "commands are a text": (1, "admissible_commands are 'go left', not a list of str; give a list of str"),
     "commands are numbers": (1, r"admissible_commands are \[1, 2\], not a list of str"),
@@ -128,6 +134,11 @@ def test_an_environment_without_end_is_cut_off_by_the_step_limit(tmp_path: Path)
         assert [turn.truncated for turn in episode.turns] == [False] * 4 + [True, False]
 
 
+class Doubled(Counter):
+    def tasks(self, split: str) -> list[Task]:
+        return [Task("same", split, seed=seed) for seed in range(2)]
+
+
 @pytest.mark.parametrize(
     ("env", "said"),
     [
@@ -136,6 +147,8 @@ def test_an_environment_without_end_is_cut_off_by_the_step_limit(tmp_path: Path)
         (NamedEnvironment(id="NoSuch-v0"), "NoSuch.* doesn't exist.*; correct the id"),
         (NamedEnvironment(id="no_such_package:Walk-v0"), "No module named 'no_such_package'.*; install its package"),
         (NamedEnvironment(id="FrozenLake-v1", kwargs={"size": 8}), "cannot be made .*size.*; correct its kwargs"),
+        (NamedEnvironment(factory="math:hypot"), "made a float, which has no method reset; return a gymnasium.Env"),
+        (NamedEnvironment(factory=f"{__name__}:Doubled"), r"tasks\('train'\) names 'same' twice; give each task"),
     ],
 )
 def test_an_environment_that_cannot_be_made_is_told_before_work(env: NamedEnvironment, said: str) -> None:

@@ -40,6 +40,8 @@ from prm_gym.errors import UserError, first_line
 from prm_gym.unicode import well_formed
 
 TOLERANCE = 1e-6  # of sums of rewards, which the store keeps in single precision
+ANY_REWARD = (-math.inf, math.inf)  # the `reward_range` of callers that do not rescale: rewards are finite numbers
+_RAISED = (Exception, SystemExit)  # some environments call exit()
 _SHAPE = "return observation, reward, terminated, truncated, info from step, and observation, info from reset"
 
 
@@ -102,7 +104,7 @@ class CheckedEnvironment:
         """Begin an episode of `task`."""
         try:
             answer = self._env.reset(**task.reset_arguments())
-        except Exception as error:
+        except _RAISED as error:
             raise self._raised("reset", error) from error
         self._is_begun = True
         if not isinstance(answer, tuple) or len(answer) != 2:
@@ -116,7 +118,7 @@ class CheckedEnvironment:
         """What is shown, the environment's own reward, terminated, truncated."""
         try:
             answer = self._env.step(action)
-        except Exception as error:
+        except _RAISED as error:
             raise self._raised("step", error) from error
         if not isinstance(answer, tuple) or len(answer) != 5:
             raise self._wrong(f"step gave {_count(answer)}, not 5", _SHAPE)
@@ -146,7 +148,7 @@ class CheckedEnvironment:
         assert self._snapshot is not None
         try:
             return self._snapshot(), self._return, self._lists_commands
-        except Exception as error:
+        except _RAISED as error:
             raise self._raised("snapshot", error) from error
 
     def restore(self, snapshot: Any, task: Task) -> None:
@@ -157,7 +159,7 @@ class CheckedEnvironment:
         state, self._return, self._lists_commands = snapshot
         try:
             self._restore(state)
-        except Exception as error:
+        except _RAISED as error:
             raise self._raised("restore", error) from error
 
     def close(self) -> None:
@@ -170,6 +172,8 @@ class CheckedEnvironment:
             raise self._wrong(f"an observation of type {type(observation).__name__}, not str", remedy)
         if not isinstance(info, dict):
             raise self._wrong(f"info of type {type(info).__name__}, not dict", _SHAPE)
+        if isinstance(won := info.get("won"), str):  # which is true, even "no"
+            raise self._wrong(f"won is {won!r:.80}, not a bool", "give True or False")
         commands = info.get("admissible_commands")
         if self._lists_commands is None:
             self._lists_commands = commands is not None
@@ -197,7 +201,7 @@ class CheckedEnvironment:
     def _wrong(self, problem: str, remedy: str) -> UserError:
         return UserError(self.name, problem, remedy)
 
-    def _raised(self, method: str, error: Exception) -> UserError:
+    def _raised(self, method: str, error: BaseException) -> UserError:
         if isinstance(error, UserError):  # which names the problem already
             return error
         said = f"{method} raised {type(error).__name__}: {first_line(error)}"

@@ -7,6 +7,7 @@ NamedEnvironment(factory="package.module:factory", kwargs={...})       calls fac
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
@@ -20,6 +21,7 @@ from prm_gym.envs.games import SPLITS
 from prm_gym.errors import UserError, first_line
 
 SEEDS = 10_000  # per split, as tasks of an environment without `tasks`; splits share none
+_METHODS = ("reset", "step", "close")  # of an environment
 _NO_LIMIT = -1  # in gymnasium.make; the rollout sets the step limit
 
 
@@ -67,10 +69,16 @@ class NamedEnvironment:
         return CheckedEnvironment(self.make(), self.name, self.reward_range)
 
     def make(self) -> Environment:
-        """The environment. Raises `UserError` if its name is unknown or a package or an argument is missing."""
+        """The environment. Raises `UserError` if its name is unknown, a package or an argument is missing, or a factory
+        makes something else.
+        """
         try:
             if self.factory is not None:
-                return cast(Environment, _find(self.name)(**self.kwargs))
+                made = _find(self.name)(**self.kwargs)
+                if absent := [name for name in _METHODS if not callable(getattr(made, name, None))]:
+                    problem = f"made a {type(made).__name__}, which has no method {absent[0]}"
+                    raise UserError(self.name, problem, "return a gymnasium.Env")
+                return cast(Environment, made)
             options: Mapping[str, Any] = {"max_episode_steps": _NO_LIMIT, "disable_env_checker": True}
             return cast(Environment, gymnasium.make(self.name, **options, **self.kwargs))
         except UserError:
@@ -109,6 +117,9 @@ class NamedEnvironment:
         if not found or not all(isinstance(task, Task) for task in found):
             problem = f"tasks({split!r}) gave no tasks"
             raise UserError(self.name, problem, "return a list of prm_gym.envs.contract.Task")
+        if twice := [name for name, count in Counter(task.game_id for task in found).items() if count > 1]:
+            problem = f"tasks({split!r}) names {twice[0]!r:.80} twice"
+            raise UserError(self.name, problem, "give each task a game_id of its own")
         return found
 
     def _seeds(self, split: str) -> list[Task]:

@@ -17,6 +17,7 @@ import os
 import re
 import tempfile
 import warnings
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, SupportsFloat
@@ -29,6 +30,7 @@ from prm_gym.envs.games import SPLITS
 from prm_gym.envs.textworld_lock import exclusive
 from prm_gym.errors import UserError
 
+_ATTEMPTS, _NEXT_SEED = 10, 10_000_000  # the step is above the seeds of all splits
 _BANNER = re.compile(r"\A[\s\\/|_$]*\n")  # the logo at the start of a game
 # The prompt and the status line behind it or, at the end of a game, the offer to start again.
 _AFTER = re.compile(r"\s*(>\s+-= .+ =-\d+/\d+\s*|\*\*\* (The End|You lost!) \*\*\*.*)\Z", re.DOTALL)
@@ -131,18 +133,30 @@ class TextWorldGames(gymnasium.Env[str, str]):
         """The compiled game from the cache, where a file appears only when it is complete."""
         path = self._folder / f"{seed}.z8"
         if not path.exists():
-            from textworld import GameOptions
-            from textworld.challenges import CHALLENGES
             from textworld.generator import compile_game
 
             self._folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self._folder) as work:
-                options = GameOptions()
-                options.seeds, options.path = seed, str(Path(work, path.name))
-                for name, value in self._grammar.items():
-                    setattr(options.grammar, name, value)
-                _, make, _ = CHALLENGES[self._challenge]
-                compile_game(make(self._settings, options), options)
+                compile_game(*self._generated(seed, Path(work, path.name)))
                 for file in (path.with_suffix(".json"), path):  # the game's facts go first
                     Path(work, file.name).replace(file)
         return path
+
+    def _generated(self, seed: int, path: Path) -> tuple[Any, Any]:
+        """The game of `seed` and its options. Some maps have no quest of the length asked for: the next of a series of
+        seeds is taken instead.
+        """
+        from textworld import GameOptions
+        from textworld.challenges import CHALLENGES
+        from textworld.generator.chaining import QuestGenerationError
+
+        _, make, _ = CHALLENGES[self._challenge]
+        for attempt in range(_ATTEMPTS):
+            options = GameOptions()
+            options.seeds, options.path = (seed + attempt * _NEXT_SEED) % 2**31, str(path)
+            for name, value in self._grammar.items():
+                setattr(options.grammar, name, value)
+            with suppress(QuestGenerationError):
+                return make(self._settings, options), options
+        problem = f"has no game of these settings for seed {seed} and {_ATTEMPTS - 1} more"
+        raise UserError(self._challenge, problem, "ask for fewer rooms or a shorter quest", field="settings")
