@@ -1,13 +1,15 @@
 """The cost of labels: targets by SQL against a plain Python dictionary, at the size of the paper's largest collection.
 
-    python benchmarks/labels.py --episodes 70000      # about 1 GB of disk in a temporary folder
-    python benchmarks/labels.py --episodes 7000       # a tenth: a minute or two
+    python benchmarks/labels.py --episodes 70000                # about 1 GB of disk in a temporary folder
+    python benchmarks/labels.py --episodes 7000                 # a tenth: a minute or two
+    python benchmarks/labels.py --episodes 70000 --copies 10    # 700,000 episodes: 7 GB of disk, 12 GB of memory
 
 Episodes of 30 turns with texts of ALFWorld's size are generated into a store, 20 to a game, so that early states
-repeat. Then, each in a process of its own, on the same files:
+repeat. With `--copies` each part is stored several times, with other episodes, games and states. Then, each in a
+process of its own, on the same files:
 
 - targets: open the store, Eq. 1 for every (s, a), the statistics; no text is read or written.
-- the same on a tenth of the episodes, which shows how time and memory grow.
+- the same on a tenth of the episodes (of one copy), which shows how time and memory grow.
 - a Python dictionary from hashed (s, a) to the returns through it, as the paper describes it, reading only the columns
   it needs.
 - emission: the whole `monte_carlo` dataset of some episodes (`--emit`), rendered by each prompt and written.
@@ -35,6 +37,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import disable_progress_bars, load_dataset
 
@@ -98,6 +103,27 @@ def generate(folder: Path, episodes: int) -> None:
             stop = StopReason.WON if won else StopReason.STEP_LIMIT
             task = f"put some {objects[game % len(objects)]} in cabinet"
             writer.add(Episode(f"e{number:07d}", f"game-{game}", "train", task, "pick", "pi_0", 1, number, stop, turns))
+
+
+def copy(folder: Path, to: Path, copies: int) -> None:
+    """Every part `copies` times: the same texts in other episodes of other games, and so at other states."""
+    to.mkdir(exist_ok=True)
+    for part in parts(folder):
+        table = pq.read_table(part)
+        keys = np.frombuffer(b"".join(table["state_key"].to_pylist()), np.uint8).reshape(len(table), -1)
+        for number in range(copies):
+            file = to / f"{part.stem}-{number}.parquet"
+            if file.exists():
+                continue
+            columns = {name: table[name] for name in table.schema.names}
+            for name in ("episode_id", "game_id"):
+                columns[name] = pc.binary_join_element_wise(table[name], str(number), "-")
+            moved = pa.py_buffer((keys ^ np.uint8(number)).tobytes())
+            columns["state_key"] = pa.Array.from_buffers(pa.binary(keys.shape[1]), len(table), [None, moved])
+            pq.write_table(
+                pa.table(columns, schema=table.schema), to / "unfinished", compression="zstd", row_group_size=8192
+            )
+            (to / "unfinished").rename(file)
 
 
 def targets(folder: Path) -> dict[str, float]:
@@ -167,6 +193,13 @@ def _measured(queue: Any, work: Callable[..., Any], arguments: tuple[Any, ...]) 
     queue.put((result, seconds, busy, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6))
 
 
+def _told(what: str, label: str, episodes: int, folder: Path, work: Callable[..., Any], *arguments: Any) -> None:
+    _, seconds, busy, peak = measure(work, *arguments)
+    size = sum(part.stat().st_size for part in parts(folder / label)) / 1e6
+    cost = f"{seconds:.1f} s ({busy:.1f} s CPU), {size:.0f} MB, peak {peak:.2f} GB"
+    print(f"{what} {episodes:,} episodes: {cost}", flush=True)
+
+
 def _list(draw: random.Random, objects: list[str], most: int) -> str:
     return ", ".join(f"a {name}" for name in draw.sample(objects, draw.randint(most // 2, most)))
 
@@ -174,29 +207,34 @@ def _list(draw: random.Random, objects: list[str], most: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", type=int, default=70_000)
-    parser.add_argument("--emit", type=int, default=2_000, help="episodes whose dataset is rendered and written")
+    parser.add_argument("--emit", type=int, default=2_000, help="episodes whose dataset is written; 0: none")
     parser.add_argument("--scale", type=int, default=70_000, help="episodes for which emission and loading are told")
     parser.add_argument("--no-targets", dest="targets", action="store_false", help="measure emission and loading alone")
     parser.add_argument("--folder", type=Path, help="keep the stores here, and go on with those that are there")
+    parser.add_argument("--copies", type=int, default=1, help="copies of the episodes from which targets are computed")
     options = parser.parse_args()
+    small, large = ("tenth", "whole") if options.copies == 1 else ("whole", "copies")
+    sizes = {"tenth": options.episodes // 10, "whole": options.episodes, "copies": options.episodes * options.copies}
     with contextlib.nullcontext(options.folder) if options.folder else tempfile.TemporaryDirectory() as name:
-        sizes = {"whole": options.episodes, "tenth": options.episodes // 10, "emit": options.emit}
-        for label, episodes in sizes.items() if options.targets else [("emit", options.emit)]:
-            _, seconds, busy, peak = measure(generate, Path(name) / label, episodes)
-            size = sum(part.stat().st_size for part in parts(Path(name) / label)) / 1e6
-            cost = f"{seconds:.1f} s ({busy:.1f} s CPU), {size:.0f} MB, peak {peak:.2f} GB"
-            print(f"generated {episodes:,} episodes: {cost}", flush=True)
+        folder = Path(name)
+        folder.mkdir(exist_ok=True)
+        made = [("emit", options.emit)] if options.emit else []
+        made += [(label, sizes[label]) for label in {small, "whole"}] if options.targets else []
+        for label, episodes in made:
+            _told("generated", label, episodes, folder, generate, folder / label, episodes)
+        if options.targets and large == "copies":
+            _told("copied", large, sizes[large], folder, copy, folder / "whole", folder / large, options.copies)
         results = {}
         for what, work, label in (
             (
-                ("targets of a tenth", targets, "tenth"),
-                ("targets", targets, "whole"),
-                ("dictionary", dictionary, "whole"),
+                (f"targets of {sizes[small]:,}", targets, small),
+                ("targets", targets, large),
+                ("dictionary", dictionary, large),
             )
             if options.targets
             else ()
         ):
-            result, seconds, busy, peak = measure(work, Path(name) / label)
+            result, seconds, busy, peak = measure(work, folder / label)
             results[what] = result, seconds, busy, peak
             turns = sizes[label] * TURNS
             print(
@@ -204,9 +242,9 @@ def main() -> None:
                 f"{result['rows']:,} rows from {result['visits']:,} visits",
                 flush=True,
             )
-        for prompt in ("full", "compact"):
+        for prompt in ("full", "compact") if options.emit else ():
             for name_of, work in (("emission", emission), ("loading", loading)):
-                result, seconds, busy, peak = measure(work, Path(name) / "emit", prompt)
+                result, seconds, busy, peak = measure(work, folder / "emit", prompt)
                 rows, size, times = result["rows"], result["megabytes"], options.scale / options.emit
                 print(
                     f"{name_of}, {prompt}: {seconds:.1f} s ({busy:.1f} s CPU), peak {peak:.2f} GB, {rows:,} rows, "
@@ -217,12 +255,17 @@ def main() -> None:
         if not options.targets:
             return
     whole, seconds, busy, peak = results["targets"]
-    _, small_seconds, small_busy, small_peak = results["targets of a tenth"]
+    _, small_seconds, small_busy, small_peak = results[f"targets of {sizes[small]:,}"]
     plain, plain_seconds, plain_busy, plain_peak = results["dictionary"]
     assert plain["rows"] == whole["rows"]
     assert abs(plain["sum"] - whole["sum"]) < 1e-6 * whole["sum"]
     for name, time_ratio, busy_ratio, peak_ratio in (
-        ("targets, whole / tenth", seconds / small_seconds, busy / small_busy, peak / small_peak),
+        (
+            f"targets, {sizes[large]:,} / {sizes[small]:,} episodes",
+            seconds / small_seconds,
+            busy / small_busy,
+            peak / small_peak,
+        ),
         ("dictionary / targets", plain_seconds / seconds, plain_busy / busy, plain_peak / peak),
     ):
         print(f"{name}: time x{time_ratio:.1f}, CPU time x{busy_ratio:.1f}, memory x{peak_ratio:.1f}")

@@ -60,6 +60,25 @@ def test_rows_that_lie_apart_are_no_episode(tmp_path: Path) -> None:
     assert label(tmp_path, [folder]).skipped == {"without an end": 2}
 
 
+def test_rows_of_an_unfinished_episode_are_no_turns_of_the_one_before_it(tmp_path: Path) -> None:
+    whole, cut = winner(1), winner(2)
+    moved = [replace(turn, turn=len(whole.turns) + i) for i, turn in enumerate(cut.turns)]
+    table = pa.concat_tables([to_table([whole]), to_table([replace(cut, turns=moved)])])
+    report = label(tmp_path, [by_hand(tmp_path / "in", table)], "both")
+    assert report.skipped == {"without an end": 1}
+    label(tmp_path, [write(tmp_path / "alone", [whole])], "one")
+    assert rows(tmp_path / "both") == rows(tmp_path / "one")
+
+
+@pytest.mark.parametrize("size", [15, 17])
+def test_keys_of_another_length_are_refused(tmp_path: Path, size: int) -> None:
+    table = to_table([winner(1), winner(2)])
+    keys = pa.array([bytes(size)] * len(table), pa.binary())
+    table = table.set_column(table.schema.get_field_index("state_key"), "state_key", keys)
+    with pytest.raises(UserError, match=rf"by-hand.parquet: state_key: has keys of {size} bytes, not 16; .*column out"):
+        label(tmp_path, [by_hand(tmp_path / "in", table)])
+
+
 def test_the_same_episode_in_two_places_counts_once(tmp_path: Path) -> None:
     episodes = tree(40)
     copy = by_hand(write(tmp_path / "a", episodes), to_table(episodes[:10]), "copy.parquet")

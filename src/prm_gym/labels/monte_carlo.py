@@ -15,38 +15,48 @@ import pyarrow as pa
 from prm_gym.envs.contract import TOLERANCE
 from prm_gym.errors import UserError, check_range
 from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
-from prm_gym.labels.sql_views import Rollouts, prompt_of
+from prm_gym.labels.sql_views import Rollouts, prompt_of, turns_of
 from prm_gym.labels.statistics import of_states, of_targets
 from prm_gym.labels.turn_texts import visits
 from prm_gym.prompts import load
 
 COLUMNS = [("prompt", MESSAGES), ("completion", MESSAGES), ("target", pa.float64()), ("count", pa.int64())]
 
-# G_t = sum_{k >= t} gamma^(k-t) r_k, the inner sum of Eq. 1. `gains` are the few turns of an episode with a reward.
-_RETURNS = """
+# G_t = sum_{k >= t} gamma^(k-t) r_k, the inner sum of Eq. 1, at the turns with a reward, which are few.
+_GAINS = """
+CREATE TABLE gains AS
+SELECT episode, turn, reward,
+       list_sum([pow(GAMMA, k.turn - turn) * k.reward FOR k IN list({turn: turn, reward: reward}) OVER later]) AS g
+FROM turns WHERE reward <> 0
+WINDOW later AS (PARTITION BY episode ORDER BY turn ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING)
+"""
+# From there back to the reward before it, only the discount changes: G_t = gamma^(u-t) G_u in the segment
+# previous < t <= u. After the last reward G is 0.
+_SEGMENTS = """
+CREATE TABLE segments AS
+SELECT e.*, u, g, lag(u, 1, -1) OVER (PARTITION BY episode ORDER BY u) AS previous
+FROM (SELECT episode, turn AS u, g FROM gains UNION ALL SELECT episode, length, 0 FROM counted)
+JOIN counted e USING (episode)
+"""
+_RETURNS = f"""
 CREATE VIEW returns AS
-WITH gains AS (
-    SELECT episode, list({turn: turn, reward: reward} ORDER BY turn) AS gains
-    FROM turns WHERE reward <> 0 GROUP BY episode
-)
-SELECT v.episode, v.draw_rank, v.turn, v.state_key, v.action, v.action_valid, v.on_policy,
-       least(coalesce(list_sum([pow(GAMMA, g.turn - v.turn) * g.reward FOR g IN gains IF g.turn >= v.turn]), 0), 1) AS g
-FROM turns v LEFT JOIN gains USING (episode)
-WHERE v.visit
+SELECT episode, draw_rank, turn, state_key, action, action_valid, on_policy, least(pow(GAMMA, u - turn) * g, 1) AS g
+FROM ({turns_of("segments", "e.u, e.g, e.previous,")}) WHERE visit AND turn > previous AND turn <= u
 """
 
 # Eq. 1: Q(s, a) = the mean of G_t over all visits of (s, a). Decimals are summed exactly, so the order in which threads
-# add does not matter.
+# add does not matter. `state` is the state_key as a number, which is grouped faster than a BLOB.
+_MEANS = """
+CREATE TABLE means AS
+SELECT state_key::UUID AS state, action, avg(g::DECIMAL(18, 15)) AS target, count(*) AS count,
+       min(turn) AS turn,  -- a state has one
+       min(draw_rank) AS draw_rank  -- of the episode whose text is kept
+FROM returns GROUP BY state, action
+HAVING count(*) >= $min_visits AND (bool_or(action_valid) OR NOT $valid_only)
+"""
 _ACTION_VALUES = """
-CREATE TABLE action_values AS
-WITH q AS (
-    SELECT state_key, action, avg(g::DECIMAL(18, 15)) AS target, count(*) AS count,
-           min(turn) AS turn,  -- a state has one
-           min(draw_rank) AS draw_rank  -- of the episode whose text is kept
-    FROM returns GROUP BY state_key, action
-    HAVING count(*) >= $min_visits AND (bool_or(action_valid) OR NOT $valid_only)
-)
-SELECT episode, q.* EXCLUDE (draw_rank) FROM q JOIN episodes USING (draw_rank)
+CREATE VIEW action_values AS
+SELECT episode, state::BLOB AS state_key, m.* EXCLUDE (draw_rank) FROM means m JOIN episodes USING (draw_rank)
 """
 
 
@@ -95,7 +105,7 @@ def label(
         ) as source,
     ):
         action_values(source, gamma, min_visits=min_visits, valid_only=valid_only)
-        for texts, row in visits(source, "FROM action_values"):
+        for texts, row in visits(source, "SELECT * EXCLUDE (state) FROM action_values"):
             dataset.add(
                 row,
                 prompt=template.messages(texts.state(row["turn"])),
@@ -107,7 +117,7 @@ def label(
 
 
 def returns(source: Rollouts, gamma: float) -> None:
-    """Create the view `returns`: G_t of every visit.
+    """Create the view `returns`: `g` = G_t of every visit.
 
     Raises
     ------
@@ -115,10 +125,11 @@ def returns(source: Rollouts, gamma: float) -> None:
         gamma, a reward, or the sum of an episode's rewards is outside [0, 1].
     """
     check_range("gamma", gamma, least=0, most=1)
-    source.db.execute(_RETURNS.replace("GAMMA", repr(float(gamma))))
+    for statement in (_GAINS, _SEGMENTS, _RETURNS):
+        source.db.execute(statement.replace("GAMMA", repr(float(gamma))))
     lowest, highest = source.one(
         """SELECT coalesce(min(least), 0), coalesce(max(total), 0)
-        FROM (SELECT min(reward) AS least, sum(reward) AS total FROM turns WHERE reward <> 0 GROUP BY episode)"""
+        FROM (SELECT min(reward) AS least, sum(reward) AS total FROM gains GROUP BY episode)"""
     )
     if not 0 <= lowest <= highest <= 1 + TOLERANCE:
         raise UserError(
@@ -130,7 +141,8 @@ def returns(source: Rollouts, gamma: float) -> None:
 
 
 def action_values(source: Rollouts, gamma: float, *, min_visits: int = 1, valid_only: bool = False) -> None:
-    """Create the table `action_values`: state_key, action, target, count, and the visit (episode, turn) of its text."""
+    """Create the view `action_values`: a row per (s, a) with the visit (episode, turn) whose text is kept."""
     check_range("min_visits", min_visits, least=1, most=2**31)
     returns(source, gamma)
-    source.db.execute(_ACTION_VALUES, {"min_visits": min_visits, "valid_only": valid_only})
+    source.db.execute(_MEANS, {"min_visits": min_visits, "valid_only": valid_only})
+    source.db.execute(_ACTION_VALUES)

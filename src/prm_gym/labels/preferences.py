@@ -26,7 +26,7 @@ _PAIRS = """
 CREATE TABLE pairs AS
 SELECT a1.episode, a1.turn, a1.state_key, round(a1.target - a2.target, 12) AS margin,
        a2.episode AS rejected_episode, a2.action AS rejected_action
-FROM action_values a1 JOIN action_values a2 USING (state_key)
+FROM action_values a1 JOIN action_values a2 USING (state)
 WHERE round(a1.target - a2.target, 12) >= $delta
 """
 

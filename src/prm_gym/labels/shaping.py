@@ -125,7 +125,7 @@ def label(
             problem = f"targets from {lowest:g} to {highest:g}"
             raise UserError(values or "value_fn", problem, "give V_mu and rewards with r + V_mu <= 1")
         source.db.execute("DELETE FROM shaped WHERE target IS NULL")
-        for texts, row in visits(source, "FROM shaped"):
+        for texts, row in visits(source, "SELECT * EXCLUDE (state) FROM shaped"):
             dataset.add(
                 row,
                 prompt=template.messages(texts.state(row["turn"])),

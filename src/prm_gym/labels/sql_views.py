@@ -37,6 +37,7 @@ from prm_gym.provenance.fingerprints import of_prompt
 from prm_gym.store import parts
 from prm_gym.store.episodes import being_written
 from prm_gym.store.parquet import scan
+from prm_gym.types import STATE_KEY_BYTES
 
 MEGABYTES, MEGABYTES_PER_THREAD = 1000, 100  # memory limit of DuckDB; the rest spills to the work folder
 
@@ -60,7 +61,7 @@ WITH found AS (
            md5_number_lower(concat_ws(':', $seed::VARCHAR, episode_id, policy_id, iteration::VARCHAR)) AS draw
     FROM found JOIN parts USING (part)
 )
-SELECT row_number() OVER (ORDER BY part, first_row) AS episode,
+SELECT row_number() OVER (ORDER BY part, first_row) AS episode, place(part, first_row) AS start,
        row_number() OVER (ORDER BY draw, role, part, first_row) AS draw_rank,  -- a seeded order; labels keep the lowest
        * EXCLUDE (draw, whole, copy, file, texts),
        CASE WHEN NOT whole OR stop_reason IS NULL THEN 'without an end'
@@ -76,16 +77,21 @@ FROM numbered
 
 # One line per turn of the episodes that count; the last has the final observation alone, and no reward.
 _TURNS = """
-CREATE VIEW turns AS
-SELECT e.episode, e.draw_rank, e.role, e.policy_id, e.split, e.branch, e.stop_reason = 'won' AS won,
+SELECT {columns} e.episode, e.draw_rank, e.role, e.policy_id, e.split, e.branch, e.stop_reason = 'won' AS won,
        r.turn, r.state_key, r.action, r.reward,
        coalesce(r.action_valid, true) AS action_valid,                                   -- unknown counts as valid
        r.reward IS NOT NULL AND r.turn >= e.branch_turn AS visit,                        -- a_t was chosen at s_t
        r.reward IS NOT NULL AND r.turn >= e.branch_turn + e.branch::INT AS on_policy,    -- and a_t ~ pi(s_t)
-       e.stop_reason IN ('won', 'lost') AND r.turn = e.length - 1 AS terminated,         -- s_{t+1} is terminal
+       e.stop_reason IN ('won', 'lost') AND r.turn = e.length - 1 AS terminated,         -- s' is terminal
        r.turn = e.length AS final                                                        -- o_T alone, no action
-FROM rows r JOIN counted e ON e.part = r.part AND e.episode_id = r.episode_id
+FROM rows r JOIN {table} e ON e.start = r.start AND r.turn BETWEEN 0 AND e.length
 """
+
+
+def turns_of(table: str, columns: str = "") -> str:
+    """The query for the turns of the episodes in `table` (`counted`, or its lines with further columns of `e`)."""
+    return _TURNS.format(table=table, columns=columns)
+
 
 _COLUMNS = {
     "episode_id": "VARCHAR",
@@ -153,30 +159,35 @@ class Rollouts:
         try:
             memory = MEGABYTES + MEGABYTES_PER_THREAD * (os.cpu_count() or 1)
             self.db.execute(f"SET memory_limit = '{memory}MB'; SET preserve_insertion_order = false")
+            self.db.execute("SET parquet_metadata_cache = true")
             self.db.execute("SET enable_progress_bar = false")
             self.db.execute("SET temp_directory = ?", [str(work / "spill")])
+            self.db.execute("CREATE MACRO place(part, row) AS (part::BIGINT << 40) + row")
             self.db.execute("CREATE TABLE parts (part INTEGER, file VARCHAR, role VARCHAR, weight DOUBLE)")
             for part, (file, role, weight) in enumerate(parts_given):
                 self.db.execute("INSERT INTO parts VALUES (?, ?, ?, ?)", [part, str(file), role, weight])
             self._open_rows()
             self.db.execute(_EPISODES, {"seed": seed, "task_types": list(task_types or [])})
             self._split_games(seed, train_share)
-            self.db.execute(_TURNS)
+            self.db.execute(f"CREATE VIEW turns AS {turns_of('counted')}")
         except BaseException as error:
             self._close(error)
             raise
 
     def _open_rows(self) -> None:
-        there: set[str] = set().union(*(pq.read_schema(file).names for file in self.files))
+        schemas = [pq.read_schema(file) for file in self.files]
+        there: set[str] = set().union(*(schema.names for schema in schemas))
         columns = ", ".join(
             f"CAST({name if name in there else 'NULL'} AS {kind}) AS {name}" for name, kind in _COLUMNS.items()
         )
         self.db.execute(
-            f"""CREATE VIEW stored AS SELECT part, file_row_number AS row, {columns}, coalesce(r.action, '') AS action
+            f"""CREATE VIEW stored AS SELECT part, file_row_number AS row, place(part, file_row_number - turn) AS start,
+                {columns}, coalesce(r.action, '') AS action
             FROM read_parquet(
                 {file_list(self.files)}, filename = true, file_row_number = true, union_by_name = true
             ) AS r JOIN parts ON r.filename = parts.file"""
         )
+        self._check_keys(schemas)
         keyless = self.db.execute("SELECT DISTINCT part FROM stored WHERE state_key IS NULL").fetchall()
         if not keyless:
             self.db.execute("CREATE VIEW rows AS FROM stored")
@@ -191,14 +202,41 @@ class Rollouts:
             FROM stored s LEFT JOIN computed c ON c.part = s.part AND c.row = s.row"""
         )
 
+    def _check_keys(self, schemas: Sequence[pa.Schema]) -> None:
+        """A state_key is grouped as a number of 128 bits. Parts of another writer may hold bytes of any length."""
+        fixed = pa.binary(STATE_KEY_BYTES)
+        loose = [
+            part
+            for part, schema in enumerate(schemas)
+            if "state_key" in schema.names and schema.field("state_key").type != fixed
+        ]
+        found = (
+            loose
+            and self.db.execute(
+                """SELECT part, octet_length(state_key) AS bytes FROM stored
+            WHERE list_contains($loose, part) AND bytes <> $expected ORDER BY part, row LIMIT 1""",
+                {"loose": loose, "expected": STATE_KEY_BYTES},
+            ).fetchone()
+        )
+        if found:
+            part, size = found
+            raise UserError(
+                self.files[part],
+                f"has keys of {size} bytes, not {STATE_KEY_BYTES}",
+                "write those of `prm_gym.types.state_key`, or leave the column out: they are computed",
+                field="state_key",
+            )
+
     def _split_games(self, seed: int, train_share: float) -> None:
         found = self.db.execute("SELECT DISTINCT game_id FROM episodes WHERE problem IS NULL").fetchall()
         if not found:
             reasons = ", ".join(f"{n} {problem}" for problem, n in self.skipped().items())
             raise UserError(self.files[0].parent, f"no episode to label ({reasons})", "check folders and filters")
         sides = divide([game for (game,) in found], seed, train_share)
-        self.db.register("sides", pa.table({"game_id": list(sides), "split": list(sides.values())}))
-        self.db.execute("CREATE TABLE games AS FROM sides")
+        self.db.execute(
+            "CREATE TABLE games AS SELECT unnest($games::VARCHAR[]) AS game_id, unnest($splits::VARCHAR[]) AS split",
+            {"games": list(sides), "splits": list(sides.values())},
+        )
         self.db.execute("CREATE VIEW counted AS FROM episodes JOIN games USING (game_id) WHERE problem IS NULL")
 
     def skipped(self) -> dict[str, int]:
@@ -238,7 +276,7 @@ class Rollouts:
 
 def _connect(work: Path) -> duckdb.DuckDBPyConnection:
     try:
-        return duckdb.connect(str(work / "work.duckdb"))
+        return duckdb.connect()
     except duckdb.Error as error:
         raise of_system(error, work) or error from None
 

@@ -25,8 +25,8 @@ def of_targets(source: Rollouts, table: str) -> dict[str, Any]:
 
 
 def of_states(source: Rollouts, table: str) -> dict[str, Any]:
-    """For a table with a row per (s, a): the number of states, and of those with two or more actions to rank."""
+    """For a table with a row per (`state`, action): the states, and those with two or more actions to rank."""
     states, compared = source.one(
-        f"SELECT count(*), count(*) FILTER (n > 1) FROM (SELECT count(*) AS n FROM {table} GROUP BY state_key)"
+        f"SELECT count(*), count(*) FILTER (n > 1) FROM (SELECT count(*) AS n FROM {table} GROUP BY state)"
     )
     return {"states": states, "states with two or more actions": compared}

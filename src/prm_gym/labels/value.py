@@ -24,11 +24,11 @@ COLUMNS = [("prompt", MESSAGES), ("target", pa.float64()), ("count", pa.int64())
 _STATE_VALUES = """
 CREATE TABLE state_values AS
 WITH v AS (
-    SELECT state_key, avg(g::DECIMAL(18, 15)) AS target, count(*) AS count,
+    SELECT state_key::UUID AS state, avg(g::DECIMAL(18, 15)) AS target, count(*) AS count,
            min(turn) AS turn, min(draw_rank) AS draw_rank
-    FROM returns WHERE on_policy GROUP BY state_key
+    FROM returns WHERE on_policy GROUP BY state
 )
-SELECT episode, v.* EXCLUDE (draw_rank) FROM v JOIN episodes USING (draw_rank)
+SELECT episode, state::BLOB AS state_key, v.* EXCLUDE (state, draw_rank) FROM v JOIN episodes USING (draw_rank)
 """
 
 
