@@ -148,6 +148,7 @@ class Doubled(Counter):
         (NamedEnvironment(id="no_such_package:Walk-v0"), "No module named 'no_such_package'.*; install its package"),
         (NamedEnvironment(id="FrozenLake-v1", kwargs={"size": 8}), "cannot be made .*size.*; correct its kwargs"),
         (NamedEnvironment(factory="math:hypot"), "made a float, which has no method reset; return a gymnasium.Env"),
+        (NamedEnvironment(factory="sys:exit"), r"cannot be made \(SystemExit.*; correct its kwargs"),
         (NamedEnvironment(factory=f"{__name__}:Doubled"), r"tasks\('train'\) names 'same' twice; give each task"),
     ],
 )

@@ -41,7 +41,7 @@ from prm_gym.unicode import well_formed
 
 TOLERANCE = 1e-6  # of sums of rewards, which the store keeps in single precision
 ANY_REWARD = (-math.inf, math.inf)  # the `reward_range` of callers that do not rescale: rewards are finite numbers
-_RAISED = (Exception, SystemExit)  # some environments call exit()
+RAISED = (Exception, SystemExit)  # some environments call exit()
 _SHAPE = "return observation, reward, terminated, truncated, info from step, and observation, info from reset"
 
 
@@ -104,7 +104,7 @@ class CheckedEnvironment:
         """Begin an episode of `task`."""
         try:
             answer = self._env.reset(**task.reset_arguments())
-        except _RAISED as error:
+        except RAISED as error:
             raise self._raised("reset", error) from error
         self._is_begun = True
         if not isinstance(answer, tuple) or len(answer) != 2:
@@ -118,7 +118,7 @@ class CheckedEnvironment:
         """What is shown, the environment's own reward, terminated, truncated."""
         try:
             answer = self._env.step(action)
-        except _RAISED as error:
+        except RAISED as error:
             raise self._raised("step", error) from error
         if not isinstance(answer, tuple) or len(answer) != 5:
             raise self._wrong(f"step gave {_count(answer)}, not 5", _SHAPE)
@@ -148,7 +148,7 @@ class CheckedEnvironment:
         assert self._snapshot is not None
         try:
             return self._snapshot(), self._return, self._lists_commands
-        except _RAISED as error:
+        except RAISED as error:
             raise self._raised("snapshot", error) from error
 
     def restore(self, snapshot: Any, task: Task) -> None:
@@ -159,11 +159,11 @@ class CheckedEnvironment:
         state, self._return, self._lists_commands = snapshot
         try:
             self._restore(state)
-        except _RAISED as error:
+        except RAISED as error:
             raise self._raised("restore", error) from error
 
     def close(self) -> None:
-        with suppress(Exception):  # an error at the end loses nothing
+        with suppress(*RAISED):  # an error at the end loses nothing
             self._env.close()
 
     def _shown(self, observation: Any, info: dict[str, Any], *, at_end: bool) -> Shown:

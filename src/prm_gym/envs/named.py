@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import gymnasium
 
-from prm_gym.envs.contract import CheckedEnvironment, Environment, Task, method
+from prm_gym.envs.contract import RAISED, CheckedEnvironment, Environment, Task, method
 from prm_gym.envs.games import SPLITS
 from prm_gym.errors import UserError, first_line
 
@@ -92,7 +92,7 @@ class NamedEnvironment:
             raise UserError(self.name, first_line(error), "install it") from error
         except gymnasium.error.Error as error:
             raise UserError(self.name, first_line(error), "correct the id, or import its package: module:id") from error
-        except Exception as error:
+        except RAISED as error:
             problem = f"cannot be made ({type(error).__name__}: {first_line(error)})"
             raise UserError(self.name, problem, "correct its kwargs") from error
 
@@ -109,7 +109,7 @@ class NamedEnvironment:
             found = list(named(split))
         except UserError:
             raise
-        except Exception as error:
+        except RAISED as error:
             problem = f"tasks({split!r}) raised {type(error).__name__}: {first_line(error)}"
             raise UserError(self.name, problem, "correct the environment") from error
         finally:
