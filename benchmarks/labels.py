@@ -219,7 +219,7 @@ def main() -> None:
         folder = Path(name)
         folder.mkdir(exist_ok=True)
         made = [("emit", options.emit)] if options.emit else []
-        made += [(label, sizes[label]) for label in {small, "whole"}] if options.targets else []
+        made += [(label, sizes[label]) for label in dict.fromkeys((small, "whole"))] if options.targets else []
         for label, episodes in made:
             _told("generated", label, episodes, folder, generate, folder / label, episodes)
         if options.targets and large == "copies":

@@ -41,7 +41,7 @@ JOIN counted e USING (episode)
 _RETURNS = f"""
 CREATE VIEW returns AS
 SELECT episode, draw_rank, turn, state_key, action, action_valid, on_policy, least(pow(GAMMA, u - turn) * g, 1) AS g
-FROM ({turns_of("segments", "e.u, e.g, e.previous,")}) WHERE visit AND turn > previous AND turn <= u
+FROM ({turns_of("segments", "u", "g", "previous")}) WHERE visit AND turn > previous AND turn <= u
 """
 
 # Eq. 1: Q(s, a) = the mean of G_t over all visits of (s, a). Decimals are summed exactly, so the order in which threads
@@ -141,7 +141,9 @@ def returns(source: Rollouts, gamma: float) -> None:
 
 
 def action_values(source: Rollouts, gamma: float, *, min_visits: int = 1, valid_only: bool = False) -> None:
-    """Create the view `action_values`: a row per (s, a) with the visit (episode, turn) whose text is kept."""
+    """Create the view `action_values`, a row per (s, a): state, state_key, action, target, count, and the visit
+    (episode, turn) of its text.
+    """
     check_range("min_visits", min_visits, least=1, most=2**31)
     returns(source, gamma)
     source.db.execute(_MEANS, {"min_visits": min_visits, "valid_only": valid_only})

@@ -77,20 +77,20 @@ FROM numbered
 
 # One line per turn of the episodes that count; the last has the final observation alone, and no reward.
 _TURNS = """
-SELECT {columns} e.episode, e.draw_rank, e.role, e.policy_id, e.split, e.branch, e.stop_reason = 'won' AS won,
+SELECT {more}e.episode, e.draw_rank, e.role, e.policy_id, e.split, e.branch, e.stop_reason = 'won' AS won,
        r.turn, r.state_key, r.action, r.reward,
        coalesce(r.action_valid, true) AS action_valid,                                   -- unknown counts as valid
        r.reward IS NOT NULL AND r.turn >= e.branch_turn AS visit,                        -- a_t was chosen at s_t
        r.reward IS NOT NULL AND r.turn >= e.branch_turn + e.branch::INT AS on_policy,    -- and a_t ~ pi(s_t)
-       e.stop_reason IN ('won', 'lost') AND r.turn = e.length - 1 AS terminated,         -- s' is terminal
+       e.stop_reason IN ('won', 'lost') AND r.turn = e.length - 1 AS terminated,         -- s_{{t+1}} is terminal
        r.turn = e.length AS final                                                        -- o_T alone, no action
 FROM rows r JOIN {table} e ON e.start = r.start AND r.turn BETWEEN 0 AND e.length
 """
 
 
-def turns_of(table: str, columns: str = "") -> str:
-    """The query for the turns of the episodes in `table` (`counted`, or its lines with further columns of `e`)."""
-    return _TURNS.format(table=table, columns=columns)
+def turns_of(table: str, *more: str) -> str:
+    """The query for the turns of the episodes in `table`: `counted`, or its lines with the columns `more`."""
+    return _TURNS.format(table=table, more="".join(f"e.{column}, " for column in more))
 
 
 _COLUMNS = {
@@ -210,14 +210,13 @@ class Rollouts:
             for part, schema in enumerate(schemas)
             if "state_key" in schema.names and schema.field("state_key").type != fixed
         ]
-        found = (
-            loose
-            and self.db.execute(
-                """SELECT part, octet_length(state_key) AS bytes FROM stored
+        if not loose:
+            return
+        found = self.db.execute(
+            """SELECT part, octet_length(state_key) AS bytes FROM stored
             WHERE list_contains($loose, part) AND bytes <> $expected ORDER BY part, row LIMIT 1""",
-                {"loose": loose, "expected": STATE_KEY_BYTES},
-            ).fetchone()
-        )
+            {"loose": loose, "expected": STATE_KEY_BYTES},
+        ).fetchone()
         if found:
             part, size = found
             raise UserError(
