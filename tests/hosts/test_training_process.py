@@ -6,10 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from waiting import is_running, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="prctl(PR_SET_PDEATHSIG) is Linux's")
 
@@ -34,18 +34,6 @@ hosts.launch("trl", "sft", config, config.parent, hosts.Machines(processes=int(s
 """
 
 
-def _alive(pid: int) -> bool:
-    stat = Path(f"/proc/{pid}/stat")
-    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
-def _until(condition, seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.05)
-    return bool(condition())
-
-
 @pytest.mark.parametrize("processes", [1, 2])
 def test_kill_9_of_the_launcher_ends_the_training(tmp_path: Path, processes: int) -> None:
     if processes > 1:
@@ -58,13 +46,13 @@ def test_kill_9_of_the_launcher_ends_the_training(tmp_path: Path, processes: int
     )
     children: list[int] = []
     try:
-        assert _until(lambda: len(list(tmp_path.glob("pid-*"))) == processes, 120)
+        assert until(lambda: len(list(tmp_path.glob("pid-*"))) == processes, 120)
         children = [int(file.name.removeprefix("pid-")) for file in tmp_path.glob("pid-*")]
-        assert all(map(_alive, children))
+        assert all(map(is_running, children))
         launcher.send_signal(signal.SIGKILL)
         launcher.wait()
-        assert _until(lambda: not any(map(_alive, children)), 10)
+        assert until(lambda: not any(map(is_running, children)), 10)
     finally:
         launcher.kill()
-        for pid in filter(_alive, children):
+        for pid in filter(is_running, children):
             os.kill(pid, signal.SIGKILL)

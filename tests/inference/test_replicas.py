@@ -11,11 +11,12 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from waiting import is_running, until
 
 from prm_gym.errors import UserError
 from prm_gym.inference import replicas
@@ -39,22 +40,6 @@ def serving(folder: Path, command: str = COMMAND, **options: object) -> Iterator
 def processes(log: Path) -> list[int]:
     """The ids of the servers that have written to a log, first to last."""
     return [int(number) for number in re.findall(r"^process (\d+)$", log.read_text(), re.MULTILINE)]
-
-
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-def gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 def models(url: str) -> list[dict[str, object]]:
@@ -85,7 +70,7 @@ def test_a_killed_server_is_replaced_at_its_address(tmp_path: Path, victim: str)
         assert until(lambda: len(processes(tmp_path / "log-0.log")) == 2)
         servers.wait_for_one()
         assert models(servers.urls[0])
-        assert gone(first)
+        assert not is_running(first)
 
 
 def test_a_server_that_hangs_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +156,7 @@ def test_servers_and_their_workers_end_with_the_run(tmp_path: Path, end: str) ->
     if end.startswith("SIG"):
         run.send_signal(getattr(signal, end))
     run.wait(20)
-    assert until(lambda: all(map(gone, servers)))
+    assert until(lambda: not any(map(is_running, servers)))
     run.stdout.close()
 
 

@@ -105,7 +105,7 @@ def test_a_dataset_is_replaced_by_one_of_more_episodes_of_the_same_settings(tmp_
 def test_a_folder_name_is_no_pattern_and_a_killed_label_leaves_nothing_behind(tmp_path: Path) -> None:
     folder = write(tmp_path / "it's [a*b?]", tree(20))
     (tmp_path / ".out.unfinished").mkdir()
-    (tmp_path / ".out.unfinished" / "work.duckdb").write_bytes(b"left by a kill")
+    (tmp_path / ".out.unfinished" / "left").write_bytes(b"left by a kill")
     value.label([folder], tmp_path / "out", prompt=template(tmp_path))
     shaping.label([folder], tmp_path / "[shaped]", values=tmp_path / "out", prompt=template(tmp_path))
     names = {"it's [a*b?]", "out", "[shaped]", "plain.jinja"}

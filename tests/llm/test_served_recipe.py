@@ -6,13 +6,13 @@ import asyncio
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 import yaml
 from miniature import write_miniature
 from vllm_serving import PYTHON
+from waiting import until
 
 from prm_gym.policies.best_of_n import BestOf
 from prm_gym.runs.iteration import Run
@@ -33,9 +33,10 @@ COMMAND = (
 )
 
 
-def running(pids: list[int]) -> list[str]:
-    listed = subprocess.run(["ps", "-o", "pid=", "-p", ",".join(map(str, pids))], capture_output=True, text=True)
-    return listed.stdout.split()
+def listed(pids: list[int]) -> list[str]:
+    """Those that `ps` lists, zombies too."""
+    found = subprocess.run(["ps", "-o", "pid=", "-p", ",".join(map(str, pids))], capture_output=True, text=True)
+    return found.stdout.split()
 
 
 def children(pid: int) -> list[int]:
@@ -103,7 +104,4 @@ def test_a_policy_and_its_q_on_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     second = list(read_episodes(tmp_path / "second"))
     assert len(second) == len({each.episode_id for each in second}) == 2
     assert episode.episode_id in {each.episode_id for each in second}
-    deadline = time.monotonic() + 20  # a killed process of gigabytes takes a moment to end
-    while left := running(started):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.2)
+    assert until(lambda: not listed(started))  # a killed process of gigabytes takes a moment to end

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from rollout_world import Corridor, Walker, content, make_games
+from waiting import is_running, until
 
 from prm_gym.cli import main
 from prm_gym.envs.named import NamedEnvironment
@@ -121,22 +122,10 @@ def test_a_killed_run_leaves_no_process(tmp_path):
     run = multiprocessing.get_context("spawn").Process(target=in_processes, args=(sleep, tmp_path, 2))
     run.start()
     files = [tmp_path / f"share-{i}" / "pid" for i in range(2)]
-    wait_for(lambda: all(file.exists() and file.read_text() for file in files))
+    assert until(lambda: all(file.exists() and file.read_text() for file in files), 40)
     run.kill()
     run.join()
-    wait_for(lambda: not any(is_running(int(file.read_text())) for file in files))
-
-
-def wait_for(condition, seconds=40):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)
-
-
-def is_running(pid: int) -> bool:
-    stat = Path(f"/proc/{pid}/stat")
-    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    assert until(lambda: not any(is_running(int(file.read_text())) for file in files), 40)
 
 
 def test_an_error_of_a_share_is_raised_as_it_was(tmp_path):
