@@ -15,7 +15,8 @@ import pytest
 import yaml
 from fake_vllm import action
 from miniature import write_miniature
-from test_replicas import COMMAND, gone, processes, until
+from test_replicas import COMMAND, processes
+from waiting import is_running, until
 
 from prm_gym import hosts, prompts
 from prm_gym.prompts.chat import prompt_ids
@@ -130,4 +131,4 @@ def test_interrupting_the_command_ends_its_servers(recipe: Path, tmp_path: Path)
     started.send_signal(signal.SIGINT)
     _, said = started.communicate(timeout=60)
     assert started.returncode == 130, said
-    assert all(gone(pid) for log in logs for pid in processes(log))
+    assert not any(is_running(pid) for log in logs for pid in processes(log))
