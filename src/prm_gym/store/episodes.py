@@ -285,6 +285,8 @@ def _merge_small_parts(folder: Path) -> None:
                 order = [("episode_id", "ascending"), ("turn", "ascending")]
                 _write_part(folder, merged.sort_by(order), replaces=run)
                 _remove_replaced(folder)
+                del merged
+                pa.default_memory_pool().release_unused()  # else the process keeps up to 200 MB
             run, rows = [], 0
         if file and size < _MERGED_ROWS:
             run.append(file)

@@ -24,7 +24,7 @@ from prm_gym.envs.engine_interface import PlayableGame
 
 __all__ = ["Compilation", "compile_games", "load", "set_limits"]
 
-_loaded = LoadedGames(games=4096, states=20_000)
+_loaded = LoadedGames(games=512, states=20_000)
 
 
 def load(path: str | PathLike[str], *, cache: str | PathLike[str] | None = None) -> PlayableGame:
@@ -36,7 +36,7 @@ def load(path: str | PathLike[str], *, cache: str | PathLike[str] | None = None)
     return _loaded.load(path, cache)
 
 
-def set_limits(*, games: int = 4096, states: int = 20_000) -> None:
+def set_limits(*, games: int = 512, states: int = 20_000) -> None:
     """Limit the games that this process keeps in memory, and the states cached for each. Clears the memory."""
     global _loaded
     _loaded = LoadedGames(games, states)
