@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from prm_gym.errors import UserError
+from prm_gym.errors import UserError, first_line
 
 RETRIES = 20  # of a share whose worker or node is lost
 
@@ -45,6 +45,9 @@ def shares_of(cluster: Cluster, ray: Any) -> int:
 def raised(error: Any) -> Exception:
     """The error that a task raised on another node, or one about the task if it did not end."""
     if isinstance(cause := getattr(error, "cause", None), Exception):
-        return cause
+        if not type(cause).__module__.startswith("ray."):
+            return cause
+        problem = f"a node cannot run the work ({first_line(cause)})"
+        return UserError("ray", problem, "install the same prm_gym, and what the command imports, on all nodes")
     said = " ".join(str(error).split())[:300]
     return UserError("ray", f"a share was lost {RETRIES} times ({said})", "look into the nodes' memory and their logs")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
-import threading
 import time
 from functools import partial
 from pathlib import Path
 
 import pytest
+from ray_nodes import third_node_lost, two_nodes
 from rollout_world import Corridor, Walker, content, make_games
 
 from prm_gym.errors import UserError
@@ -28,43 +27,14 @@ def test_a_missing_ray_is_told_with_the_command(monkeypatch, tmp_path):
         on_ray(collect, tmp_path, Cluster())
 
 
-# A busy machine takes long to start processes.
-PATIENCE = {
-    "RAY_raylet_start_wait_time_s": "300",
-    "RAY_worker_register_timeout_seconds": "300",
-    "RAY_agent_register_timeout_ms": "300000",
-    "RAY_health_check_timeout_ms": "60000",
-}
-
-
-def node() -> dict[str, int]:
-    """The arguments of a node of one processor. Where Ray chooses the ports, it waits for them 15 s at most."""
-    ports = ("metrics_agent_port", "runtime_env_agent_port", "dashboard_agent_listen_port", "metrics_export_port")
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in ports]
-    found = dict(zip(ports, (each.getsockname()[1] for each in sockets), strict=True))
-    for each in sockets:
-        each.close()
-    return {"num_cpus": 1, **found}
-
-
 @pytest.fixture(scope="module")
 def cluster():
-    os.environ.update(PATIENCE)
-    # Workers of other nodes import the tests from here.
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'prm-gym[ray]'")
-    from ray.cluster_utils import Cluster as Nodes
-
-    nodes = Nodes(initialize_head=True, head_node_args={"include_dashboard": False, **node()})
-    nodes.add_node(**node())
-    nodes.wait_for_nodes(timeout=300)
-    yield nodes
-    ray.shutdown()
-    nodes.shutdown()
+    with two_nodes(Path(__file__).parent) as nodes:
+        yield nodes
 
 
 class Logged(Corridor):
-    """Notes every episode that begins, and plays slowly while the file `slow` is there."""
+    """Notes every episode that begins, and takes 0.4 s to begin it."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -73,8 +43,7 @@ class Logged(Corridor):
     def reset(self, **options):
         with (self.folder / "begun").open("a") as file:
             file.write(f"{os.getpid()}\n")
-        if (self.folder / "slow").exists():
-            time.sleep(0.3)
+        time.sleep(0.4)
         return super().reset(**options)
 
 
@@ -97,23 +66,9 @@ def refuse(out: Path, share: tuple[int, int]) -> Summary:
 
 def test_a_lost_node_costs_the_episodes_in_flight_and_the_store_is_that_of_one_process(cluster, tmp_path):
     alone = in_processes(collect, tmp_path / "one", 1)
-    (tmp_path / "slow").touch()
-    lost = cluster.add_node(**node())
-    killed = []
-
-    def kill() -> None:
-        while len(list((tmp_path / "many").glob("share-*/part-*.parquet"))) < 3:
-            time.sleep(0.1)
-        cluster.remove_node(lost, allow_graceful=False)
-        (tmp_path / "slow").unlink()
-        killed.append(True)
-
-    thread = threading.Thread(target=kill)
-    thread.start()
     work = partial(collect, folder=tmp_path)
-    summary = on_ray(work, tmp_path / "many", Cluster(cluster.address, shares=SHARES))
-    thread.join()
-    assert killed
+    with third_node_lost(cluster, lambda: len(list((tmp_path / "many").glob("share-*/part-*.parquet"))) >= 3):
+        summary = on_ray(work, tmp_path / "many", Cluster(cluster.address, shares=SHARES))
     assert content(tmp_path / "many") == content(tmp_path / "one")
     begun = len((tmp_path / "begun").read_text().split())
     assert summary.resumed > 0, "the share of the lost node went on"
@@ -160,8 +115,25 @@ def test_next_actions_are_those_of_the_policy_in_process(cluster):
             await policy.act(State("g", "t", ("a", "b"), ("c",), None))
         return found, await policy.settings()
 
-    remote = RayPolicy(Short, "walker", Cluster(cluster.address, shares=2), 8)
+    # More actors than the cluster has processors: those that never begin are not asked.
+    remote = RayPolicy(Short, "walker", Cluster(cluster.address, shares=4), 8)
     try:
         assert asyncio.run(all_of(remote)) == asyncio.run(all_of(Short()))
+    finally:
+        asyncio.run(remote.close())
+
+
+class Refused(Short):
+    def __init__(self):
+        raise UserError("policy", "no such model", "name another")
+
+
+def test_an_error_of_the_factory_is_raised_as_it_was(cluster):
+    from prm_gym.policies.on_ray import RayPolicy
+
+    remote = RayPolicy(Refused, "walker", Cluster(cluster.address, shares=1), 8)
+    try:
+        with pytest.raises(UserError, match="policy: no such model; name another"):
+            asyncio.run(remote.settings())
     finally:
         asyncio.run(remote.close())

@@ -48,8 +48,8 @@ def on_ray(work: Work, out: Path, cluster: Cluster) -> Summary:
     except ray.exceptions.RayError as error:
         raise raised(error) from error
     finally:
-        for each in running:
-            ray.cancel(each, force=True)
+        for each in ray.wait(list(running), num_returns=len(running), timeout=0)[1]:
+            ray.cancel(each)  # not by force: if it ends at this moment, Ray would abort this process
     gather(out)
     return total([summaries[i] for i in range(shares)])
 
