@@ -1,11 +1,15 @@
 """A simulated server with faults of every kind, for tests and `soak.py`.
 
-    python benchmarks/faulty_server.py [--port 8000] [--share 0.1] [--seed 0] [--mean 0.2] [--sigma 1.0]
+    python benchmarks/faulty_server.py [--port 8000] [--share 0.1] [--seed 0] [--mean 0.2] [--sigma 1.0] [--log FILE]
 
 It answers POST /v1/completions as vLLM does with `return_token_ids` and `logprobs`. One token is one character. A
 `share` of the answers are faults, their kinds drawn by `seed`; every other answer depends on the prompt and the seed
 of the request alone, so that runs with and without faults give the same episodes. An answer takes a log-normal time
-of mean `mean` seconds and shape `sigma`. GET /faults tells how many faults of each kind were given.
+of mean `mean` seconds and shape `sigma`.
+
+`--log` appends a line for each request when it comes and one when it ends, "<time> <seconds> <outcome>". The outcome is
+`BEGUN`, `ANSWERED`, `LEFT` (the client closed the connection before the answer), `HUNG` (as `LEFT`, of a request that
+was not to be answered) or the kind of the fault. A request without an end was open when the server was killed.
 """
 
 from __future__ import annotations
@@ -14,9 +18,12 @@ import argparse
 import asyncio
 import json
 import math
+import os
 import random
 import re
+import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 # Each fault, and the kind under which prm_gym counts it.
@@ -39,16 +46,27 @@ FAULTS = {
 }
 NEEDS_EARLIER = "no log-probabilities"  # is a fault after answers that have them
 GOOD_FIRST = 50
+BEGUN, ANSWERED, LEFT, HUNG = "begun", "answered", "left", "hung"
 COMMANDS = ("go left", "go right", "open door")
 
 
 class FaultyServer:
     """`async with FaultyServer(...) as server`: `server.url` is its base URL, `server.given` its faults by kind."""
 
-    def __init__(self, share: float, seed: int = 0, *, mean: float = 0.0, sigma: float = 1.0, port: int = 0) -> None:
+    def __init__(
+        self,
+        share: float,
+        seed: int = 0,
+        *,
+        mean: float = 0.0,
+        sigma: float = 1.0,
+        port: int = 0,
+        log: Path | None = None,
+    ) -> None:
         self.share, self.mean, self.sigma, self.port = share, mean, sigma, port
         self.random = random.Random(seed)
         self.given, self.answers = Counter[str](), 0
+        self._log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT) if log else None
 
     async def __aenter__(self) -> FaultyServer:
         self.server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
@@ -72,30 +90,40 @@ class FaultyServer:
         """Answer one request; whether the connection goes on."""
         head = await reader.readuntil(b"\r\n\r\n")
         if head.startswith(b"GET"):
-            told = self.given if head.startswith(b"GET /faults") else {"data": [{"id": "tiny", "max_model_len": 10**6}]}
-            writer.write(http(200, json.dumps(told)))
+            writer.write(http(200, json.dumps({"data": [{"id": "tiny", "max_model_len": 10**6}]})))
             return True
+        begun = time.monotonic()
+        self._note(begun, BEGUN)
         length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
         answer = completion(json.loads(await reader.readexactly(length)))
         fault = self._fault()
         if self.mean:
-            await asyncio.sleep(self.random.lognormvariate(math.log(self.mean) - self.sigma**2 / 2, self.sigma))
+            seconds = self.random.lognormvariate(math.log(self.mean) - self.sigma**2 / 2, self.sigma)
+            if await _left(reader, seconds):
+                self._note(begun, LEFT)
+                return False
         if fault is None:
             self.answers += 1
             writer.write(http(200, json.dumps(answer)))
+            self._note(begun, ANSWERED)
             return True
         self.given[FAULTS[fault]] += 1
         if fault == "hang":
-            await reader.read()  # until the client closes the connection
+            await _left(reader)
+            self._note(begun, HUNG)
             return False
         if fault == "reset":
             writer.transport.abort()
-            return False
-        if fault == "cut off":
+        elif fault == "cut off":
             writer.write(http(200, json.dumps(answer))[:-20])
-            return False
-        writer.write(self._damaged(fault, answer))
-        return True
+        else:
+            writer.write(self._damaged(fault, answer))
+        self._note(begun, FAULTS[fault])
+        return fault not in ("reset", "cut off")
+
+    def _note(self, begun: float, outcome: str) -> None:
+        if self._log is not None:
+            os.write(self._log, f"{time.time():.3f} {time.monotonic() - begun:.3f} {outcome}\n".encode())
 
     def _fault(self) -> str | None:
         if self.random.random() >= self.share:
@@ -127,6 +155,17 @@ class FaultyServer:
         else:
             choices[-1]["logprobs"] = None
         return http(200, json.dumps(answer))
+
+
+async def _left(reader: asyncio.StreamReader, seconds: float | None = None) -> bool:
+    """Whether the client closes the connection within `seconds`."""
+    try:
+        await asyncio.wait_for(reader.read(1), seconds)
+    except asyncio.TimeoutError:
+        return False
+    except ConnectionError:
+        pass
+    return True
 
 
 def http(status: int, body: str, headers: str = "") -> bytes:
@@ -179,8 +218,9 @@ async def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--mean", type=float, default=0.2, help="seconds an answer takes")
     parser.add_argument("--sigma", type=float, default=1.0)
+    parser.add_argument("--log", type=Path, help="file of the requests and their outcomes")
     o = parser.parse_args()
-    async with FaultyServer(o.share, o.seed, mean=o.mean, sigma=o.sigma, port=o.port) as server:
+    async with FaultyServer(o.share, o.seed, mean=o.mean, sigma=o.sigma, port=o.port, log=o.log) as server:
         await server.server.serve_forever()
 
 
