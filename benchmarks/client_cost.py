@@ -21,8 +21,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import multiprocessing
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -35,10 +37,17 @@ ROOT = Path(__file__).parents[1]
 SETUPS = ("in process", "compact, http", "compact, ids", "full, ids")
 ROLLOUTS_PER_GAME = 8
 TEXT = "REASON: The mug may be in a cabinet that I have not opened yet, so I look around first.\nACTION: look"
+CHOICE = {"index": 0, "finish_reason": "stop"}
+LOGPROBS = {"token_logprobs": [-0.123456] * 60, "top_logprobs": [{"a": -0.1, "b": -3.0}]}
+OF_IDS = json.dumps({**CHOICE, "text": TEXT, "token_ids": list(range(100, 160)), "logprobs": LOGPROBS}).encode()
+OF_MESSAGES = json.dumps({**CHOICE, "message": {"content": TEXT}}).encode()
 
 
 class Server(asyncio.Protocol):
-    """Answers every request at once, in one write."""
+    """Answers every request in one write: at once, or after a log-normal time of `mean` seconds and shape `sigma`."""
+
+    def __init__(self, mean: float = 0.0, sigma: float = 1.0) -> None:
+        self.mean, self.sigma = mean, sigma
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -56,26 +65,28 @@ class Server(asyncio.Protocol):
             if len(self.received) < whole:
                 break
             body, self.received = self.received[end + 4 : whole], self.received[whole:]
-            self.transport.write(answer(json.loads(body)))
+            if self.mean:
+                seconds = random.lognormvariate(math.log(self.mean) - self.sigma**2 / 2, self.sigma)
+                asyncio.get_running_loop().call_later(seconds, self.transport.write, answer(body))
+            else:
+                self.transport.write(answer(body))
 
 
-def answer(body: dict[str, object]) -> bytes:
-    choice: dict[str, object] = {"index": 0, "finish_reason": "stop"}
-    prompt = body.get("prompt")
-    if isinstance(prompt, list):
-        choice |= {"text": TEXT, "token_ids": list(range(100, 160))}
-        choice["logprobs"] = {"token_logprobs": [-0.123456] * 60, "top_logprobs": [{"a": -0.1, "b": -3.0}]}
+def answer(body: bytes) -> bytes:
+    begin = body.find(b'"prompt":[')
+    if begin >= 0:
+        tokens, choice = body.count(b",", begin, body.index(b"]", begin)) + 1, OF_IDS
     else:
-        choice["message"] = {"content": TEXT}
-    usage = {"prompt_tokens": len(prompt) if isinstance(prompt, list) else 900, "completion_tokens": 60}
-    content = json.dumps({"choices": [choice], "usage": usage}).encode()
+        tokens, choice = 900, OF_MESSAGES
+    content = b'{"choices": [%s], "usage": {"prompt_tokens": %d, "completion_tokens": 60}}' % (choice, tokens)
     head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
     return head % len(content) + content
 
 
-def serve(address: Connection) -> None:
+def serve(address: Connection, mean: float = 0.0, sigma: float = 1.0) -> None:
     async def main() -> None:
-        server = await asyncio.get_running_loop().create_server(Server, "127.0.0.1", 0)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: Server(mean, sigma), "127.0.0.1", 0)
         address.send(server.sockets[0].getsockname()[1])
         await server.serve_forever()
 
