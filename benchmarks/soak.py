@@ -10,7 +10,7 @@ the same arguments; the last client plays without a kill and is stopped by SIGIN
 Printed:
 
 - the client's resident memory twice a minute, and the slope of the last client's, after the first quarter of its life.
-  The client's engine keeps 8 games, so that the limit of its memory is reached soon;
+  The client's engine keeps 2 games and 1,000 states of each, so that these limits are reached soon;
 - for each kind of fault, how many the clients had to meet by the servers' logs, and how many they counted. All logs are
   written request by request, so that a kill loses none. A request that is open when its server is killed ends as
   "server killed"; the client also counts those that the server had not read yet. A fault given in the last half second
@@ -70,7 +70,8 @@ class FaultLog(logging.Handler):
 def client(out: Path, urls: list[str], log: Path, rollouts: int, most: int | None, options: argparse.Namespace) -> None:
     """Play `rollouts` of each of `most` games into `out` until all are done, or SIGINT."""
     logging.getLogger("prm_gym").addHandler(FaultLog(log))
-    engine.set_limits(games=8)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it in jobs of the background
+    engine.set_limits(games=2, states=1000)
     policy = ServerPolicy(
         urls, "tiny", prompt="full", tokenizer=Letters(), timeout=options.timeout, concurrency=options.in_flight
     )
