@@ -251,7 +251,7 @@ def compare(options: argparse.Namespace, folder: Path, rollouts: int, seen: set[
         sound.stop()
     expected = {episode.episode_id: episode for episode in read_episodes(folder / "clean")}
     different = sum(episode != expected.get(episode.episode_id) for episode in read_episodes(folder / "faulty"))
-    lost = len(seen - ids.keys()) + abs(told["resumed"] + told["episodes"] - len(ids))
+    lost = len(seen - ids.keys()) + max(0, told["resumed"] + told["episodes"] - len(ids))
     left_out = sum(rollouts - of_game[game] for game in order[: begun - 1])
     print(f"{len(ids)} episodes of {begun} games: {lost} lost, {ids.total() - len(ids)} doubled, {different} different")
     print(f"{left_out} left out ({options.in_flight} were in flight), {told['failures']} failed")
