@@ -10,6 +10,7 @@ from prm_gym.errors import UserError
 from prm_gym.prompts import load
 from prm_gym.types import State
 
+torch = pytest.importorskip("torch", reason="needs the extra 'trl'")
 transformers = pytest.importorskip("transformers", reason="needs the extra 'trl'")
 from prm_gym.hosts.tiny_model import make_tiny_model  # noqa: E402
 
@@ -51,6 +52,18 @@ def test_a_thing_is_one_piece_and_its_kind_another(
     text: str, piece: str, tokenizer: transformers.PreTrainedTokenizerFast
 ) -> None:
     assert piece in tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"])
+
+
+def test_the_embedding_of_a_thing_begins_as_the_sum_of_its_parts(
+    folder: Path, tokenizer: transformers.PreTrainedTokenizerFast
+) -> None:
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    of = tokenizer.get_vocab()
+    embeddings = model.get_input_embeddings().weight.detach()
+    for thing, parts in ((" mug 1", (" mug", " 1")), (" pen 12", (" pen", " 1", "2"))):
+        whole = sum(embeddings[of[part]] for part in parts)
+        assert torch.allclose(embeddings[of[thing]] * len(parts) ** 0.5, whole)
+    assert embeddings.std() == pytest.approx(32**-0.5, rel=0.1)
 
 
 def test_what_always_stands_between_things_is_one_piece(tokenizer: transformers.PreTrainedTokenizerFast) -> None:

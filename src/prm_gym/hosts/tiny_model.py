@@ -3,7 +3,8 @@
 The tokenizer has a token for every word of its training texts, for every object (" mug 1"), for every phrase between
 objects ("You arrive at"), and for every byte, so that any text survives encoding and decoding. An object is one token
 so that a small model copies it in one step, and does not confuse the type in the task (" mug") with an object that it
-has seen. Role marks, the end of a turn and padding have tokens of their own.
+has seen. Its embedding begins as the sum of those of its type and its number, so that the model need not learn for each
+object what it is. Role marks, the end of a turn and padding have tokens of their own.
 """
 
 from __future__ import annotations
@@ -12,8 +13,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prm_gym.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PAD, ASSISTANT, END = "<|pad|>", "<|assistant|>", "<|end|>"
 # Observations have no mark: they stand between END and ASSISTANT. So a model trained on whole conversations learns to
@@ -87,7 +92,7 @@ def make_tiny_model(
     Raises `UserError` if there is no text to make a vocabulary from.
     """
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     texts = list(texts)
     if not texts:
@@ -108,4 +113,14 @@ def make_tiny_model(
         eos_token_id=vocab_size - 1,
         pad_token_id=0,
     )
-    LlamaForCausalLM(config).save_pretrained(out)
+    model = LlamaForCausalLM(config)
+    _compose_objects(model.get_input_embeddings().weight.data, PreTrainedTokenizerFast.from_pretrained(out).get_vocab())
+    model.save_pretrained(out)
+
+
+def _compose_objects(embeddings: Tensor, vocabulary: dict[str, int]) -> None:
+    """Set the embedding of each object (" mug 12") to the sum of its parts' (" mug", " 1", "2"), at the usual scale."""
+    for token, place in vocabulary.items():
+        if _THING.fullmatch(token):
+            parts = [vocabulary[piece] for piece in _PIECE.findall(token)]
+            embeddings[place] = embeddings[parts].sum(0) / len(parts) ** 0.5
