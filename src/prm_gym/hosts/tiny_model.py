@@ -119,7 +119,10 @@ def make_tiny_model(
 
 
 def _compose_objects(embeddings: Tensor, vocabulary: dict[str, int]) -> None:
-    """Set the embedding of each object (" mug 12") to the sum of its parts' (" mug", " 1", "2"), at the usual scale."""
+    """Set the rows of objects in `embeddings`, [vocabulary, width], to the sum of their parts at the usual scale:
+
+    E(" mug 12") = (E(" mug") + E(" 1") + E("2")) / sqrt(3)
+    """
     for token, place in vocabulary.items():
         if _THING.fullmatch(token):
             parts = [vocabulary[piece] for piece in _PIECE.findall(token)]
