@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -82,6 +84,40 @@ def test_texts_are_textworlds_own(env: NamedEnvironment) -> None:
         state, *_ = plain.step(command)
         assert shown.observation == state.feedback.partition("\n>")[0].strip() != ""
     playing.close()
+
+
+def test_no_action_crashes_hangs_or_asks_the_interpreter(env: NamedEnvironment) -> None:
+    """Frotz crashes at \\x11 and waits for ever at \\0 and \\x0e, so this runs in a process of its own."""
+    program = (
+        "import json, os, sys; from prm_gym.envs.textworld_games import TextWorldGames\n"
+        "os.chdir(sys.argv[3]); env = TextWorldGames(**json.loads(sys.argv[1])); env.reset(seed=0)\n"
+        "said = {action: env.step(action)[0] for action in json.loads(sys.argv[2])}\n"
+        "print(json.dumps([said, env.step('look')[0]]))"
+    )
+    refused = [
+        "quit",
+        "Restart",
+        "save",
+        "look. save",
+        "restore",
+        "transcripts",
+        "tw-trace-actions",
+        "look then script",
+    ]
+    actions = [*map(chr, range(32)), "look\x11", "\x7f", "é" * 99 + "x", "日本", "x" * 500, *refused]
+    run = [sys.executable, "-c", program, json.dumps(env.kwargs), json.dumps(actions), env.kwargs["folder"]]
+    found = subprocess.run(run, capture_output=True, text=True, check=True, timeout=120)
+    said, looked = json.loads(found.stdout)
+    assert [said[action] for action in refused] == ["That's not a verb I recognise."] * len(refused)
+    assert said["look\x11"] == looked
+    assert {path.suffix for path in Path(env.kwargs["folder"]).iterdir()} == {""}  # no saved game, no transcript
+
+
+def test_a_thing_may_be_named_like_a_command_of_the_interpreter() -> None:
+    playing = TextWorldGames("tw-simple")
+    playing._state = SimpleNamespace(admissible_commands=["take script"])
+    assert not playing._outside_the_game("take script")
+    assert playing._outside_the_game("script")
 
 
 def test_a_seed_gives_the_same_game_in_every_process(env: NamedEnvironment, tmp_path: Path) -> None:

@@ -32,6 +32,11 @@ from prm_gym.errors import UserError
 
 _ATTEMPTS, _NEXT_SEED = 10, 10_000_000  # the step is above the seeds of all splits
 _BANNER = re.compile(r"\A[\s\\/|_$]*\n")  # the logo at the start of a game
+# What the interpreter does rather than the game: it asks back, starts again, or reads and writes files that the other
+# games share. The parser tells words apart by their first nine letters.
+_INTERPRETER = {"q", "quit", "restart", "restore", "save", "script", "noscript", "unscript", "transcrip", "notranscr"}
+_REFUSED = "That's not a verb I recognise."  # the parser's own words
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 # The prompt and the status line behind it or, at the end of a game, the offer to start again.
 _AFTER = re.compile(r"\s*(>\s+-= .+ =-\d+/\d+\s*|\*\*\* (The End|You lost!) \*\*\*.*)\Z", re.DOTALL)
 
@@ -72,6 +77,7 @@ class TextWorldGames(gymnasium.Env[str, str]):
         kind = f"{challenge}-{blake2b(made_with.encode(), digest_size=6).hexdigest()}"
         self._folder = Path(folder or cache / "prm_gym" / "textworld") / kind
         self._env: Any = None
+        self._state: Any = None
         self._score = 0
 
     def tasks(self, split: str) -> list[Task]:
@@ -104,23 +110,36 @@ class TextWorldGames(gymnasium.Env[str, str]):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Jericho cannot score the game, but TextWorld can
                 self._env = textworld.start(str(path), wanted)
-                state = self._env.reset()
+                self._state = self._env.reset()
         self._score = 0
-        return state.description.strip(), self._info(state)
+        return self._state.description.strip(), self._info()
 
     def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Send `action` to the game; a command to the interpreter or to TextWorld is refused in the parser's words.
+
+        Control characters, which can hang or crash the interpreter, are sent as spaces, others outside ASCII as "?".
+        """
+        action = _CONTROL.sub(" ", action).encode("ascii", "replace").decode()
+        if self._outside_the_game(action):
+            return _REFUSED, 0.0, False, False, self._info()
         with exclusive():
-            state, _, done = self._env.step(action)
-        increase, self._score = state.score - self._score, state.score
-        text = _AFTER.sub("", state.feedback).strip()
-        return text, increase / max(1, state.max_score), bool(done), False, self._info(state)
+            self._state, _, done = self._env.step(action)
+        increase, self._score = self._state.score - self._score, self._state.score
+        text = _AFTER.sub("", self._state.feedback).strip()
+        return text, increase / max(1, self._state.max_score), bool(done), False, self._info()
 
     def close(self) -> None:
         if self._env is not None:
             self._env.close()
             self._env = None
 
-    def _info(self, state: Any) -> dict[str, Any]:
+    def _outside_the_game(self, action: str) -> bool:
+        words = re.findall(r"[a-z-]+", action.lower())
+        asked = any(word[:9] in _INTERPRETER or word.startswith("tw-") for word in words)
+        return asked and action not in (self._state.admissible_commands or ())
+
+    def _info(self) -> dict[str, Any]:
+        state = self._state
         expert = state.policy_commands or [None]
         return {
             "task": _BANNER.sub("", state.objective).strip(),
