@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--seeds", type=int, default=3, help="0 .. SEEDS - 1")
     which.add_argument("--seed", type=int, help="this one, and those that have a record")
-    parser.add_argument("--recipe", type=Path, default=Path("recipes/findings"))
+    parser.add_argument("--recipe", type=Path, default=Path("recipes/embedded"))
     parser.add_argument("--run", type=Path, default=Path("runs/findings"))
     parser.add_argument("--out", type=Path, default=Path("results"))
     options = parser.parse_args(arguments)

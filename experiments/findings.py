@@ -18,12 +18,13 @@ from experiments.stopping_rules import stopping_rules
 from experiments.variants import Changes, Variants, merged
 from prm_gym.config import read_yaml
 from prm_gym.evaluation.intervals import Outcome
+from prm_gym.policies.best_of_n import BestOf
 from prm_gym.runs.iteration import Run
 
 BEST_OF = (1, 2, 4, 8, 16, 32)
-BEST_OF_GAMES = 200  # fewer for best-of-N, which samples N responses per turn
 LONG = 160  # steps of an overlong Stage 3
 FEW = 150  # games of rollouts, few enough for shaping to matter
+WEIGHED = "best of 16, logit Q + log pi"
 NO_Q = "no Q"  # the baseline
 RANKED_GAMES = 200  # held out, with branches: comparing Qs takes more pairs than a recipe's `quality` has
 
@@ -63,14 +64,15 @@ def iterations(variants: Variants) -> Iterator[Cell]:
     runs = variants.run(iterations=3)
     for n, run in [(0, runs[0]), *enumerate(runs, 1)]:
         yield Cell("policy", n, variants.evaluated(run, n))
-        yield Cell("best of 16", n, variants.evaluated(run, n, best_of=16, games=BEST_OF_GAMES))
+        yield Cell("best of 16", n, variants.evaluated(run, n, best_of=16))
+        yield Cell(WEIGHED, n, variants.evaluated(run, n, best_of=BestOf(16, weight=1)))
 
 
 def best_of_n(variants: Variants) -> Iterator[Cell]:
     runs = variants.run(iterations=2)
     for n, run in [(0, runs[0]), *enumerate(runs, 1)]:
         for best_of in BEST_OF:
-            yield Cell(f"pi_{n}", best_of, variants.evaluated(run, n, best_of=best_of, games=BEST_OF_GAMES))
+            yield Cell(f"pi_{n}", best_of, variants.evaluated(run, n, best_of=best_of))
 
 
 def inverse(variants: Variants) -> Iterator[Cell]:
@@ -89,11 +91,11 @@ def inverse(variants: Variants) -> Iterator[Cell]:
 
 
 def exploration(variants: Variants) -> Iterator[Cell]:
-    """A model from scratch follows only instructions from its training data: some demonstrations of the recipe's
-    pretraining search at random, under the exploration prompt.
+    """Resets to states of the expert, whose demonstrations the variant `expert` collects. The recipe's model has read
+    demonstrations that search anywhere, under the exploration prompt that steers here.
     """
     [plain] = variants.run("long", LONG_CURVE)
-    [reset] = variants.run("reset", merged(CURVE, RESET))
+    [reset] = variants.run("reset", merged(CURVE, reset_to_the_expert(variants)))
     [steered] = variants.run("steered", merged(CURVE, STEERED))
     for name, run in (("plain", plain), ("Reset-50-50", reset), ("Steered", steered)):
         yield from _curve(variants, run, name, [0, 10, 20, 30, 40])
@@ -158,9 +160,9 @@ def ranking(variants: Variants) -> Iterator[Cell]:
     for name, run in qs.items():
         yield _accuracy(run, held_out[0], name)
         yield Cell("pi_1", name, variants.evaluated(run, 1))
-        yield Cell("best of 16", name, variants.evaluated(run, 0, best_of=16, games=BEST_OF_GAMES))
+        yield Cell("best of 16", name, variants.evaluated(run, 0, best_of=16))
     yield Cell("pi_1", NO_Q, variants.evaluated(base[0], 0))
-    yield Cell("best of 16", NO_Q, variants.evaluated(base[0], 0, best_of=1, games=BEST_OF_GAMES))
+    yield Cell("best of 16", NO_Q, variants.evaluated(base[0], 0, best_of=1))
     for n in (1, 2):
         yield _accuracy(base[n], held_out[n], f"Q_{n}, pairs")
 
@@ -234,9 +236,6 @@ ONCE: dict[str, Any] = {"num_train_epochs": 1, "per_device_train_batch_size": 32
 # Stage 3 beyond the recipe's number of steps. Its rate is constant, so a shorter run is a prefix of it.
 CURVE: Changes = {"online_dpo.yaml": {"max_steps": 40}}
 LONG_CURVE: Changes = {"online_dpo.yaml": {"max_steps": LONG}}
-RESET: Changes = {
-    "recipe.yaml": {"labels": {"prompts": {"expert": ["{run}/pretraining/demonstrations"], "expert_fraction": 0.5}}}
-}
 STEERED: Changes = {"online_dpo.yaml": {"exploration_probability": 0.5}}
 EXPERT: Changes = {
     "recipe.yaml": {"start": {"demonstrations": dict.fromkeys(("dawdling", "mistakes", "random_actions"), 0.0)}}
@@ -325,15 +324,25 @@ def dagger_from(run: Run, seed: int) -> dict[str, Any]:
         "per_device_train_batch_size": 8 * sft["per_device_train_batch_size"],
         "seed": seed,
     }
-    without_q = {"branches": None, "quality": None, "labels": {"kind": "dagger", "options": {"search": "as_listed"}}}
+    labels = {"kind": "dagger", "options": {"search": "as_listed"}}
+    without_q = {"branches": None, "quality": None, "labels": labels, "evaluation": {"best_of": 1}}
     changes = by("dagger", config, **without_q)
     return merged(changes, {"recipe.yaml": {"stages": {"prm": None}}})
 
 
+def of_the_expert(variants: Variants) -> dict[str, Any]:
+    """The demonstrations of the variant `expert`, which this collects, as an option of labels."""
+    return {"expert": [beside(variants.start("expert", EXPERT), "demonstrations")]}
+
+
 def inverse_of(variants: Variants) -> dict[str, Any]:
-    """InversePRM on the demonstrations of the variant `expert`, which this collects."""
-    demonstrations = beside(variants.start("expert", EXPERT), "demonstrations")
-    return merged(INVERSE, {"recipe.yaml": {"labels": {"options": {"expert": [demonstrations]}}}})
+    """InversePRM on the demonstrations of the expert."""
+    return merged(INVERSE, {"recipe.yaml": {"labels": {"options": of_the_expert(variants)}}})
+
+
+def reset_to_the_expert(variants: Variants) -> dict[str, Any]:
+    """Half of the prompts of Stage 3 at states of the expert."""
+    return {"recipe.yaml": {"labels": {"prompts": {**of_the_expert(variants), "expert_fraction": 0.5}}}}
 
 
 def other_q(variants: Variants, seed: int) -> dict[str, Any]:
@@ -367,7 +376,7 @@ FINDINGS = {
                 (("policy", 2), ("policy", 1), 0.0),
                 (("policy", 3), ("policy", 2), 0.0),
                 (("policy", 3), ("policy", 0), 0.20),
-                *((("best of 16", n), ("policy", n), None) for n in range(4)),  # on the games that both played
+                *(((name, n), ("policy", n), None) for name in ("best of 16", WEIGHED) for n in range(4)),
             ),
         ),
         Finding(

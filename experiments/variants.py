@@ -27,6 +27,7 @@ from prm_gym.runs import stage
 from prm_gym.runs.iteration import Run
 from prm_gym.runs.recipe import load
 from prm_gym.runs.stage import Stage
+from prm_gym.runs.training import link_to
 
 Changes = Mapping[str, Mapping[str, Any]]
 """{file of the recipe: {key: new value}}; mappings are merged."""
@@ -144,14 +145,12 @@ def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
 def seed_changes(recipe: Path, seed: int) -> dict[str, dict[str, Any]]:
     """Other demonstrations, rollouts and training for `seed`. The held-out games stay the same, for paired differences,
-    and so does the pretrained model, as in the paper.
+    and so does the model to start from, as in the paper.
     """
-    start = load(recipe).start
     changed: dict[str, Any] = {"rollouts": {"seed": 1000 * seed}}
-    if start.demonstrations:
+    if load(recipe).start.demonstrations:
         changed["start"] = {"demonstrations": {"seed": seed}}
-    shared = {"recipe.yaml", start.pretraining.sft if start.pretraining else ""}
-    trained = {file.name: {"seed": seed} for file in recipe.glob("*.yaml") if file.name not in shared}
+    trained = {file.name: {"seed": seed} for file in recipe.glob("*.yaml") if file.name != "recipe.yaml"}
     return {"recipe.yaml": changed, **trained}
 
 
@@ -165,3 +164,6 @@ def share(stages: list[Stage], root: Path, others: list[Stage], other: Path) -> 
         if not mine.out.exists():
             mine.out.parent.mkdir(parents=True, exist_ok=True)
             mine.out.symlink_to(os.path.relpath(theirs.out, mine.out.parent.resolve()))
+        base = other / "base"  # the model that the recipe names: a link that the stage `start` makes beside its output
+        if mine.out.name == "start" and base.is_symlink():
+            link_to(base.resolve(), root / "base")

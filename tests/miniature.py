@@ -13,13 +13,13 @@ def write_miniature(folder: Path, *, recipe: str = "embedded", processes: int = 
     shutil.copytree(RECIPES / recipe, folder)
     values: dict[str, Any] = yaml.safe_load((folder / "recipe.yaml").read_text())
     values["games"]["splits"] = {"train": 18, "valid_seen": 4, "valid_unseen": 6}
-    for start in filter(None, (values["start"], values["start"].get("pretraining"))):
-        for kind in start.keys() & {"demonstrations", "exploring"}:
-            start[kind].update(games=18, rollouts_per_game=1, random_actions=0.0, mistakes=0.0)
-    if "scratch" in values["start"]:
-        values["start"]["scratch"] = {"hidden_size": 32, "layers": 1, "heads": 2}
+    start = values["start"]
+    for kind in start.keys() & {"demonstrations", "exploring"}:
+        start[kind].update(games=18, rollouts_per_game=1, random_actions=0.0, mistakes=0.0)
+    if "scratch" in start:
+        start["scratch"] = {"hidden_size": 32, "layers": 1, "heads": 2}
     else:
-        values["start"]["model"] = str(RECIPES.parent / values["start"]["model"])
+        start["model"] = str(RECIPES.parent / start["model"])
     values["sampling"]["processes"] = processes
     values["max_episode_steps"] = 12
     values["rollouts"].update(games=6, per_game=2)

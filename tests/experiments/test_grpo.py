@@ -21,7 +21,7 @@ def write(folder: Path, name: str, values: dict[str, Any]) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Iteration 1 of the embedded recipe: Stage 3 takes 40 steps of 32 prompts with two responses each."""
+    """Iteration 1 of the embedded recipe: Stage 3 takes 20 steps of 32 prompts with two responses each."""
     facts = {
         "rollouts": {"seconds": 10, "response_tokens": 700, "actions": 200},  # 3.5 tokens a response
         "branches": {"seconds": 20, "response_tokens": 5000, "actions": 1},
@@ -37,7 +37,7 @@ def run(tmp_path: Path) -> Run:
 
 def test_agentprm_pays_for_the_episodes_behind_q_and_for_stage_3(run: Run) -> None:
     assert cost_of_q(run) == Cost(5700, 61)
-    assert cost_of_stage3(run) == Cost(8960, 42)
+    assert cost_of_stage3(run) == Cost(4480, 42)
 
 
 def test_the_checkpoints_nearest_to_the_parts_of_the_budget(tmp_path: Path) -> None:

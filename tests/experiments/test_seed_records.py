@@ -20,7 +20,7 @@ from experiments.variants import Variants
 from prm_gym.errors import UserError
 from prm_gym.evaluation.intervals import Outcome, success
 
-RECIPE = Path(__file__).parent.parent.parent / "recipes" / "findings"
+RECIPE = Path(__file__).parent.parent.parent / "recipes" / "embedded"
 GAINS = ((("policy", 1), ("policy", 0), 0.1), (("best of 16", 1), ("policy", 1), None))
 
 

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
-import pyarrow.parquet as pq
 import pytest
 import yaml
 from miniature import write_miniature
@@ -26,14 +25,14 @@ for package in ("alfworld", "trl"):
 
 VALUES = {"recipe.yaml": {"labels": {"kind": "value"}}, "prm.yaml": {"loss": "value"}}
 SVG = "{http://www.w3.org/2000/svg}"
-RECIPES = Path(__file__).parent.parent.parent / "recipes"
+EMBEDDED = Path(__file__).parent.parent.parent / "recipes" / "embedded"
 
 
 @pytest.fixture(scope="module")
 def variants(tmp_path_factory: pytest.TempPathFactory) -> Variants:
     """The miniature recipe, run, and a variant with other labels."""
     root = tmp_path_factory.mktemp("findings")
-    variants = Variants(write_miniature(root / "recipe", recipe="findings"), root / "runs", 0)
+    variants = Variants(write_miniature(root / "recipe"), root / "runs", 0)
     variants.run("values", VALUES)
     return variants
 
@@ -42,7 +41,6 @@ def test_a_variant_links_what_stands_before_the_first_difference(variants: Varia
     variant = variants.folder("values")
     shared = [
         "games",
-        "pretraining/sft_dataset",
         "base",
         "demonstrations",
         "pi_0",
@@ -76,28 +74,13 @@ def test_of_a_start_nothing_after_pi_0_is_made(variants: Variants) -> None:
     assert not (run.iter / "rollouts").exists()
 
 
-def test_the_pretrained_model_has_read_both_prompts_and_pi_0_one_of_them_since(variants: Variants) -> None:
-    def kinds(dataset: Path) -> set[bool]:
-        rows = [row for file in (dataset / "data").glob("*.parquet") for row in pq.read_table(file).to_pylist()]
-        return {"Search anywhere." in row["prompt"][-1]["content"] for row in rows}
-
-    assert kinds(variants.folder() / "pretraining" / "sft_dataset") == {True, False}
-    assert kinds(variants.folder() / "sft_dataset") == {False}
-
-
 def test_a_run_names_the_q_beside_it(variants: Variants) -> None:
     run = variants.q("another-q", {"prm.yaml": {"seed": 7}})
     named = fill(beside(run), variants.folder("values"), 1, "online_dpo.yaml")
     assert Path(named).resolve() == (run.iter / "prm").resolve()
 
 
-def test_pi_0_starts_from_the_pretrained_model(variants: Variants) -> None:
-    base, pi_0 = ((variants.folder() / name / "model.safetensors").read_bytes() for name in ("base", "pi_0"))
-    assert base != pi_0
-    assert yaml.safe_load((variants.folder() / "pi_0" / "sft.yaml").read_text())["model_name_or_path"].endswith("/base")
-
-
-def test_another_seed_has_the_games_and_the_pretrained_model_and_nothing_else(variants: Variants) -> None:
+def test_another_seed_has_the_games_and_the_model_to_start_from_and_nothing_else(variants: Variants) -> None:
     other = Variants(variants.recipe, variants._root, 1)
     folder = other.folder()
     write_variant(variants.recipe, folder / "recipe", seed_changes(variants.recipe, 1))
@@ -105,8 +88,7 @@ def test_another_seed_has_the_games_and_the_pretrained_model_and_nothing_else(va
     assert values.start.demonstrations is not None
     assert (values.start.demonstrations.seed, values.rollouts.seed) == (1, 1000)
     assert (values.games, values.evaluation) == (load(variants.recipe).games, load(variants.recipe).evaluation)
-    assert values.start.pretraining == load(variants.recipe).start.pretraining
-    assert (folder / "recipe" / "pretraining.yaml").read_bytes() == (variants.recipe / "pretraining.yaml").read_bytes()
+    assert values.start.model == load(variants.recipe).start.model
     for name in ("sft", "prm", "online_dpo"):
         assert yaml.safe_load((folder / "recipe" / f"{name}.yaml").read_text())["seed"] == 1
 
@@ -209,7 +191,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, An
 
     def run(self: Variants, variant: str = "", changes: Any = None, iterations: int = 1, like: str = "") -> Any:
         wanted.append((variant, changes or {}))
-        write_variant(RECIPES / "findings", tmp_path / (variant or "base"), changes or {})
+        write_variant(EMBEDDED, tmp_path / (variant or "base"), changes or {})
         load(tmp_path / (variant or "base"))
         return [Recorded(variant, n) for n in range(iterations)]
 
@@ -223,7 +205,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, An
 
 @pytest.mark.parametrize("name", [name for name in FINDINGS if name != "hacking"])
 def test_a_finding_has_the_cells_that_its_gains_compare(name: str, asked: Any, tmp_path: Path) -> None:
-    cells = list(FINDINGS[name].measure(Variants(RECIPES / "findings", tmp_path, 0)))
+    cells = list(FINDINGS[name].measure(Variants(EMBEDDED, tmp_path, 0)))
     places = {(cell.series, cell.x) for cell in cells}
     assert len(places) == len(cells), "a cell twice"
     for better, worse, _ in FINDINGS[name].gains:
@@ -238,8 +220,8 @@ def test_trl_reads_the_files_of_stage_3_and_of_dagger(asked: list[tuple[str, Any
     from prm_gym.hosts.trl.policy_gradient import PolicyGradientArguments
 
     for name in ("stage3", "dagger"):
-        list(FINDINGS[name].measure(Variants(RECIPES / "findings", tmp_path, 1)))
-    online = yaml.safe_load((RECIPES / "findings" / "online_dpo.yaml").read_text())
+        list(FINDINGS[name].measure(Variants(EMBEDDED, tmp_path, 1)))
+    online = yaml.safe_load((EMBEDDED / "online_dpo.yaml").read_text())
     sampled = 2 * online["max_steps"] * online["per_device_train_batch_size"]
     of_sft = (trl.ScriptArguments, trl.SFTConfig, trl.ModelConfig, trl.DatasetMixtureConfig, MuonArguments)
     seen = set()
@@ -264,7 +246,7 @@ def test_trl_reads_the_files_of_stage_3_and_of_dagger(asked: list[tuple[str, Any
 def test_one_name_is_one_variant_in_all_findings(asked: list[tuple[str, Any]], tmp_path: Path) -> None:
     for finding in FINDINGS.values():
         with contextlib.suppress(Unmade):
-            list(finding.measure(Variants(RECIPES / "findings", tmp_path, 0)))
+            list(finding.measure(Variants(EMBEDDED, tmp_path, 0)))
     assert {"long", "judge", "ensemble", "absolute", "expert", "reset", "value"} <= {name for name, _ in asked}
     for name, changes in asked:
         assert changes == dict(asked)[name], name

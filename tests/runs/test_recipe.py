@@ -34,8 +34,7 @@ def changed(tmp_path: Path, path: str, value: Any) -> Path:
 @pytest.mark.parametrize("folder", sorted(path.parent for path in RECIPES.glob("*/recipe.yaml")), ids=lambda p: p.name)
 def test_every_shipped_recipe_loads_and_fills(folder: Path, tmp_path: Path) -> None:
     loaded = recipe.load(folder)
-    pretraining = loaded.start.pretraining and loaded.start.pretraining.sft
-    for file in filter(None, (pretraining, loaded.start.sft, loaded.stages.prm, *loaded.stages.of_policy.values())):
+    for file in filter(None, (loaded.start.sft, loaded.stages.prm, *loaded.stages.of_policy.values())):
         filled = recipe.fill((folder / file).read_text(), tmp_path / "run", 2, file)
         assert isinstance(yaml.safe_load(filled), dict)
 
@@ -176,15 +175,6 @@ def test_dagger_has_no_q_to_spend_anything_on(left: str, tmp_path: Path) -> None
         values[left] = needless[left]
     (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(UserError, match=f"{left}: is for a Q, and dagger trains none; remove it"):
-        recipe.load(folder)
-
-
-def test_pretraining_wants_a_model_from_scratch(tmp_path: Path) -> None:
-    folder = changed(tmp_path, "start.model", None)
-    values = yaml.safe_load((folder / "recipe.yaml").read_text())
-    values["start"]["pretraining"] = {"demonstrations": {"games": 10}, "sft": "sft.yaml"}
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
-    with pytest.raises(UserError, match=r"start\.pretraining: no model to pretrain; give `scratch` with its sizes"):
         recipe.load(folder)
 
 

@@ -1,7 +1,7 @@
 """One iteration of Algorithm 1: pi_{n-1} -> Q_{n-1} -> pi_n, as a list of stages over one run folder.
 
 <run>/games, demonstrations, sft_dataset, scratch     once
-<run>/pretraining, base                               once, if the recipe pretrains, or cuts a vocabulary
+<run>/base                                            once, if pi_0 is trained from a model
 <run>/pi_0                                            the start; pi_1, pi_2, ... are links to iter<n>/policy
 <run>/iter<n>/rollouts, branches                      Stage 1: episodes of pi_{n-1}
 <run>/iter<n>/dataset/{prm,prompts}                   Stage 1: labels (or rejection_sampling, dagger)

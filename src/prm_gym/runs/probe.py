@@ -73,9 +73,9 @@ def shrink(folder: Path, to: Path, share: float, policy: Path | None = None) -> 
 
     if policy is not None:
         values["start"] = {"model": str(policy.resolve())}
-    for start in filter(None, (values["start"], values["start"].get("pretraining"))):
-        for kind in start.keys() & {"demonstrations", "exploring"}:
-            start[kind]["games"] = few(start[kind]["games"], start[kind].get("rollouts_per_game", 1))
+    start = values["start"]
+    for kind in start.keys() & {"demonstrations", "exploring"}:
+        start[kind]["games"] = few(start[kind]["games"], start[kind].get("rollouts_per_game", 1))
     rollouts, branches, quality = values["rollouts"], values.get("branches"), values.get("quality")
     rollouts["games"] = few(rollouts["games"], rollouts["per_game"] * (_most(branches) if branches else 1))
     if quality:

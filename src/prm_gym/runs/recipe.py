@@ -106,25 +106,13 @@ class Demonstrations:
 
 
 @dataclass(frozen=True)
-class Pretraining:
-    """SFT of the model from scratch on `demonstrations`, before pi_0, into {run}/base. `sft` is the host's YAML.
-
-    `exploring` are demonstrations under the exploration prompt, without which the model would not follow it.
-    """
-
-    demonstrations: Demonstrations
-    sft: str
-    exploring: Demonstrations | None = None
-
-
-@dataclass(frozen=True)
 class Start:
     """pi_0: an existing checkpoint (`model`), or SFT on `demonstrations` and on `exploring`, which are rendered with
     the exploration prompt.
 
     SFT starts from {run}/base, which is `model` if both are given, or from {run}/scratch, a model of the sizes
-    `scratch`. With `pretraining`, {run}/base is the pretrained model from scratch. With `cut_vocabulary`, it is `model`
-    (anything that `prm-gym model` takes) reduced to the tokens of the demonstrations.
+    `scratch`. With `cut_vocabulary`, {run}/base is `model` (anything that `prm-gym model` takes) reduced to the tokens
+    of the demonstrations.
     """
 
     model: str | None = None
@@ -132,7 +120,6 @@ class Start:
     demonstrations: Demonstrations | None = None
     exploring: Demonstrations | None = None
     scratch: dict[str, int] | None = None
-    pretraining: Pretraining | None = None
     sft: str | None = None  # the host's YAML
 
 
@@ -280,8 +267,6 @@ def load(folder: str | PathLike[str]) -> Recipe:
     if start.cut_vocabulary and (start.model is None or start.sft is None):
         problem = "no model, or no demonstrations to cut it to"
         raise UserError(path, problem, "give `model`, `demonstrations` and `sft`", field="start.cut_vocabulary")
-    if start.pretraining is not None and start.scratch is None:
-        raise UserError(path, "no model to pretrain", "give `scratch` with its sizes", field="start.pretraining")
     if recipe.labels.iterations not in ("last", "all"):
         problem = f"unknown iterations '{recipe.labels.iterations}'"
         raise UserError(path, problem, "say last or all", field="labels.iterations")
@@ -307,7 +292,6 @@ def load(folder: str | PathLike[str]) -> Recipe:
             options, [key for key in valid if key not in ("prompt", "gamma", "policy", "scorer")], path, f"{name}."
         )
     named = {
-        "start.pretraining.sft": start.pretraining.sft if start.pretraining else None,
         "start.sft": start.sft,
         "stages.prm": recipe.stages.prm,
         **{f"stages.{name}": file for name, file in recipe.stages.of_policy.items()},
@@ -353,9 +337,6 @@ def _check_env(recipe: Recipe, path: Path) -> None:
     recipe.env.check(path, "env.")
     start = recipe.start
     shown = {"start.demonstrations": start.demonstrations, "start.exploring": start.exploring}
-    if start.pretraining is not None:
-        shown["start.pretraining.demonstrations"] = start.pretraining.demonstrations
-        shown["start.pretraining.exploring"] = start.pretraining.exploring
     for name, wanted in shown.items():
         if wanted is not None and name.endswith("exploring"):
             raise UserError(path, "no expert explores here", "remove it: ALFWorld alone has one", field=name)

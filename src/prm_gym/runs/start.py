@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,8 @@ def pi_0(actors: Actors) -> list[Stage]:
     if start.sft is None:
         return [_given(actors, "pi_0", actors.policy(0), actors.root / "start")]
     assert start.demonstrations is not None
-    dataset, before = actors.root / "sft_dataset", start.pretraining
-    shown = _demonstrations(actors, actors.root, start.demonstrations, start.exploring)
+    dataset = actors.root / "sft_dataset"
+    shown = _demonstrations(actors, dataset, start.demonstrations, start.exploring)
     trained = training(actors, "sft", actors.policy(0), start.sft)
     if start.model is not None and start.cut_vocabulary:
         return [*shown, _cut(actors, start.model, base, dataset), trained]
@@ -52,16 +52,7 @@ def pi_0(actors: Actors) -> list[Stage]:
         return [_given(actors, "base", base, actors.root / "start"), *shown, trained]
     if start.scratch is None:
         return [*shown, trained]
-    if before is None:
-        return [*shown, _scratch(actors, start.scratch, dataset), trained]
-    folder = actors.root / "pretraining"
-    return [
-        *_demonstrations(actors, folder, before.demonstrations, before.exploring),
-        _scratch(actors, start.scratch, folder / "sft_dataset"),
-        replace(training(actors, "sft", base, before.sft), name="pretraining"),
-        *shown,
-        trained,
-    ]
+    return [*shown, _scratch(actors, start.scratch, dataset), trained]
 
 
 def _given(actors: Actors, name: str, place: Path, out: Path) -> Stage:
@@ -103,14 +94,14 @@ def _scratch(actors: Actors, sizes: dict[str, int], dataset: Path) -> Stage:
 
 
 def _demonstrations(
-    actors: Actors, folder: Path, plain: Demonstrations, explored: Demonstrations | None
+    actors: Actors, dataset: Path, plain: Demonstrations, explored: Demonstrations | None
 ) -> list[Stage]:
-    """Collect expert episodes into `folder` and label all of them into its `sft_dataset`: `plain` under the recipe's
-    prompt, `explored` under the exploration prompt.
+    """Collect expert episodes and label all of them into `dataset`: `plain` under the recipe's prompt, `explored` under
+    the exploration prompt.
     """
-    kinds, dataset = {folder / "demonstrations": plain}, folder / "sft_dataset"
+    kinds = {actors.root / "demonstrations": plain}
     if explored is not None:
-        kinds[folder / "exploring"] = explored
+        kinds[actors.root / "exploring"] = explored
     collected, *exploring = kinds
     shown_as = {"prompt": actors.recipe.prompt, **({"exploring": True} if exploring else {})}
 
