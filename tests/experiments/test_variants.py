@@ -14,8 +14,9 @@ import yaml
 from miniature import write_miniature
 
 from experiments.__main__ import result, write
+from experiments.changes import CURVE, LONG_CURVE, beside
 from experiments.chart import draw
-from experiments.findings import FINDINGS, Cell, Finding, _kl, beside, prediction
+from experiments.findings import FINDINGS, Cell, Finding, _kl, prediction
 from experiments.variants import Variants, merged, seed_changes, write_variant
 from prm_gym.runs.iteration import Run
 from prm_gym.runs.recipe import fill, load
@@ -241,6 +242,14 @@ def test_trl_reads_the_files_of_stage_3_and_of_dagger(asked: list[tuple[str, Any
                 values = load(tmp_path / variant)
                 assert values.labels.prompts["size"] * values.rejection_sampling.n == sampled
     assert seen == {"policy_gradient", "rejection_sampling", "dagger"}
+
+
+@pytest.mark.parametrize("curve", [CURVE, LONG_CURVE])
+def test_no_checkpoint_of_a_curve_is_deleted(curve: Any, tmp_path: Path) -> None:
+    write_variant(EMBEDDED, tmp_path, curve)
+    online = yaml.safe_load((tmp_path / "online_dpo.yaml").read_text())
+    kept = online["save_total_limit"] or online["max_steps"]
+    assert online["max_steps"] // online["save_steps"] <= kept
 
 
 def test_one_name_is_one_variant_in_all_findings(asked: list[tuple[str, Any]], tmp_path: Path) -> None:

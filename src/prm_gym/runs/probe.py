@@ -83,7 +83,7 @@ def shrink(folder: Path, to: Path, share: float, policy: Path | None = None) -> 
     values["evaluation"]["games"] = few(values["evaluation"]["games"])
     games = values.get("games")
     if games and games.get("path") is None:
-        shown = [values["start"].get(kind, {}).get("games", 0) for kind in ("demonstrations", "exploring")]
+        shown = [start.get(kind, {}).get("games", 0) for kind in ("demonstrations", "exploring")]
         needed = {"train": max(rollouts["games"], *shown), "valid_seen": 0, "valid_unseen": 0}
         for section, split in ((values["evaluation"], "valid_unseen"), (quality or {}, "valid_seen")):
             named = section.get("split", split)
