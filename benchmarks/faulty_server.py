@@ -44,8 +44,6 @@ FAULTS = {
     "another prompt length": "not what was asked for",
     "no log-probabilities": "not what was asked for",
 }
-NEEDS_EARLIER = "no log-probabilities"  # is a fault after answers that have them
-GOOD_FIRST = 50
 BEGUN, ANSWERED, LEFT, HUNG = "begun", "answered", "left", "hung"
 COMMANDS = ("go left", "go right", "open door")
 
@@ -128,8 +126,7 @@ class FaultyServer:
     def _fault(self) -> str | None:
         if self.random.random() >= self.share:
             return None
-        fault = self.random.choice(list(FAULTS))
-        return None if fault == NEEDS_EARLIER and self.answers < GOOD_FIRST else fault
+        return self.random.choice(list(FAULTS))
 
     def _damaged(self, fault: str, answer: dict[str, Any]) -> bytes:
         if fault.startswith("status"):

@@ -56,7 +56,7 @@ async def answer(request):
 
 
 def test_ids_are_sent_as_the_template_made_them_with_one_bos():
-    _, [request] = act(answer, tokenizer=Letters())
+    _, [request, *_] = act(answer, tokenizer=Letters())
     messages = prompts.load("compact").messages(STATE)
     expected = Letters().apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
     assert request.path == "/v1/completions"
@@ -78,7 +78,7 @@ def test_a_real_llama_3_tokenizer_sends_one_bos(tmp_path):
     tokenizer.save_pretrained(tmp_path)
     rendered = tokenizer.apply_chat_template(prompts.load("compact").messages(STATE), tokenize=False)
     assert tokenizer(rendered).input_ids.count(1) == 2, "the trap is set"
-    _, [request] = act(answer, tokenizer=tmp_path)
+    _, [request, *_] = act(answer, tokenizer=tmp_path)
     assert request.body["prompt"].count(1) == 1
 
 
@@ -92,7 +92,9 @@ def test_the_ids_sampled_are_the_ids_kept():
 
 
 def test_a_server_without_ids_gives_none_and_counts():
-    [first, second], [request] = act(answer, n=2, tokenizer=Letters())
+    """It is believed when the second answer has none either."""
+    [first, second], [request, again] = act(answer, n=2, tokenizer=Letters())
+    assert again.body == request.body
     assert first.token_ids is None
     assert first.response_tokens == second.response_tokens == 5
     assert first.prompt_tokens == len(request.body["prompt"])
@@ -125,7 +127,7 @@ def test_api_models_get_messages_and_standard_fields_only():
 
 
 def test_sampling_fields_are_sent():
-    _, [request] = act(
+    _, [request, *_] = act(
         answer,
         n=3,
         tokenizer=Letters(),
@@ -176,7 +178,7 @@ def test_a_prompt_over_the_context_is_told_apart():
 
 @pytest.mark.parametrize("tokenizer", [Letters(), None])
 def test_a_prompt_that_leaves_too_little_room_is_refused_though_the_server_would_shorten_the_response(tokenizer):
-    _, [request] = act(answer, tokenizer=tokenizer)
+    _, [request, *_] = act(answer, tokenizer=tokenizer)
     length = len(request.body.get("prompt", range(7)))
     act(answer, tokenizer=tokenizer, max_tokens=10, context=length + 10)
     with pytest.raises(PromptTooLong, match=f"{length} prompt and 11 response tokens, context {length + 10}"):
@@ -202,9 +204,9 @@ def test_an_answer_to_something_else_is_tried_again(body):
     replies = iter([Reply(200, body)])
 
     async def odd(request):
-        return next(replies, None) or completion(request)
+        return next(replies, None) or completion(request, token_ids=[5])
 
-    [response], requests = act(odd, tokenizer=Letters())
+    [response], requests = act(odd, tokenizer=Letters(), extra_body={"logprobs": None})
     assert response.action == "look"
     assert len(requests) == 2
     replies = itertools.repeat(Reply(200, body))
@@ -212,15 +214,16 @@ def test_an_answer_to_something_else_is_tried_again(body):
         act(odd, tokenizer=Letters(), retries=2)
 
 
+@pytest.mark.parametrize("damaged", [1, 2])
 @pytest.mark.parametrize("field", ["token_ids", "logprobs"])
-def test_an_answer_without_what_earlier_ones_had_is_tried_again(field):
+def test_an_answer_without_what_others_have_is_tried_again(field, damaged):
     full = {"token_ids": [5, 6], "logprobs": {"token_logprobs": [-0.5, -0.25], "top_logprobs": [{"a": -0.5}]}}
     count = 0
 
     async def forgetful(request):
         nonlocal count
         count += request.body["max_tokens"] > 1  # not the question about the scale
-        given = {**full, field: None} if count == 2 else full
+        given = {**full, field: None} if count == damaged else full
         return completion(request, **{**given, "token_ids": given["token_ids"] and [5, 6]})
 
     async def main():

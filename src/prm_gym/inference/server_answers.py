@@ -1,7 +1,8 @@
 """Reads answers of /completions and /chat/completions, and rejects those that do not fit the request.
 
-A `Reader` remembers the optional fields of earlier answers (sampled ids, log-probabilities). A later answer without
-them is damaged.
+Not every server gives the sampled ids and their log-probabilities. A `Reader` remembers which fields it has seen: a
+later answer without one of them is damaged. The first answer without a field that was asked for may be damaged too, so
+it is rejected, and the request sent again; a server that gives no such field is believed from its second answer on.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from prm_gym.types import Response
 
 @dataclass(slots=True)
 class Reader:
-    """Converts answers of the servers of one model to responses."""
+    """Converts answers of the servers of one model to responses. `asked` are the optional fields that requests name."""
 
-    given: set[str] = field(default_factory=set)  # optional fields of earlier answers
+    asked: frozenset[str] = frozenset()  # of "token_ids" and "logprobs"
+    _given: set[str] = field(default_factory=set)  # in earlier answers
+    _missed: set[str] = field(default_factory=set)  # in an earlier answer
 
     def read(
         self, answer: Mapping[str, Any], prompt: list[int] | None, most: int
@@ -46,12 +49,14 @@ class Reader:
         share = int(usage.get("completion_tokens") or 0) // len(choices)
         prompt_tokens = int(read or len(prompt or ()))
         responses = [(_response(choice, prompt_tokens, share), _logprob(choice)) for choice in choices]
-        self.given |= _given(choices[0])
+        self._given |= _given(choices[0])
         return responses
 
     def _check(self, choice: Mapping[str, Any], prompt: list[int] | None) -> None:
-        if missing := self.given - _given(choice):
-            raise ValueError(f"no {', '.join(sorted(missing))}, which earlier answers had")
+        missing = (self.asked | self._given) - _given(choice)
+        if doubtful := missing & self._given or missing - self._missed:
+            self._missed |= missing
+            raise ValueError(f"no {', '.join(sorted(doubtful))}")
         if choice.get("prompt_token_ids") not in (None, prompt):
             raise ValueError("the answer belongs to another prompt")
         ids = choice.get("token_ids")

@@ -77,7 +77,8 @@ class ServerPolicy:
             fields |= {"return_token_ids": True, "logprobs": 1}
         self._fields = {**fields, **(extra_body or {})}
         self._model, self._max_tokens = model, max_tokens
-        self._reader = Reader()
+        names = {"return_token_ids": "token_ids", "logprobs": "logprobs"}  # of requests, of answers
+        self._reader = Reader(frozenset(names[name] for name in names if self._fields.get(name)))
         self._context: asyncio.Task[int | None] | None = None
         self._scale: asyncio.Task[Scale] | None = None
 
