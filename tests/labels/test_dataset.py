@@ -47,6 +47,23 @@ def test_one_game_has_no_test_split(tmp_path: Path) -> None:
     assert report.rows == {"train": len(loaded["train"]), "test": 0}
 
 
+@pytest.mark.parametrize("winner", [0, 1])
+def test_there_is_always_a_train_split(tmp_path: Path, winner: int) -> None:
+    """SFT reads wins alone: of two games, one of each split, one has no row."""
+    lost = [play(number, policy="lost") for number in range(40) if not play(number, policy="lost").won]
+    won = [play(number, policy="won") for number in range(80) if play(number, policy="won").won]
+    games = ["game-0", "game-1"]
+    played = [
+        next(each for each in (won if place == winner else lost) if each.game_id == game)
+        for place, game in enumerate(games)
+    ]
+    report = sft.label([write(tmp_path / "in", played)], tmp_path / "out", prompt=template(tmp_path))
+    loaded = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    assert set(loaded["train"]["game_id"]) == {games[winner]}
+    assert report.rows == {"train": len(loaded["train"]), "test": 0}
+    assert report.games == {"train": 1, "test": 0}
+
+
 def test_trl_takes_the_columns_as_conversations(tmp_path: Path, folder: Path) -> None:
     trl = pytest.importorskip("trl.data_utils")
     for kind in (sft, preferences, prompts):

@@ -205,8 +205,11 @@ def test_the_command_prints_the_table_and_ends_with_the_problems(
 
 
 @pytest.mark.slow
-def test_a_plan_of_a_miniature(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_of_a_miniature(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Every stage of a real probe; the figures are those of benchmarks/plan.py."""
+    monkeypatch.setenv("COLUMNS", "160")
     pytest.importorskip("trl", reason="needs the extra 'trl'")
     pytest.importorskip("alfworld")
     folder = write_miniature(tmp_path / "recipe")

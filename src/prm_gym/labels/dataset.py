@@ -1,8 +1,9 @@
 """The dataset of a label: Parquet for `train` and `test`, a dataset card, a provenance.json, and a report.
 
-`datasets.load_dataset(OUT)` reads it; a split without rows is left out. Rows are streamed, so memory does not grow with
-the dataset, and the folder is renamed into place when it is complete. Only an earlier dataset of the same settings is
-ever replaced (it may have been made from fewer episodes). Data files are named by their content.
+`datasets.load_dataset(OUT)` reads it. A split without rows is left out; that is never `train`: if only games of `test`
+have rows, these become `train`. Rows are streamed, so memory does not grow with the dataset, and the folder is renamed
+into place when it is complete. Only an earlier dataset of the same settings is ever replaced (it may have been made
+from fewer episodes). Data files are named by their content.
 """
 
 from __future__ import annotations
@@ -134,10 +135,13 @@ class Dataset:
         if not sum(self._rows.values()):
             used = _show({**source.counts(), **(left_out or {})})
             raise UserError(self.out, f"the selection has no row ({used})", "check the folders and the filters")
-        files: dict[str, str] = {}
         for split, writer in self._writers.items():
             self._write(split)
             writer.close()
+        if not self._rows["train"]:
+            self._train_on_test()
+        files: dict[str, str] = {}
+        for split in SPLITS:
             written = self.work / "data" / f"{split}.parquet"
             if self._rows[split]:
                 files[split] = f"data/{split}-{_digest(written)}.parquet"
@@ -156,6 +160,14 @@ class Dataset:
         shutil.rmtree(self.out, ignore_errors=True)
         self.work.rename(self.out)
         return report
+
+    def _train_on_test(self) -> None:
+        """Make `test` the `train` split: no other game of a small set has a row."""
+        data = self.work / "data"
+        (data / "test.parquet").replace(data / "train.parquet")
+        (data / "test.parquet").touch()
+        self._rows = {"train": self._rows["test"], "test": 0}
+        self._games = {"train": self._games["test"], "test": set()}
 
     def _write(self, split: str) -> None:
         if self._waiting[split]:
