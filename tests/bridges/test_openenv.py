@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 import threading
 import time
@@ -18,6 +19,7 @@ import uvicorn
 from bridge_world import replayed, winning_actions
 
 from prm_gym.bridges.openenv import MESSAGE_BYTES, Command, TextEnvClient, app
+from prm_gym.bridges.world import World
 
 
 @contextmanager
@@ -109,6 +111,54 @@ def test_a_snapshot_is_restored_in_another_session(world, url):
     shown, last = run(main())
     assert shown == replayed(world, task, actions)[0][half:]
     assert last.observation.won
+
+
+def test_a_restored_episode_ends_at_its_own_step_limit(url):
+    async def main():
+        async with TextEnvClient(url) as one, TextEnvClient(url) as other:
+            await one.reset(seed=1)
+            for _ in range(20):
+                await one.step(Command(command="look"))
+            await other.restore(await one.snapshot())
+            steps = [await other.step(Command(command="look")) for _ in range(10)]
+            return [step.done for step in steps], steps[-1].observation.truncated
+
+    assert run(main()) == ([False] * 9 + [True], True)
+
+
+class Corridor:
+    """Answers `nan` with such a reward and `text` with a reward that is none. Its snapshots are no JSON."""
+
+    def reset(self, *, seed=None, options=None):
+        return "a corridor", {"task": "walk"}
+
+    def step(self, action):
+        reward = {"nan": math.nan, "text": "much"}.get(action, 0.0)
+        return "the corridor goes on", reward, False, False, {}
+
+    def snapshot(self):
+        return {"place": {1, 2}}
+
+    def restore(self, snapshot):
+        pass
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize(("action", "said"), [("nan", "a reward of nan"), ("text", "a reward of 'much'")])
+def test_an_environment_that_breaks_the_contract_is_named_and_the_session_goes_on(action, said):
+    async def main(url):
+        async with TextEnvClient(url) as client:
+            await client.reset(task="one")
+            with pytest.raises(RuntimeError, match=f"Corridor: {said}; return a finite number"):
+                await client.step(Command(command=action))
+            return await client.step(Command(command="on")), await client.snapshot()
+
+    with served(World(Corridor, {"one": {}})) as url:
+        step, snapshot = run(main(url))
+    assert (step.observation.text, step.reward) == ("the corridor goes on", 0.0)
+    assert snapshot is None
 
 
 def test_a_seed_draws_the_same_task_again(url):
