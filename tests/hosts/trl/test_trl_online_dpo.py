@@ -121,6 +121,44 @@ def test_the_reward_of_an_ensemble_is_the_mean_of_its_qs(
         assert mean == pytest.approx(sum(each) / 2, abs=1e-4)
 
 
+def test_the_logged_figures_are_of_the_responses_without_their_padding(
+    checkpoint: Path, prms: list[Path], prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(checkpoint).eval(),
+        AutoTokenizer.from_pretrained(checkpoint),
+    )
+    generate, sampled, logged = type(model).generate, list[list[int]](), dict[str, float]()
+
+    def one_is_short(self: Any, **options: Any) -> Any:
+        out = generate(self, **options)
+        out[0, -3] = tokenizer.eos_token_id
+        sampled.extend(out.tolist())
+        return out
+
+    def spied(trainer: type[Any]) -> type[Any]:
+        class Spy(scored_as_trained(trainer)):  # type: ignore[misc]
+            def log(self, logs: dict[str, float], *more: Any) -> None:
+                logged.update(logs)
+                super().log(logs, *more)
+
+        return Spy
+
+    monkeypatch.setattr(type(model), "generate", one_is_short)
+    monkeypatch.setattr(online_dpo, "scored_as_trained", spied)
+    train(checkpoint, prms, prompts, tmp_path, "--logging_steps", "1", "--temperature", "1.0")
+    length = len(ids(checkpoint, PLAIN))
+    found = []
+    for row in sampled:
+        end = row.index(tokenizer.eos_token_id, length) + 1 if tokenizer.eos_token_id in row[length:] else len(row)
+        sequence = torch.tensor([row[:end]])
+        with torch.no_grad():
+            values = model(input_ids=sequence).logits[0, :-1].log_softmax(-1)
+        found.append(values[torch.arange(length - 1, end - 1), sequence[0, length:]].sum().item())
+    assert logged["objective/entropy"] == pytest.approx(-sum(found) / len(found), rel=1e-4)
+    assert logged["objective/kl"] == pytest.approx(0, abs=1e-5)
+
+
 def test_a_share_of_steered_prompts_beyond_one_is_refused(
     checkpoint: Path, prms: list[Path], prompts: Path, tmp_path: Path
 ) -> None:

@@ -69,7 +69,10 @@ def q_logits(model: Any, tokenizer: Any, prompts: Any, completions: Any, device:
 
 
 def scored_as_trained(trainer: type[Any]) -> type[Any]:
-    """A subclass of `trainer` (TRL's `OnlineDPOTrainer`) whose reward models read the ids of their training."""
+    """A subclass of `trainer` (TRL's `OnlineDPOTrainer`) whose reward models read the ids of their training.
+
+    Its figures (KL, entropy) are of the responses alone. TRL 1.16 adds those of the padding after shorter ones.
+    """
     import torch
 
     class ScoredTrainer(trainer):  # type: ignore[misc]
@@ -80,6 +83,10 @@ def scored_as_trained(trainer: type[Any]) -> type[Any]:
                 for model, tokenizer in zip(self.reward_funcs, self.reward_processing_classes, strict=True)
             ]
             return self.reward_weights.to(device) @ torch.stack(rewards)
+
+        def _forward(self, model: Any, prompt_ids: Any, prompt_mask: Any, ids: Any, mask: Any, *images: Any) -> Any:
+            """The log-probabilities of `ids` [batch, length], 0 for padding; DPO's loss leaves padding out anyway."""
+            return super()._forward(model, prompt_ids, prompt_mask, ids, mask, *images) * mask
 
     return ScoredTrainer
 
