@@ -93,7 +93,7 @@ class Sampling:
 class Demonstrations:
     """Expert episodes for SFT, on `games` of the train split. `random_actions`, `mistakes`, `dawdling` and `search` are
     those of `prm_gym.policies.expert.ExpertPolicy`; they set the quality of demonstrations. The expert of an `env` is
-    its own (`info["expert_action"]`) and takes `random_actions` alone.
+    its own (`info["expert_action"]`) and takes `random_actions` and `dawdling` alone.
     """
 
     games: int
@@ -340,10 +340,11 @@ def _check_env(recipe: Recipe, path: Path) -> None:
     for name, wanted in shown.items():
         if wanted is not None and name.endswith("exploring"):
             raise UserError(path, "no expert explores here", "remove it: ALFWorld alone has one", field=name)
-        for key in ("mistakes", "dawdling", "search"):
+        for key in ("mistakes", "search"):
             if wanted is not None and getattr(wanted, key) != getattr(Demonstrations, key):
                 problem = "is of ALFWorld's expert alone"
-                raise UserError(path, problem, "remove it; random_actions is there", field=f"{name}.{key}")
+                remedy = "remove it; random_actions and dawdling are there"
+                raise UserError(path, problem, remedy, field=f"{name}.{key}")
 
 
 def _check_serve(sampling: Sampling, path: Path) -> None:

@@ -109,7 +109,7 @@ def _demonstrations(
         from prm_gym.policies.environment_expert import EnvironmentExpert
         from prm_gym.policies.expert import ExpertPolicy
 
-        policy: Callable[[], Policy] = partial(EnvironmentExpert, wanted.random_actions)
+        policy: Callable[[], Policy] = partial(EnvironmentExpert, wanted.random_actions, dawdling=wanted.dawdling)
         if actors.recipe.env is None:
             policy = partial(
                 ExpertPolicy,
