@@ -32,6 +32,8 @@ INVERSE: Changes = {
     "recipe.yaml": {"branches": None, "labels": {"kind": "inverse"}},
     "prm.yaml": {"loss": "inverse", **ONCE},
 }
+# Demonstrations for SFT and InversePRM, and the passes of a Q over its transitions, which are as many as theirs, twice.
+DEMONSTRATIONS = {50: 4, 200: 2, 800: 1}
 ABSOLUTE: Changes = {"recipe.yaml": {"labels": {"kind": "monte_carlo"}}, "prm.yaml": {"loss": "soft_bce", **ONCE}}
 INDEPENDENT: Changes = merged(ABSOLUTE, {"recipe.yaml": {"branches": None}})
 # V of pi_0, on the rollouts of the recipe's first iteration.
@@ -116,19 +118,29 @@ def dagger_from(run: Run, seed: int) -> dict[str, Any]:
     return merged(changes, {"recipe.yaml": {"stages": {"prm": None}}})
 
 
-def of_the_expert(variants: Variants) -> dict[str, Any]:
-    """The demonstrations of the variant `expert`, which this collects, as an option of labels."""
-    return {"expert": [beside(variants.start("expert", EXPERT), "demonstrations")]}
+def sft_from_pi_0(variants: Variants, games: int) -> Run:
+    """Three passes of SFT, but at least 20 steps, from pi_0 on one demonstration of the expert for each of `games`."""
+    [run] = variants.run()
+    assert run.recipe.start.sft is not None
+    batch = read_yaml(run.folder / run.recipe.start.sft)["per_device_train_batch_size"]
+    start = {"model": str(run.policy(0)), "demonstrations": {"games": games, "rollouts_per_game": 1}}
+    steps = max(20, 3 * games // batch)
+    sft = {"max_steps": steps, "warmup_steps": steps // 10, "save_strategy": "no"}
+    changes = merged(EXPERT, {"recipe.yaml": {"start": start}, run.recipe.start.sft: sft})
+    return variants.start(f"expert-{games}", changes)
 
 
-def inverse_of(variants: Variants) -> dict[str, Any]:
-    """InversePRM on the demonstrations of the expert."""
-    return merged(INVERSE, {"recipe.yaml": {"labels": {"options": of_the_expert(variants)}}})
+def inverse_of(variants: Variants, games: int) -> dict[str, Any]:
+    """InversePRM on the demonstrations of `sft_from_pi_0`."""
+    expert = {"expert": [beside(sft_from_pi_0(variants, games), "demonstrations")]}
+    changes = {"recipe.yaml": {"labels": {"options": expert}}, "prm.yaml": {"num_train_epochs": DEMONSTRATIONS[games]}}
+    return merged(INVERSE, changes)
 
 
 def reset_to_the_expert(variants: Variants) -> dict[str, Any]:
     """Half of the prompts of Stage 3 at states of the expert."""
-    return {"recipe.yaml": {"labels": {"prompts": {**of_the_expert(variants), "expert_fraction": 0.5}}}}
+    expert = [beside(variants.start("expert", EXPERT), "demonstrations")]
+    return {"recipe.yaml": {"labels": {"prompts": {"expert": expert, "expert_fraction": 0.5}}}}
 
 
 def other_q(variants: Variants, seed: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 from experiments.changes import (
     ABSOLUTE,
     CURVE,
+    DEMONSTRATIONS,
     EXPERT,
     FEWER_STATES,
     INDEPENDENT,
@@ -32,6 +33,7 @@ from experiments.changes import (
     rejection_sampling,
     reset_to_the_expert,
     sampled_by_online_dpo,
+    sft_from_pi_0,
     shaped,
 )
 from experiments.process_reward import lower_bound, process_rewards, states_of
@@ -96,18 +98,19 @@ def best_of_n(variants: Variants) -> Iterator[Cell]:
 
 
 def inverse(variants: Variants) -> Iterator[Cell]:
-    """Expert demonstrations, without the habit and the mistakes of those for pi_0. SFT on them starts from the same
-    model as pi_0; InversePRM and AgentPRM start from pi_0.
+    """SFT and InversePRM from the same pi_0 on the same demonstrations of the expert, without the habit and the
+    mistakes of those for pi_0; AgentPRM from it on as many rollouts as InversePRM. The first x is no demonstration.
     """
-    yield Cell("SFT", 0, variants.evaluated(variants.start("expert", EXPERT), 0))
-    agents = variants.run(iterations=2)
-    for n, run in enumerate(variants.run("inverse", inverse_of(variants), iterations=2), 1):
-        yield Cell("InversePRM", n, variants.evaluated(run, n))
+    [base] = variants.run()
+    yield Cell("SFT", 0, variants.evaluated(base, 0))  # pi_0
     [independent] = variants.run("independent", INDEPENDENT)
-    yield Cell("AgentPRM, as many rollouts", 1, variants.evaluated(independent, 1))
-    yield Cell("AgentPRM, with branches", 0, variants.evaluated(agents[0], 0))
-    for n, run in enumerate(agents, 1):
-        yield Cell("AgentPRM, with branches", n, variants.evaluated(run, n))
+    yield Cell("AgentPRM, as many rollouts", 0, variants.evaluated(independent, 1))
+    yield Cell("AgentPRM, with branches", 0, variants.evaluated(base, 1))
+    for games in DEMONSTRATIONS:
+        yield Cell("SFT", games, variants.evaluated(sft_from_pi_0(variants, games), 0))
+        runs = variants.run(f"inverse-{games}", inverse_of(variants, games), iterations=2)
+        for n, run in enumerate(runs, 1):
+            yield Cell(f"InversePRM, pi_{n}", games, variants.evaluated(run, n))
 
 
 def exploration(variants: Variants) -> Iterator[Cell]:
@@ -174,7 +177,7 @@ def ranking(variants: Variants) -> Iterator[Cell]:
         "pairs, a fifth of the states": ("often", FEWER_STATES),
         "soft BCE": ("absolute", ABSOLUTE),
         "soft BCE, no branches": ("independent", INDEPENDENT),
-        "inverse": ("inverse", inverse_of(variants)),
+        "inverse": (f"inverse-{max(DEMONSTRATIONS)}", inverse_of(variants, max(DEMONSTRATIONS))),
     }
     qs = {"pairs": base[0], **{name: variants.run(*variant)[0] for name, variant in recipes.items()}}
     for name, run in qs.items():
@@ -276,13 +279,17 @@ FINDINGS = {
         Finding(
             "inverse",
             "From the same demonstrations SFT reaches 63.4 %, InversePRM 82.8 and 86.6 % (Table 2).",
-            "iteration",
+            "demonstrations",
             inverse,
-            (
-                (("InversePRM", 1), ("SFT", 0), 0.15),
-                (("InversePRM", 2), ("SFT", 0), 0.15),
-                (("InversePRM", 1), ("AgentPRM, as many rollouts", 1), None),
-                (("InversePRM", 1), ("AgentPRM, with branches", 0), None),  # pi_0, from which it started
+            tuple(
+                (better, worse, goal)
+                for games in DEMONSTRATIONS
+                for better, worse, goal in (
+                    *(((f"InversePRM, pi_{n}", games), ("SFT", games), 0.15) for n in (1, 2)),
+                    (("InversePRM, pi_1", games), ("SFT", 0), None),
+                    (("InversePRM, pi_1", games), ("AgentPRM, as many rollouts", 0), None),
+                    (("SFT", games), ("SFT", 0), None),
+                )
             ),
         ),
         Finding(

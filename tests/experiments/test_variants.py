@@ -184,6 +184,9 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, An
             self.recipe = load(self.folder)
             self.iter = tmp_path / f"iter{n}"
 
+        def policy(self, n: int) -> Path:
+            return self.root / f"pi_{n}"
+
         def scorer(self) -> None:
             raise Unmade
 
@@ -242,6 +245,18 @@ def test_trl_reads_the_files_of_stage_3_and_of_dagger(asked: list[tuple[str, Any
                 values = load(tmp_path / variant)
                 assert values.labels.prompts["size"] * values.rejection_sampling.n == sampled
     assert seen == {"policy_gradient", "rejection_sampling", "dagger"}
+
+
+def test_sft_and_inverse_prm_start_from_one_pi_0_and_read_the_same_demonstrations(asked: Any, tmp_path: Path) -> None:
+    list(FINDINGS["inverse"].measure(Variants(EMBEDDED, tmp_path, 0)))
+    changes = dict(asked)
+    for games in (50, 200, 800):
+        start = changes[f"expert-{games}"]["recipe.yaml"]["start"]
+        assert start["model"] == str(tmp_path / "pi_0")
+        assert start["demonstrations"]["games"] == games
+        inverse = changes[f"inverse-{games}"]["recipe.yaml"]
+        assert "start" not in inverse
+        assert inverse["labels"]["options"]["expert"] == [f"{{run}}/../expert-{games}/demonstrations"]
 
 
 @pytest.mark.parametrize("curve", [CURVE, LONG_CURVE])
