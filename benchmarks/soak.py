@@ -10,8 +10,9 @@ the same arguments; the last client plays without a kill and is stopped by SIGIN
 Printed:
 
 - the client's resident memory twice a minute, and the slope of the last client's, after the first quarter of its life;
-  the slope also of what its Python objects take (tracemalloc), which tells a leak from what allocators keep. The
-  client's engine keeps 2 games and 1,000 states of each, so that these limits are reached soon;
+  the slope also of its Python objects, in thousands of blocks (`sys.getallocatedblocks`), which tells a leak from
+  what allocators keep. The client's engine keeps 2 games and 1,000 states of each, so that these limits are reached
+  soon;
 - for each kind of fault, how many the clients had to meet by the servers' logs, and how many they counted. All logs are
   written request by request, so that a kill loses none. A request that is open when its server is killed ends as
   "server killed"; the client also counts those that the server had not read yet. A fault given in the last half second
@@ -36,7 +37,6 @@ import sys
 import tempfile
 import threading
 import time
-import tracemalloc
 import urllib.request
 from collections import Counter
 from contextlib import suppress
@@ -70,19 +70,18 @@ class FaultLog(logging.Handler):
             os.write(self.file, f"{time.time():.3f} {server} {kind}\n".encode())
 
 
-def trace(file: Path) -> None:
-    """Append the megabytes of this process's Python objects to `file`, every 5 seconds."""
-    tracemalloc.start()
+def count_blocks(file: Path) -> None:
+    """Append the number of blocks that Python's allocator has given to this process to `file`, every 5 seconds."""
     with file.open("a", buffering=1) as lines:
         while True:
             time.sleep(5)
-            lines.write(f"{time.monotonic()} {tracemalloc.get_traced_memory()[0] / 1e6}\n")
+            lines.write(f"{time.monotonic()} {sys.getallocatedblocks() / 1000}\n")
 
 
 def client(out: Path, urls: list[str], log: Path, rollouts: int, most: int | None, options: argparse.Namespace) -> None:
     """Play `rollouts` of each of `most` games into `out` until all are done, or SIGINT."""
     logging.getLogger("prm_gym").addHandler(FaultLog(log))
-    threading.Thread(target=trace, args=(log.with_suffix(".memory"),), daemon=True).start()
+    threading.Thread(target=count_blocks, args=(log.with_suffix(".blocks"),), daemon=True).start()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it in jobs of the background
     engine.set_limits(games=2, states=1000)
     policy = ServerPolicy(
@@ -232,14 +231,14 @@ def soak(options: argparse.Namespace, folder: Path) -> None:
         servers.stop()
     print(f"client ended with status {process.exitcode} after {time.monotonic() - begun:.0f} s")
     print(f"{len(logs) - 1} kills of the client, {len(kills)} of a server")
-    lines = logs[-1].with_suffix(".memory").read_text().splitlines()
-    objects = [tuple(map(float, line.split())) for line in lines]
-    for what, values in (("resident memory", memory), ("Python objects", objects)):
+    lines = logs[-1].with_suffix(".blocks").read_text().splitlines()
+    blocks = [(float(at), float(count)) for at, count in map(str.split, lines)]
+    for what, unit, values in (("resident memory", "MB", memory), ("Python objects", "thousand blocks", blocks)):
         steady = values[len(values) // 4 :]
         low, high = min(value for _, value in steady), max(value for _, value in steady)
         slope = 3600 * statistics.linear_regression(*zip(*steady, strict=True)).slope
         life = "of the last client after a quarter of its life"
-        print(f"{what} {life}: {low:.1f} to {high:.1f} MB, {slope:+.1f} an hour")
+        print(f"{what} {life}: {low:.1f} to {high:.1f} {unit}, {slope:+.1f} an hour")
     told = json.loads((out / "metrics.jsonl").read_text("utf-8").splitlines()[-1])
     faults, late, others = due(servers.logs, options.timeout, ends)
     found = [counted(log, kills, options.down) for log in logs]
