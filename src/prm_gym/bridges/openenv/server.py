@@ -64,12 +64,13 @@ class TextEnvironment(Environment[Command, Shown, TextState]):
             raise UserError("snapshot", "the environment restores none", "reset by a task or a seed")
         try:
             saved = Snapshot.model_validate(snapshot)
-            self._shown = Shown.model_validate(saved.shown)
+            shown: Shown = Shown.model_validate(saved.shown)
         except ValidationError:
             raise UserError("snapshot", f"got {snapshot!r:.100}", "give what `snapshot` returned") from None
         self._env.restore(saved.state, self._task(saved.task_name))
         self._state = TextState(episode_id=episode_id, task_name=saved.task_name, step_count=saved.step_count)
-        return self._shown
+        self._shown = shown
+        return shown
 
     def _task(self, name: str) -> Task:
         return Task(name, "", **self._world.arguments(name))
