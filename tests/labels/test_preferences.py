@@ -66,3 +66,33 @@ def test_actions_that_are_alike_give_no_pair(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no row"):
         preferences.label([write(tmp_path / "in", episodes)], tmp_path / "out", prompt=template(tmp_path))
     assert not (tmp_path / "out").exists()
+
+
+def test_admissible_first_orders_by_the_environment_and_the_others_by_q(tmp_path: Path) -> None:
+    """In the tree `put` is inadmissible."""
+    episodes = tree()
+    folder = write(tmp_path / "in", episodes)
+    options = {"gamma": 0.5, "delta": 0.001, "prompt": template(tmp_path)}
+    preferences.label([folder], tmp_path / "out", admissible_first=True, **options)
+    found = {}
+    for row in rows(tmp_path / "out"):
+        better, worse = (text(row[side]).split("#")[1] for side in ("chosen", "rejected"))
+        found[text(row["prompt"]), better, worse] = row["margin"]
+    tried = defaultdict(set)
+    for episode in filter(counts, episodes):
+        for turn in range(episode.branch_turn, episode.actions):
+            tried[prompt_of(episode, turn)].add(episode.turns[turn].action)
+    by_q = {key: margin for key, margin in oracle(episodes, 0.5, 0.001).items() if "put" not in key[1:]}
+    by_rule = {(s, a, "put"): None for s, actions in tried.items() if "put" in actions for a in actions - {"put"}}
+    assert len(by_rule) > 20
+    assert {key: margin for key, margin in found.items() if margin is not None} == pytest.approx(by_q)
+    assert {key for key, margin in found.items() if margin is None} == set(by_rule)
+
+
+def test_admissible_first_needs_to_know_what_is_admissible(tmp_path: Path) -> None:
+    episodes = tree()
+    episodes[3].turns[0].action_valid = None
+    with pytest.raises(UserError, match="admissible_first: some actions are not known to be admissible"):
+        preferences.label([write(tmp_path / "in", episodes)], tmp_path / "out", admissible_first=True)
+    with pytest.raises(UserError, match="admissible_first: valid_only leaves no inadmissible action"):
+        preferences.label([tmp_path / "in"], tmp_path / "out", admissible_first=True, valid_only=True)

@@ -2,6 +2,11 @@
 
 A row per pair with `margin` = Q(s, a1) - Q(s, a2) >= delta. Q is that of `monte_carlo`, in [0, 1]. A state with a
 single action, or with actions of equal Q, gives no row.
+
+With `admissible_first` an admissible action is preferred to an inadmissible one whatever their returns were, and
+`margin` is null: such a row follows from the environment and not from Eq. 1. An inadmissible action changes nothing and
+costs a step, so its Q is at most gamma V(s), while the admissible actions of pi are worth V(s) or more on average. The
+returns of a few continuations show that difference worst where pi seldom wins.
 """
 
 from __future__ import annotations
@@ -11,7 +16,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from prm_gym.errors import check_range
+from prm_gym.errors import UserError, check_range
 from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
 from prm_gym.labels.monte_carlo import action_values
 from prm_gym.labels.sql_views import Rollouts, prompt_of
@@ -24,10 +29,11 @@ COLUMNS = [("prompt", MESSAGES), ("chosen", MESSAGES), ("rejected", MESSAGES), (
 # (s, a1 >= a2) with Q(s, a1) - Q(s, a2) >= delta. Rounded, or 0.95 - 0.92 would be below 0.03.
 _PAIRS = """
 CREATE TABLE pairs AS
-SELECT a1.episode, a1.turn, a1.state_key, round(a1.target - a2.target, 12) AS margin,
+SELECT a1.episode, a1.turn, a1.state_key,
+       CASE WHEN a1.valid = a2.valid OR NOT $admissible_first THEN round(a1.target - a2.target, 12) END AS margin,
        a2.episode AS rejected_episode, a2.action AS rejected_action
 FROM action_values a1 JOIN action_values a2 USING (state)
-WHERE round(a1.target - a2.target, 12) >= $delta
+WHERE coalesce(margin >= $delta, a1.valid)
 """
 
 # The chosen and the rejected action are from different episodes.
@@ -47,6 +53,7 @@ def label(
     delta: float = 0.015,
     min_visits: int = 1,
     valid_only: bool = False,
+    admissible_first: bool = False,
     task_types: Sequence[str] | None = None,
     weights: Sequence[float] | None = None,
     train_share: float = 0.85,
@@ -58,12 +65,22 @@ def label(
     ----------
     delta
         The least margin, in (0, 1]. The default is the paper's 0.03 on its scale of [-1, 1].
+    admissible_first
+        Prefer every admissible action to every inadmissible one.
 
-    The others, and the errors, are as in `monte_carlo.label`.
+    The others are as in `monte_carlo.label`.
+
+    Raises
+    ------
+    UserError
+        As `monte_carlo.label`; `admissible_first` with `valid_only`, or for an environment that does not tell which
+        actions are admissible.
     """
     prompt = prompt_of(rollouts, prompt)
     settings = locals().copy()
     check_range("delta", delta, above=0, most=1)
+    if admissible_first and valid_only:
+        raise UserError("admissible_first", "valid_only leaves no inadmissible action", "leave one of the two out")
     template = load(prompt)
     with (
         Dataset(out, "preferences", COLUMNS, settings) as dataset,
@@ -71,8 +88,11 @@ def label(
             rollouts, dataset.work, weights=weights, task_types=task_types, seed=seed, train_share=train_share
         ) as source,
     ):
+        if admissible_first and source.one("SELECT bool_or(reward IS NOT NULL AND action_valid IS NULL) FROM rows")[0]:
+            problem = "some actions are not known to be admissible or not"
+            raise UserError(source.files[0].parent, problem, "leave it out", field="admissible_first")
         action_values(source, gamma, min_visits=min_visits, valid_only=valid_only)
-        source.db.execute(_PAIRS, {"delta": delta})
+        source.db.execute(_PAIRS, {"delta": delta, "admissible_first": admissible_first})
         for texts, row in visits(source, _ROWS):
             dataset.add(
                 row,
@@ -83,4 +103,8 @@ def label(
             )
         paired, mean = source.one("SELECT count(DISTINCT state_key), avg(margin) FROM pairs")
         values = {**of_targets(source, "action_values"), **of_states(source, "action_values")}
+        if admissible_first:
+            values["pairs of an admissible and an inadmissible action"] = source.one(
+                "SELECT count(*) FROM pairs WHERE margin IS NULL"
+            )[0]
         return dataset.finish(source, {**values, "states with a pair": paired, "mean margin": mean})
