@@ -69,11 +69,14 @@ def test_actions_that_are_alike_give_no_pair(tmp_path: Path) -> None:
 
 
 def test_admissible_first_orders_by_the_environment_and_the_others_by_q(tmp_path: Path) -> None:
-    """In the tree `put` is inadmissible."""
+    """In the tree `put` is inadmissible; here `go` changes the admissible commands and `take` does not."""
     episodes = tree()
+    for episode in episodes:
+        for before, turn in zip(episode.turns, episode.turns[1:], strict=False):
+            turn.admissible_commands = before.admissible_commands + [f"way {turn.turn}"] * (before.action == "go")
     folder = write(tmp_path / "in", episodes)
     options = {"gamma": 0.5, "delta": 0.001, "prompt": template(tmp_path)}
-    preferences.label([folder], tmp_path / "out", admissible_first=True, **options)
+    report = preferences.label([folder], tmp_path / "out", admissible_first=True, **options)
     found = {}
     for row in rows(tmp_path / "out"):
         better, worse = (text(row[side]).split("#")[1] for side in ("chosen", "rejected"))
@@ -82,11 +85,12 @@ def test_admissible_first_orders_by_the_environment_and_the_others_by_q(tmp_path
     for episode in filter(counts, episodes):
         for turn in range(episode.branch_turn, episode.actions):
             tried[prompt_of(episode, turn)].add(episode.turns[turn].action)
-    by_q = {key: margin for key, margin in oracle(episodes, 0.5, 0.001).items() if "put" not in key[1:]}
-    by_rule = {(s, a, "put"): None for s, actions in tried.items() if "put" in actions for a in actions - {"put"}}
+    by_q = {key: margin for key, margin in oracle(episodes, 0.5, 0.001).items() if {"go", "put"} != {*key[1:]}}
+    by_rule = {(state, "go", "put") for state, actions in tried.items() if {"go", "put"} <= actions}
     assert len(by_rule) > 20
     assert {key: margin for key, margin in found.items() if margin is not None} == pytest.approx(by_q)
-    assert {key for key, margin in found.items() if margin is None} == set(by_rule)
+    assert {key for key, margin in found.items() if margin is None} == by_rule
+    assert report.statistics["pairs by admissible_first"] == len(by_rule)
 
 
 def test_admissible_first_needs_to_know_what_is_admissible(tmp_path: Path) -> None:

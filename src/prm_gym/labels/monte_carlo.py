@@ -49,7 +49,7 @@ FROM ({turns_of("segments", "u", "g", "previous")}) WHERE visit AND turn > previ
 _MEANS = """
 CREATE TABLE means AS
 SELECT state_key::UUID AS state, action, avg(g::DECIMAL(18, 15)) AS target, count(*) AS count,
-       bool_or(action_valid) AS valid, min(turn) AS turn,  -- a state has one
+       min(turn) AS turn,  -- a state has one
        min(draw_rank) AS draw_rank  -- of the episode whose text is kept
 FROM returns GROUP BY state, action
 HAVING count(*) >= $min_visits AND (bool_or(action_valid) OR NOT $valid_only)
@@ -141,7 +141,7 @@ def returns(source: Rollouts, gamma: float) -> None:
 
 
 def action_values(source: Rollouts, gamma: float, *, min_visits: int = 1, valid_only: bool = False) -> None:
-    """Create the view `action_values`, a row per (s, a): state, state_key, action, target, count, valid, and the visit
+    """Create the view `action_values`, a row per (s, a): state, state_key, action, target, count, and the visit
     (episode, turn) of its text.
     """
     check_range("min_visits", min_visits, least=1, most=2**31)

@@ -3,10 +3,12 @@
 A row per pair with `margin` = Q(s, a1) - Q(s, a2) >= delta. Q is that of `monte_carlo`, in [0, 1]. A state with a
 single action, or with actions of equal Q, gives no row.
 
-With `admissible_first` an admissible action is preferred to an inadmissible one whatever their returns were, and
-`margin` is null: such a row follows from the environment and not from Eq. 1. An inadmissible action changes nothing and
-costs a step, so its Q is at most gamma V(s), while the admissible actions of pi are worth V(s) or more on average. The
-returns of a few continuations show that difference worst where pi seldom wins.
+With `admissible_first` an action that changes something is preferred to an inadmissible one whatever their returns,
+and `margin` is null: such a row follows from the environment and not from Eq. 1. An inadmissible action costs a step
+and nothing else, so its Q is at most gamma V(s), while the actions of pi that change something are worth V(s) or more
+on average. The returns of a few continuations show that difference worst where pi seldom wins. An action has changed
+something if the admissible commands after it are others; those that did not, such as `look`, are compared with
+inadmissible ones by their returns.
 """
 
 from __future__ import annotations
@@ -26,14 +28,28 @@ from prm_gym.prompts import load
 
 COLUMNS = [("prompt", MESSAGES), ("chosen", MESSAGES), ("rejected", MESSAGES), ("margin", pa.float64())]
 
-# (s, a1 >= a2) with Q(s, a1) - Q(s, a2) >= delta. Rounded, or 0.95 - 0.92 would be below 0.03.
+# Of the visits: whether the action changed something (1), was inadmissible (-1), or neither (0).
+_RANKS = """
+CREATE TABLE ranks AS
+SELECT t.state_key::UUID AS state, t.action,
+       max(CASE WHEN NOT t.action_valid THEN -1
+                WHEN now.admissible_commands IS DISTINCT FROM after.admissible_commands THEN 1 ELSE 0 END) AS rank
+FROM turns t JOIN episodes e USING (episode)
+JOIN rows now ON now.start = e.start AND now.turn = t.turn
+JOIN rows after ON after.start = e.start AND after.turn = t.turn + 1
+WHERE t.visit GROUP BY ALL
+"""
+_NO_RANKS = "CREATE VIEW ranks AS SELECT state, action, 0 AS rank FROM action_values"
+
+# (s, a1 >= a2) with Q(s, a1) - Q(s, a2) >= delta, or the ranks 1 and -1. Rounded, or 0.95 - 0.92 would be below 0.03.
 _PAIRS = """
 CREATE TABLE pairs AS
+WITH ranked AS (FROM action_values JOIN ranks USING (state, action))
 SELECT a1.episode, a1.turn, a1.state_key,
-       CASE WHEN a1.valid = a2.valid OR NOT $admissible_first THEN round(a1.target - a2.target, 12) END AS margin,
+       CASE WHEN a1.rank * a2.rank >= 0 THEN round(a1.target - a2.target, 12) END AS margin,
        a2.episode AS rejected_episode, a2.action AS rejected_action
-FROM action_values a1 JOIN action_values a2 USING (state)
-WHERE coalesce(margin >= $delta, a1.valid)
+FROM ranked a1 JOIN ranked a2 USING (state)
+WHERE coalesce(margin >= $delta, a1.rank > 0)
 """
 
 # The chosen and the rejected action are from different episodes.
@@ -66,7 +82,7 @@ def label(
     delta
         The least margin, in (0, 1]. The default is the paper's 0.03 on its scale of [-1, 1].
     admissible_first
-        Prefer every admissible action to every inadmissible one.
+        Prefer every action that changes something to every inadmissible one.
 
     The others are as in `monte_carlo.label`.
 
@@ -92,7 +108,8 @@ def label(
             problem = "some actions are not known to be admissible or not"
             raise UserError(source.files[0].parent, problem, "leave it out", field="admissible_first")
         action_values(source, gamma, min_visits=min_visits, valid_only=valid_only)
-        source.db.execute(_PAIRS, {"delta": delta, "admissible_first": admissible_first})
+        source.db.execute(_RANKS if admissible_first else _NO_RANKS)
+        source.db.execute(_PAIRS, {"delta": delta})
         for texts, row in visits(source, _ROWS):
             dataset.add(
                 row,
@@ -104,7 +121,5 @@ def label(
         paired, mean = source.one("SELECT count(DISTINCT state_key), avg(margin) FROM pairs")
         values = {**of_targets(source, "action_values"), **of_states(source, "action_values")}
         if admissible_first:
-            values["pairs of an admissible and an inadmissible action"] = source.one(
-                "SELECT count(*) FROM pairs WHERE margin IS NULL"
-            )[0]
+            values["pairs by admissible_first"] = source.one("SELECT count(*) FROM pairs WHERE margin IS NULL")[0]
         return dataset.finish(source, {**values, "states with a pair": paired, "mean margin": mean})

@@ -104,6 +104,7 @@ _COLUMNS = {
     "branch_turn": "INTEGER",
     "turn": "INTEGER",
     "action_valid": "BOOLEAN",
+    "admissible_commands": "VARCHAR[]",
     "reward": "DOUBLE",
     "reason": "VARCHAR",
     "response": "VARCHAR",
