@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from label_worlds import counts, discounted, play, prompt_of, rows, template, text, tree, write
@@ -68,35 +69,68 @@ def test_actions_that_are_alike_give_no_pair(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_admissible_first_orders_by_the_environment_and_the_others_by_q(tmp_path: Path) -> None:
-    """In the tree `put` is inadmissible; here `go` changes the admissible commands and `take` does not."""
+def by_the_environment(tmp_path: Path, **options: Any) -> tuple[list[Episode], list[dict[str, Any]], Any]:
+    """Episodes in which `put` is inadmissible, `go` changes the admissible commands and `take` does not; their rows."""
     episodes = tree()
     for episode in episodes:
         for before, turn in zip(episode.turns, episode.turns[1:], strict=False):
-            turn.admissible_commands = before.admissible_commands + [f"way {turn.turn}"] * (before.action == "go")
+            added = [f"way {turn.turn}"] * (before.action == "go")
+            turn.admissible_commands = (before.admissible_commands or []) + added
     folder = write(tmp_path / "in", episodes)
-    options = {"gamma": 0.5, "delta": 0.001, "prompt": template(tmp_path)}
-    report = preferences.label([folder], tmp_path / "out", admissible_first=True, **options)
-    found = {}
-    for row in rows(tmp_path / "out"):
-        better, worse = (text(row[side]).split("#")[1] for side in ("chosen", "rejected"))
-        found[text(row["prompt"]), better, worse] = row["margin"]
+    report = preferences.label(
+        [folder], tmp_path / "out", gamma=0.5, delta=0.001, prompt=template(tmp_path), inadmissible=2, **options
+    )
+    return list(filter(counts, episodes)), rows(tmp_path / "out"), report
+
+
+def action_of(messages: Any) -> str:
+    return text(messages).split("#")[1]
+
+
+def test_tried_inadmissible_actions_are_ordered_by_the_environment_and_the_others_by_q(tmp_path: Path) -> None:
+    episodes, found, report = by_the_environment(tmp_path)
     tried = defaultdict(set)
-    for episode in filter(counts, episodes):
+    for episode in episodes:
         for turn in range(episode.branch_turn, episode.actions):
             tried[prompt_of(episode, turn)].add(episode.turns[turn].action)
+    pairs = {
+        (text(row["prompt"]), action_of(row["chosen"]), action_of(row["rejected"])): row["margin"] for row in found
+    }
     by_q = {key: margin for key, margin in oracle(episodes, 0.5, 0.001).items() if {"go", "put"} != {*key[1:]}}
     by_rule = {(state, "go", "put") for state, actions in tried.items() if {"go", "put"} <= actions}
     assert len(by_rule) > 20
-    assert {key: margin for key, margin in found.items() if margin is not None} == pytest.approx(by_q)
-    assert {key for key, margin in found.items() if margin is None} == by_rule
-    assert report.statistics["pairs by admissible_first"] == len(by_rule)
+    assert {key: margin for key, margin in pairs.items() if margin is not None} == pytest.approx(by_q)
+    assert {key for key, margin in pairs.items() if margin is None} == by_rule  # nothing else is inadmissible
+    assert report.statistics["pairs by the environment"] == len(by_rule)
 
 
-def test_admissible_first_needs_to_know_what_is_admissible(tmp_path: Path) -> None:
+def test_commands_of_other_states_that_are_inadmissible_here_lose_to_the_best_action(tmp_path: Path) -> None:
+    """`go <n>` is admissible at turn n alone, and changes the commands."""
+    episodes = tree()
+    for episode in episodes:
+        for turn in episode.turns:
+            turn.admissible_commands = ["take", f"go {turn.turn}"]
+            turn.action = f"go {turn.turn}" if turn.action == "go" else turn.action
+    folder = write(tmp_path / "in", episodes)
+    options = {"gamma": 0.5, "delta": 0.001, "prompt": template(tmp_path), "inadmissible": 2}
+    preferences.label([folder], tmp_path / "out", **options)
+    added = defaultdict(set)
+    for row in rows(tmp_path / "out"):
+        if action_of(row["rejected"]).startswith("go ") and row["margin"] is None:
+            chosen, rejected = action_of(row["chosen"]), action_of(row["rejected"])
+            assert rejected != f"go {row['turn']}"
+            assert chosen in ("take", f"go {row['turn']}")
+            added[text(row["prompt"])].add(rejected)
+    assert len(added) > 20
+    assert {len(commands) for commands in added.values()} == {2}
+    preferences.label([folder], tmp_path / "again", **options)
+    assert sorted(map(str, rows(tmp_path / "again"))) == sorted(map(str, rows(tmp_path / "out")))
+
+
+def test_inadmissible_needs_to_know_what_is_admissible(tmp_path: Path) -> None:
     episodes = tree()
     episodes[3].turns[0].action_valid = None
-    with pytest.raises(UserError, match="admissible_first: some actions are not known to be admissible"):
-        preferences.label([write(tmp_path / "in", episodes)], tmp_path / "out", admissible_first=True)
-    with pytest.raises(UserError, match="admissible_first: valid_only leaves no inadmissible action"):
-        preferences.label([tmp_path / "in"], tmp_path / "out", admissible_first=True, valid_only=True)
+    with pytest.raises(UserError, match="inadmissible: some actions are not known to be admissible"):
+        preferences.label([write(tmp_path / "in", episodes)], tmp_path / "out", inadmissible=1)
+    with pytest.raises(UserError, match="inadmissible: valid_only leaves no inadmissible action"):
+        preferences.label([tmp_path / "in"], tmp_path / "out", inadmissible=1, valid_only=True)

@@ -3,12 +3,13 @@
 A row per pair with `margin` = Q(s, a1) - Q(s, a2) >= delta. Q is that of `monte_carlo`, in [0, 1]. A state with a
 single action, or with actions of equal Q, gives no row.
 
-With `admissible_first` an action that changes something is preferred to an inadmissible one whatever their returns,
-and `margin` is null: such a row follows from the environment and not from Eq. 1. An inadmissible action costs a step
-and nothing else, so its Q is at most gamma V(s), while the actions of pi that change something are worth V(s) or more
-on average. The returns of a few continuations show that difference worst where pi seldom wins. An action has changed
-something if the admissible commands after it are others; those that did not, such as `look`, are compared with
-inadmissible ones by their returns.
+With `inadmissible` = K some rows follow from the environment and not from Eq. 1; their `margin` is null. At a state an
+action that changes something is preferred to every inadmissible one that was tried, whatever their returns; and the
+best of those actions to K inadmissible commands that pi gave in other states. An inadmissible command costs a step and
+nothing else, so its Q is at most gamma V(s), while the actions of pi that change something are worth V(s) or more on
+average. Returns of a few continuations show this worst where pi seldom wins, and say nothing of what pi does not try:
+Stage 3 moves pi to such commands unless Q has read some. An action has changed something if the admissible commands
+after it are others; those that did not, such as `look`, are compared with inadmissible ones by their returns.
 """
 
 from __future__ import annotations
@@ -28,26 +29,28 @@ from prm_gym.prompts import load
 
 COLUMNS = [("prompt", MESSAGES), ("chosen", MESSAGES), ("rejected", MESSAGES), ("margin", pa.float64())]
 
+_POOL = 500  # commands
+
 # Of the visits: whether the action changed something (1), was inadmissible (-1), or neither (0).
-_RANKS = """
-CREATE TABLE ranks AS
-SELECT t.state_key::UUID AS state, t.action,
-       max(CASE WHEN NOT t.action_valid THEN -1
-                WHEN now.admissible_commands IS DISTINCT FROM after.admissible_commands THEN 1 ELSE 0 END) AS rank
-FROM turns t JOIN episodes e USING (episode)
-JOIN rows now ON now.start = e.start AND now.turn = t.turn
-JOIN rows after ON after.start = e.start AND after.turn = t.turn + 1
-WHERE t.visit GROUP BY ALL
+_RANKED = """
+CREATE TABLE ranked AS FROM action_values JOIN (
+    SELECT t.state_key::UUID AS state, t.action,
+           max(CASE WHEN NOT t.action_valid THEN -1
+                    WHEN now.admissible_commands IS DISTINCT FROM after.admissible_commands THEN 1 ELSE 0 END) AS rank
+    FROM turns t JOIN episodes e USING (episode)
+    JOIN rows now ON now.start = e.start AND now.turn = t.turn
+    JOIN rows after ON after.start = e.start AND after.turn = t.turn + 1
+    WHERE t.visit GROUP BY ALL
+) USING (state, action)
 """
-_NO_RANKS = "CREATE VIEW ranks AS SELECT state, action, 0 AS rank FROM action_values"
+_UNRANKED = "CREATE VIEW ranked AS SELECT *, 0 AS rank FROM action_values"
 
 # (s, a1 >= a2) with Q(s, a1) - Q(s, a2) >= delta, or the ranks 1 and -1. Rounded, or 0.95 - 0.92 would be below 0.03.
 _PAIRS = """
 CREATE TABLE pairs AS
-WITH ranked AS (FROM action_values JOIN ranks USING (state, action))
 SELECT a1.episode, a1.turn, a1.state_key,
        CASE WHEN a1.rank * a2.rank >= 0 THEN round(a1.target - a2.target, 12) END AS margin,
-       a2.episode AS rejected_episode, a2.action AS rejected_action
+       a2.episode AS rejected_episode, a2.turn AS rejected_turn, a2.action AS rejected_action
 FROM ranked a1 JOIN ranked a2 USING (state)
 WHERE coalesce(margin >= $delta, a1.rank > 0)
 """
@@ -56,7 +59,27 @@ WHERE coalesce(margin >= $delta, a1.rank > 0)
 _ROWS = """
 SELECT p.episode, p.turn, p.state_key, p.margin, p.rejected_action, r.reason, r.response
 FROM pairs p JOIN episodes e ON e.episode = p.rejected_episode
-JOIN rows r ON r.part = e.part AND r.row = e.first_row + p.turn
+JOIN rows r ON r.part = e.part AND r.row = e.first_row + p.rejected_turn
+"""
+
+# At each state with a pair: the best action that changes something, against commands of other states that are
+# inadmissible here, drawn from a seeded sample of those that were taken.
+_FROM_ELSEWHERE = f"""
+INSERT INTO pairs
+WITH pool AS (
+    SELECT action, min({{episode: episode, turn: turn}}) AS taken FROM ranked WHERE rank > 0
+    GROUP BY action ORDER BY md5_number_lower(concat_ws(':', $seed::VARCHAR, action)) LIMIT {_POOL}
+), best AS (
+    SELECT episode, turn, state_key FROM ranked WHERE rank > 0 AND state_key IN (SELECT state_key FROM pairs)
+    QUALIFY row_number() OVER (PARTITION BY state ORDER BY target DESC, action) = 1
+)
+SELECT b.episode, b.turn, b.state_key, NULL, taken.episode, taken.turn, pool.action
+FROM best b JOIN episodes e USING (episode) JOIN rows r ON r.start = e.start AND r.turn = b.turn
+JOIN pool ON NOT list_contains(r.admissible_commands, pool.action)
+QUALIFY row_number() OVER (
+    PARTITION BY b.state_key
+    ORDER BY md5_number_lower(concat_ws(':', $seed::VARCHAR, b.state_key::VARCHAR, pool.action))
+) <= $inadmissible
 """
 
 
@@ -69,7 +92,7 @@ def label(
     delta: float = 0.015,
     min_visits: int = 1,
     valid_only: bool = False,
-    admissible_first: bool = False,
+    inadmissible: int = 0,
     task_types: Sequence[str] | None = None,
     weights: Sequence[float] | None = None,
     train_share: float = 0.85,
@@ -81,22 +104,23 @@ def label(
     ----------
     delta
         The least margin, in (0, 1]. The default is the paper's 0.03 on its scale of [-1, 1].
-    admissible_first
-        Prefer every action that changes something to every inadmissible one.
+    inadmissible
+        K, the number of commands from other states; 0: all pairs are by their returns.
 
     The others are as in `monte_carlo.label`.
 
     Raises
     ------
     UserError
-        As `monte_carlo.label`; `admissible_first` with `valid_only`, or for an environment that does not tell which
-        actions are admissible.
+        As `monte_carlo.label`; `inadmissible` with `valid_only`, or for an environment that does not tell which actions
+        are admissible.
     """
     prompt = prompt_of(rollouts, prompt)
     settings = locals().copy()
     check_range("delta", delta, above=0, most=1)
-    if admissible_first and valid_only:
-        raise UserError("admissible_first", "valid_only leaves no inadmissible action", "leave one of the two out")
+    check_range("inadmissible", inadmissible, least=0, most=_POOL)
+    if inadmissible and valid_only:
+        raise UserError("inadmissible", "valid_only leaves no inadmissible action", "leave one of the two out")
     template = load(prompt)
     with (
         Dataset(out, "preferences", COLUMNS, settings) as dataset,
@@ -104,12 +128,14 @@ def label(
             rollouts, dataset.work, weights=weights, task_types=task_types, seed=seed, train_share=train_share
         ) as source,
     ):
-        if admissible_first and source.one("SELECT bool_or(reward IS NOT NULL AND action_valid IS NULL) FROM rows")[0]:
+        if inadmissible and source.one("SELECT bool_or(reward IS NOT NULL AND action_valid IS NULL) FROM rows")[0]:
             problem = "some actions are not known to be admissible or not"
-            raise UserError(source.files[0].parent, problem, "leave it out", field="admissible_first")
+            raise UserError(source.files[0].parent, problem, "leave it out", field="inadmissible")
         action_values(source, gamma, min_visits=min_visits, valid_only=valid_only)
-        source.db.execute(_RANKS if admissible_first else _NO_RANKS)
+        source.db.execute(_RANKED if inadmissible else _UNRANKED)
         source.db.execute(_PAIRS, {"delta": delta})
+        if inadmissible:
+            source.db.execute(_FROM_ELSEWHERE, {"seed": seed, "inadmissible": inadmissible})
         for texts, row in visits(source, _ROWS):
             dataset.add(
                 row,
@@ -120,6 +146,6 @@ def label(
             )
         paired, mean = source.one("SELECT count(DISTINCT state_key), avg(margin) FROM pairs")
         values = {**of_targets(source, "action_values"), **of_states(source, "action_values")}
-        if admissible_first:
-            values["pairs by admissible_first"] = source.one("SELECT count(*) FROM pairs WHERE margin IS NULL")[0]
+        if inadmissible:
+            [values["pairs by the environment"]] = source.one("SELECT count(*) FROM pairs WHERE margin IS NULL")
         return dataset.finish(source, {**values, "states with a pair": paired, "mean margin": mean})
