@@ -69,32 +69,27 @@ def test_actions_that_are_alike_give_no_pair(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def by_the_environment(tmp_path: Path, **options: Any) -> tuple[list[Episode], list[dict[str, Any]], Any]:
-    """Episodes in which `put` is inadmissible, `go` changes the admissible commands and `take` does not; their rows."""
+def action_of(messages: Any) -> str:
+    return text(messages).split("#")[1]
+
+
+def test_tried_inadmissible_actions_are_ordered_by_the_environment_and_the_others_by_q(tmp_path: Path) -> None:
+    """`put` is inadmissible, `go` changes the admissible commands and `take` does not."""
     episodes = tree()
     for episode in episodes:
         for before, turn in zip(episode.turns, episode.turns[1:], strict=False):
             added = [f"way {turn.turn}"] * (before.action == "go")
             turn.admissible_commands = (before.admissible_commands or []) + added
     folder = write(tmp_path / "in", episodes)
-    report = preferences.label(
-        [folder], tmp_path / "out", gamma=0.5, delta=0.001, prompt=template(tmp_path), inadmissible=2, **options
-    )
-    return list(filter(counts, episodes)), rows(tmp_path / "out"), report
-
-
-def action_of(messages: Any) -> str:
-    return text(messages).split("#")[1]
-
-
-def test_tried_inadmissible_actions_are_ordered_by_the_environment_and_the_others_by_q(tmp_path: Path) -> None:
-    episodes, found, report = by_the_environment(tmp_path)
+    options = {"gamma": 0.5, "delta": 0.001, "prompt": template(tmp_path), "inadmissible": 2}
+    report = preferences.label([folder], tmp_path / "out", **options)
     tried = defaultdict(set)
-    for episode in episodes:
+    for episode in filter(counts, episodes):
         for turn in range(episode.branch_turn, episode.actions):
             tried[prompt_of(episode, turn)].add(episode.turns[turn].action)
     pairs = {
-        (text(row["prompt"]), action_of(row["chosen"]), action_of(row["rejected"])): row["margin"] for row in found
+        (text(row["prompt"]), action_of(row["chosen"]), action_of(row["rejected"])): row["margin"]
+        for row in rows(tmp_path / "out")
     }
     by_q = {key: margin for key, margin in oracle(episodes, 0.5, 0.001).items() if {"go", "put"} != {*key[1:]}}
     by_rule = {(state, "go", "put") for state, actions in tried.items() if {"go", "put"} <= actions}
