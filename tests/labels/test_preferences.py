@@ -100,26 +100,43 @@ def test_tried_inadmissible_actions_are_ordered_by_the_environment_and_the_other
 
 
 def test_commands_of_other_states_that_are_inadmissible_here_lose_to_the_best_action(tmp_path: Path) -> None:
-    """`go <n>` is admissible at turn n alone, and changes the commands."""
+    """`go <n>` is admissible at turn n alone, and changes the commands. `put` becomes a tried `go` of another turn."""
     episodes = tree()
     for episode in episodes:
         for turn in episode.turns:
             turn.admissible_commands = ["take", f"go {turn.turn}"]
-            turn.action = f"go {turn.turn}" if turn.action == "go" else turn.action
+            turn.action = {"go": f"go {turn.turn}", "put": f"go {turn.turn + 1}"}.get(turn.action, turn.action)
     folder = write(tmp_path / "in", episodes)
     options = {"gamma": 0.5, "delta": 0.001, "prompt": template(tmp_path), "inadmissible": 2}
     preferences.label([folder], tmp_path / "out", **options)
+    tried = {
+        (prompt_of(e, t), e.turns[t].action) for e in filter(counts, episodes) for t in range(e.branch_turn, e.actions)
+    }
+    found = [
+        (text(row["prompt"]), action_of(row["chosen"]), action_of(row["rejected"])) for row in rows(tmp_path / "out")
+    ]
+    assert len(found) == len(set(found))
     added = defaultdict(set)
-    for row in rows(tmp_path / "out"):
-        if action_of(row["rejected"]).startswith("go ") and row["margin"] is None:
-            chosen, rejected = action_of(row["chosen"]), action_of(row["rejected"])
+    for row, (state, chosen, rejected) in zip(rows(tmp_path / "out"), found, strict=True):
+        if row["margin"] is None and (state, rejected) not in tried:
+            assert rejected.startswith("go ")
             assert rejected != f"go {row['turn']}"
             assert chosen in ("take", f"go {row['turn']}")
-            added[text(row["prompt"])].add(rejected)
+            added[state].add(rejected)
     assert len(added) > 20
     assert {len(commands) for commands in added.values()} == {2}
-    preferences.label([folder], tmp_path / "again", **options)
-    assert sorted(map(str, rows(tmp_path / "again"))) == sorted(map(str, rows(tmp_path / "out")))
+
+
+def test_the_order_of_rows_is_fixed(tmp_path: Path) -> None:
+    """Rows of one state and chosen action differ in the rejected one, which decides."""
+    preferences.label(
+        [write(tmp_path / "in", tree())], tmp_path / "out", gamma=0.5, delta=0.001, prompt=template(tmp_path)
+    )
+    keys = [(row["split"], text(row["prompt"]), action_of(row["chosen"])) for row in rows(tmp_path / "out")]
+    rejected = [action_of(row["rejected"]) for row in rows(tmp_path / "out")]
+    ties = [(a, b) for one, other, a, b in zip(keys, keys[1:], rejected, rejected[1:], strict=False) if one == other]
+    assert len(ties) > 5
+    assert all(a < b for a, b in ties)
 
 
 def test_inadmissible_needs_to_know_what_is_admissible(tmp_path: Path) -> None:

@@ -63,19 +63,20 @@ JOIN rows r ON r.part = e.part AND r.row = e.first_row + p.rejected_turn
 """
 
 # At each state with a pair: the best action that changes something, against commands of other states that are
-# inadmissible here, drawn from a seeded sample of those that were taken.
+# inadmissible here and were not tried, drawn from a seeded sample of those that were taken.
 _FROM_ELSEWHERE = f"""
 INSERT INTO pairs
 WITH pool AS (
     SELECT action, min({{episode: episode, turn: turn}}) AS taken FROM ranked WHERE rank > 0
     GROUP BY action ORDER BY md5_number_lower(concat_ws(':', $seed::VARCHAR, action)) LIMIT {_POOL}
 ), best AS (
-    SELECT episode, turn, state_key FROM ranked WHERE rank > 0 AND state_key IN (SELECT state_key FROM pairs)
+    SELECT episode, turn, state, state_key FROM ranked WHERE rank > 0 AND state_key IN (SELECT state_key FROM pairs)
     QUALIFY row_number() OVER (PARTITION BY state ORDER BY target DESC, action) = 1
 )
 SELECT b.episode, b.turn, b.state_key, NULL, taken.episode, taken.turn, pool.action
 FROM best b JOIN episodes e USING (episode) JOIN rows r ON r.start = e.start AND r.turn = b.turn
 JOIN pool ON NOT list_contains(r.admissible_commands, pool.action)
+ANTI JOIN ranked tried ON tried.state = b.state AND tried.action = pool.action
 QUALIFY row_number() OVER (
     PARTITION BY b.state_key
     ORDER BY md5_number_lower(concat_ws(':', $seed::VARCHAR, b.state_key::VARCHAR, pool.action))
@@ -136,7 +137,7 @@ def label(
         source.db.execute(_PAIRS, {"delta": delta})
         if inadmissible:
             source.db.execute(_FROM_ELSEWHERE, {"seed": seed, "inadmissible": inadmissible})
-        for texts, row in visits(source, _ROWS):
+        for texts, row in visits(source, _ROWS, "episode, turn, rejected_action"):
             dataset.add(
                 row,
                 prompt=template.messages(texts.state(row["turn"])),

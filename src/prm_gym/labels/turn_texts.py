@@ -67,15 +67,15 @@ def completion(prompt: Prompt, reason: str, action: str, response: str) -> list[
     return [{"role": "assistant", "content": prompt.response(reason, action) if action else response}]
 
 
-def visits(source: Rollouts, sql: str) -> Iterator[tuple[Texts, dict[str, Any]]]:
+def visits(source: Rollouts, sql: str, order: str = "episode, turn") -> Iterator[tuple[Texts, dict[str, Any]]]:
     """The rows of the query `sql`, which has columns `episode`, `turn` and others, each with its episode's texts.
 
     The episode's `split`, `game_id`, `iteration` and `policy_id` are added to the row. Rows are in the order of the
-    store: by part, episode and turn.
+    store: by part, episode and turn. A query with several rows per turn names in `order` what tells them apart.
     """
     located = source.db.cursor().execute(
         f"""SELECT chosen.*, e.part, e.first_row, e.split, e.game_id, e.iteration, e.policy_id
-        FROM ({sql}) AS chosen JOIN counted e USING (episode) ORDER BY episode, turn"""
+        FROM ({sql}) AS chosen JOIN counted e USING (episode) ORDER BY {order}"""
     )
     texts: Texts | None = None
     place = (-1, -1)
