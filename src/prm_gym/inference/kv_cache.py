@@ -11,6 +11,8 @@ Left out: which columns a layer may see (`attention_masks`).
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -156,10 +158,14 @@ class KVCache(Cache):  # type: ignore[misc]
         """Copy the first `columns` columns of the slots `sources` to the slots from `start` on."""
         self._copy(sources, np.arange(start, start + len(sources)), columns)
 
-    def swap(self, first: Index, second: Index, columns: int) -> None:
-        """Exchange slots `first[i]` and `second[i]`, all different, up to `columns`."""
+    def swap(self, first: Index, second: Index, columns: int | None = None) -> None:
+        """Exchange slots `first[i]` and `second[i]`, all different, up to `columns`; by default their sequences."""
         there, here = np.concatenate([first, second]), np.concatenate([second, first])
-        self._copy(there, here, columns)
+        if columns is None:
+            full = self._length[there] > 0
+            self._copy(there[full], here[full], int(self._length[there].max()))
+        else:
+            self._copy(there, here, columns)
         for record in (self._tokens, self._length, self._used):
             record[here] = record[there]
 
@@ -195,7 +201,7 @@ class KVCache(Cache):  # type: ignore[misc]
             away = np.setdiff1d(slot[group], places)
             holes = np.setdiff1d(places, slot[group])
             if len(away):
-                self.swap(away, holes, int(self._length[[*away, *holes]].max()))
+                self.swap(away, holes)
                 moved = np.arange(len(self._length))
                 moved[away], moved[holes] = holes, away
                 slot[:] = moved[slot]
@@ -204,10 +210,13 @@ class KVCache(Cache):  # type: ignore[misc]
     def _copy(self, sources: Index, targets: Index, columns: int) -> None:
         if not columns:
             return
-        read = torch.from_numpy(np.asarray(sources)).to(self._stores[0].device)
-        write = torch.from_numpy(np.asarray(targets)).to(self._stores[0].device)
         for store in self._stores:
-            store[write, :, :columns] = store[read, :, :columns]
+            if store.device.type == "cpu":  # numpy copies the blocks four times faster than torch
+                blocks = store.view(torch.uint8).numpy()
+                blocks[targets, :, :columns] = blocks[sources, :, :columns]
+            else:
+                read, write = (torch.from_numpy(slots).to(store.device) for slots in (sources, targets))
+                store[write, :, :columns] = store[read, :, :columns]
 
     # The interface of a transformers cache
 
@@ -241,10 +250,13 @@ class KVCache(Cache):  # type: ignore[misc]
 
 
 def _zeros(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
-    """Zeros, since a masked column has weight 0, which does not hide a NaN. On a CPU by numpy: its zeros take no memory
-    until written.
+    """Zeros, since a masked column has weight 0, which does not hide a NaN. On a CPU a page takes no memory until
+    written, and pages are small: numpy asks for huge ones, so that a few columns would take those of many slots.
     """
-    if like.device.type != "cpu":
+    size = math.prod(shape) * like.dtype.itemsize
+    if like.device.type != "cpu" or not size:
         return like.new_zeros(shape)
-    count = int(np.prod(shape)) * like.dtype.itemsize
-    return torch.from_numpy(np.zeros(count, np.uint8)).view(like.dtype).view(shape)
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        pages.madvise(mmap.MADV_NOHUGEPAGE)
+    return torch.frombuffer(pages, dtype=like.dtype).view(shape)
