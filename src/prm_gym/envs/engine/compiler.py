@@ -45,6 +45,7 @@ class _Compiler:
             name: [(rule.condition, rule.symbols) for rule in rules] for name, rules in self.grammar.rules.items()
         }
         self.shown = {operator.action: len(operator.arguments) for operator in self.task.operators}
+        self.changing = {name for name, _ in self.task.facts}
         self.derived = [variable for variable, layer in enumerate(self.task.layers) if layer >= 0]
         self.axioms = Axioms.of_task(self.task)
         start = mask(v for v, true in enumerate(self.task.initial) if true)
@@ -123,9 +124,8 @@ class _Compiler:
     def read_action(self, action: str) -> set[str]:
         """The predicates that the feedback of an action reads. Its command must depend on constant facts only."""
         placeholders = self.placeholders(action)
-        changing = {name for name, _ in self.task.facts}
         for name in read(self.rules, self.grammar.commands[action], placeholders):
-            if name.removeprefix(NEGATION) in changing:
+            if name.removeprefix(NEGATION) in self.changing:
                 raise Unsupported(f"the command of {action!r} depends on {name!r}, which changes")
         return read(self.rules, self.grammar.feedback[action], placeholders)
 
