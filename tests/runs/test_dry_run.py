@@ -74,10 +74,13 @@ def _store(folder: Path, episodes: int, actions: int) -> None:
             writer.add(Episode(f"e{i}", f"g{i}", "train", "find a mug", "pick", "pi_0", 0, 0, stop, turns))
 
 
-def test_disk_of_a_store_goes_by_the_bytes_a_row_of_those_that_are_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["part-000001.parquet", "share-6ca4d889b2a4dc90-000065.parquet"])
+def test_disk_of_a_store_goes_by_the_bytes_a_row_of_those_that_are_there(tmp_path: Path, name: str) -> None:
+    """Large parts of several processes are adopted under a name of their own."""
     played = Stage("played", tmp_path / "played", {}, lambda: _store(tmp_path / "played", 10, 4), cost=Cost(rows=60))
     stage.run([played], Console(quiet=True))
     [part] = played.out.glob("*.parquet")
+    part = part.rename(part.with_name(name))
     found = dry_run.plan([played, Stage("next", tmp_path / "next", {}, dict, cost=Cost(rows=200))], tmp_path)
     assert [(each.complete, each.rows) for each in found] == [(True, None), (False, 200)]
     assert found[0].disk is None

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from prm_gym.errors import UserError
-from prm_gym.store import EpisodeWriter, finished_ids, parts, read_episodes
+from prm_gym.store import EpisodeWriter, finished_ids, parts, read_episodes, stores
 from prm_gym.store import episodes as store
 from prm_gym.store.parquet import VERSION_KEY, to_table
 from prm_gym.types import Episode, StopReason, Turn, state_key
@@ -154,6 +154,16 @@ def test_an_adopted_part_outlives_its_folder(tmp_path: Path, monkeypatch: pytest
         writer.adopt(part)
     part.unlink()
     assert content(tmp_path / "store") == content(write(tmp_path / "same", episode(1)))
+
+
+def test_stores_below_a_folder_include_one_whose_parts_are_all_adopted(tmp_path: Path) -> None:
+    other = write(tmp_path / "run" / "other", episode(1))
+    with EpisodeWriter(tmp_path / "run" / "iter1" / "adopting") as writer:
+        writer.adopt(parts(other)[0])
+    (tmp_path / "run" / "dataset").mkdir()
+    pq.write_table(pq.read_table(parts(other)[0]), tmp_path / "run" / "dataset" / "train.parquet")
+    assert stores(tmp_path / "run") == [tmp_path / "run" / "iter1" / "adopting", other]
+    assert stores(other) == [other]
 
 
 @pytest.mark.parametrize("moment", ["before the rename", "before the removal"])

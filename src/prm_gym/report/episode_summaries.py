@@ -23,7 +23,7 @@ from prm_gym.errors import UserError, first_line
 from prm_gym.policies.best_of_n import BestOf
 from prm_gym.store import parts
 from prm_gym.store.episodes import METRICS
-from prm_gym.store.parquet import UNREADABLE, damaged, read_columns
+from prm_gym.store.parquet import PARTS, UNREADABLE, damaged, read_columns
 
 _BEST_OF = re.compile(r"(best_of_[^()]+)\((.*)\)")
 _COLUMNS = ["episode_id", "game_id", "split", "task_type", "policy_id", "stop_reason", "action_valid", "reward"]
@@ -110,7 +110,7 @@ def check_parquet(run: Path) -> None:
             continue
         except UNREADABLE as error:
             problem = f"is no readable Parquet file ({first_line(error)})"
-            if file.name.startswith(("part-", "share-")):
+            if file.name.startswith(PARTS):
                 raise damaged(file, problem) from None
             raise UserError(file, problem, "remove it and run the stage that wrote it again") from None
 

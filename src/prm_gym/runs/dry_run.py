@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from prm_gym.errors import UserError
 from prm_gym.runs.stage import Stage, is_complete
-from prm_gym.store import parts
+from prm_gym.store import parts, stores
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,7 @@ def plan(stages: Sequence[Stage], run: Path) -> list[Planned]:
 
 def _bytes_per_row(run: Path) -> float | None:
     """Of the episode stores in the run folder; None if there is none."""
-    folders = {file.parent for file in run.rglob("part-*.parquet")}
-    files = [file for folder in sorted(folders) for file in parts(folder)]
+    files = [file for folder in stores(run) for file in parts(folder)]
     rows = sum(pq.read_metadata(file).num_rows for file in files)
     return sum(file.stat().st_size for file in files) / rows if rows else None
 

@@ -34,6 +34,7 @@ from prm_gym.runs import stage
 from prm_gym.runs.actors import Actors
 from prm_gym.runs.iteration import Run
 from prm_gym.runs.stage import Stage
+from prm_gym.store import parts, stores
 
 FEWEST = 4  # games
 _FEWEST_STEPS, _MOST_STEPS = 2, 32
@@ -191,7 +192,7 @@ def _size(folder: Path) -> int:
 
 def _turns(folder: Path) -> Iterator[dict[str, Any]]:
     """The turns of the stores below `folder` that a model has answered, without a branch's history."""
-    for file in sorted(folder.rglob("part-*.parquet")):
+    for file in (part for store in stores(folder) for part in parts(store)):
         columns = ["turn", "prompt_tokens", "response_tokens", "branch_turn", "parent_id"]
         there = pq.read_schema(file).names
         for row in pq.read_table(file, columns=[name for name in columns if name in there]).to_pylist():

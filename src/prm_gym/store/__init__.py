@@ -5,6 +5,6 @@
 
 from __future__ import annotations
 
-from prm_gym.store.episodes import EpisodeWriter, finished_ids, parts, read_episodes, won_ids
+from prm_gym.store.episodes import EpisodeWriter, finished_ids, parts, read_episodes, stores, won_ids
 
-__all__ = ["EpisodeWriter", "finished_ids", "parts", "read_episodes", "won_ids"]
+__all__ = ["EpisodeWriter", "finished_ids", "parts", "read_episodes", "stores", "won_ids"]

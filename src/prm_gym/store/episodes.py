@@ -37,6 +37,7 @@ import pyarrow.parquet as pq
 from prm_gym.errors import UserError
 from prm_gym.store.parquet import (
     ADOPTED,
+    PARTS,
     REPLACES_KEY,
     SCHEMA,
     check_rows,
@@ -220,6 +221,11 @@ def parts(folder: str | Path) -> list[Path]:
     return found
 
 
+def stores(root: str | Path) -> list[Path]:
+    """The folders of episodes below `root`, itself included, sorted. Linked folders below it are left out."""
+    return sorted({file.parent for file in Path(root).rglob("*.parquet") if file.name.startswith(PARTS)})
+
+
 def being_written(folder: str | Path) -> bool:
     """Whether a writer, of this process or another, has the folder open."""
     folder = Path(folder)
@@ -277,7 +283,7 @@ def _merge_small_parts(folder: Path) -> None:
     run: list[Path] = []
     rows = 0
     for file in [*_whole_parts(folder), None]:
-        own = file and file.name.startswith(("part-", ADOPTED))
+        own = file and file.name.startswith(PARTS)
         size = pq.read_metadata(file).num_rows if own else _MERGED_ROWS
         if rows + size > _MERGED_ROWS:
             if len(run) > 1:

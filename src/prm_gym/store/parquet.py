@@ -26,6 +26,7 @@ SCHEMA_VERSION = 1
 VERSION_KEY, REPLACES_KEY = b"prm_gym.schema_version", b"prm_gym.replaces"
 
 ADOPTED = "share-"  # the names of parts adopted from another folder begin so
+PARTS = ("part-", ADOPTED)  # the names of all parts begin so
 
 UNREADABLE = (pa.ArrowException, OSError)  # raised by Arrow for a damaged file
 
