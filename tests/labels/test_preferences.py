@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from label_worlds import counts, discounted, play, prompt_of, rows, template, te
 
 from prm_gym.errors import UserError
 from prm_gym.labels import preferences
-from prm_gym.types import Episode
+from prm_gym.types import Episode, StopReason
 
 
 def oracle(episodes: list[Episode], gamma: float, delta: float) -> dict[tuple[str, str, str], float]:
@@ -99,8 +99,8 @@ def test_tried_inadmissible_actions_are_ordered_by_the_environment_and_the_other
     assert report.statistics["pairs by the environment"] == len(by_rule)
 
 
-def test_commands_of_other_states_that_are_inadmissible_here_lose_to_the_best_action(tmp_path: Path) -> None:
-    """`go <n>` is admissible at turn n alone, and changes the commands. `put` becomes a tried `go` of another turn."""
+def test_untried_inadmissible_commands_lose_to_the_best_action(tmp_path: Path) -> None:
+    """`go <n>` is admissible at turn n alone, and changes the commands. `put` becomes a tried `go` of the next turn."""
     episodes = tree()
     for episode in episodes:
         for turn in episode.turns:
@@ -109,15 +109,14 @@ def test_commands_of_other_states_that_are_inadmissible_here_lose_to_the_best_ac
     folder = write(tmp_path / "in", episodes)
     options = {"gamma": 0.5, "delta": 0.001, "prompt": template(tmp_path), "inadmissible": 2}
     preferences.label([folder], tmp_path / "out", **options)
-    tried = {
-        (prompt_of(e, t), e.turns[t].action) for e in filter(counts, episodes) for t in range(e.branch_turn, e.actions)
-    }
-    found = [
-        (text(row["prompt"]), action_of(row["chosen"]), action_of(row["rejected"])) for row in rows(tmp_path / "out")
-    ]
-    assert len(found) == len(set(found))
+    turns = [(episode, turn) for episode in filter(counts, episodes) for turn in range(episode.actions)]
+    tried = {(prompt_of(e, t), e.turns[t].action) for e, t in turns if t >= e.branch_turn}
+    earlier = {prompt_of(e, t): {turn.action for turn in e.turns[:t]} for e, t in turns}
+    found = rows(tmp_path / "out")
+    keys = [(text(row["prompt"]), action_of(row["chosen"]), action_of(row["rejected"])) for row in found]
+    assert len(keys) == len(set(keys))
     added = defaultdict(set)
-    for row, (state, chosen, rejected) in zip(rows(tmp_path / "out"), found, strict=True):
+    for row, (state, chosen, rejected) in zip(found, keys, strict=True):
         if row["margin"] is None and (state, rejected) not in tried:
             assert rejected.startswith("go ")
             assert rejected != f"go {row['turn']}"
@@ -125,6 +124,40 @@ def test_commands_of_other_states_that_are_inadmissible_here_lose_to_the_best_ac
             added[state].add(rejected)
     assert len(added) > 20
     assert {len(commands) for commands in added.values()} == {2}
+    repeated = 0
+    for row in found:
+        state, here = text(row["prompt"]), {"take", f"go {row['turn']}"}
+        if state in added:
+            first = {action for action in earlier[state] - here if (state, action) not in tried}
+            assert first <= added[state] or added[state] <= first, "commands of the episode so far come first"
+            repeated += bool(first)
+    assert repeated > 20
+
+
+def test_untried_commands_are_drawn_by_how_often_they_are_given(tmp_path: Path) -> None:
+    """One command at each of 300 states, of two that are given elsewhere in a ratio of 4 to 1."""
+
+    def single(number: int, game: str, action: str, commands: list[str], won: bool) -> Episode:
+        episode = play(number)
+        first, last = episode.turns[0], episode.turns[-1]
+        changes = {"action_valid": True, "reward": float(won), "terminated": won}
+        first = replace(first, action=action, admissible_commands=commands, observation=f"start of {game}", **changes)
+        turns = [first, replace(last, turn=1, admissible_commands=["stop"])]
+        stop = StopReason.WON if won else StopReason.STEP_LIMIT
+        return replace(episode, game_id=game, turns=turns, stop_reason=stop)
+
+    episodes = [
+        single(2 * game + won, f"asked-{game}", ["lose", "win"][won], ["lose", "win"], bool(won))
+        for game in range(300)
+        for won in (0, 1)
+    ]
+    others = ["often"] * 80 + ["seldom"] * 20
+    episodes += [single(1000 + n, f"other-{n}", action, [action], True) for n, action in enumerate(others)]
+    folder = write(tmp_path / "in", episodes)
+    preferences.label([folder], tmp_path / "out", prompt=template(tmp_path), inadmissible=1)
+    drawn = Counter(action_of(row["rejected"]) for row in rows(tmp_path / "out"))
+    assert drawn["lose"] == drawn["often"] + drawn["seldom"] == 300
+    assert 0.7 < drawn["often"] / 300 < 0.9  # four standard deviations about 0.8
 
 
 def test_the_order_of_rows_is_fixed(tmp_path: Path) -> None:

@@ -5,11 +5,12 @@ single action, or with actions of equal Q, gives no row.
 
 With `inadmissible` = K some rows follow from the environment and not from Eq. 1; their `margin` is null. At a state an
 action that changes something is preferred to every inadmissible one that was tried, whatever their returns; and the
-best of those actions to K inadmissible commands that pi gave in other states. An inadmissible command costs a step and
-nothing else, so its Q is at most gamma V(s), while the actions of pi that change something are worth V(s) or more on
-average. Returns of a few continuations show this worst where pi seldom wins, and say nothing of what pi does not try:
-Stage 3 moves pi to such commands unless Q has read some. An action has changed something if the admissible commands
-after it are others; those that did not, such as `look`, are compared with inadmissible ones by their returns.
+best of those actions to K inadmissible commands that were not: those of the episode so far, which pi repeats when it is
+stuck, and those of other states. An inadmissible command costs a step and nothing else, so its Q is at most gamma V(s),
+while the actions of pi that change something are worth V(s) or more on average. Returns of a few continuations show
+this worst where pi seldom wins, and say nothing of what pi does not try: Stage 3 moves pi to such commands unless Q has
+read some. An action has changed something if the admissible commands after it are others; those that did not, such as
+`look`, are compared with inadmissible ones by their returns.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from prm_gym.prompts import load
 
 COLUMNS = [("prompt", MESSAGES), ("chosen", MESSAGES), ("rejected", MESSAGES), ("margin", pa.float64())]
 
-_POOL = 500  # commands
+_POOL = 500  # commands, the most frequent
 
 # Of the visits: whether the action changed something (1), was inadmissible (-1), or neither (0).
 _RANKED = """
@@ -62,25 +63,32 @@ FROM pairs p JOIN episodes e ON e.episode = p.rejected_episode
 JOIN rows r ON r.part = e.part AND r.row = e.first_row + p.rejected_turn
 """
 
-# At each state with a pair: the best action that changes something, against commands of other states that are
-# inadmissible here and were not tried, drawn from a seeded sample of those that were taken.
-_FROM_ELSEWHERE = f"""
+# At each state with a pair: the best action that changes something, against K commands that are inadmissible here and
+# were not tried: first those of the episode so far, then those of other states, drawn by how often pi gives them. The K
+# least of -ln(u) / weight are a weighted sample without replacement (Efraimidis and Spirakis, 2006).
+_UNTRIED = f"""
 INSERT INTO pairs
-WITH pool AS (
-    SELECT action, min({{episode: episode, turn: turn}}) AS taken FROM ranked WHERE rank > 0
-    GROUP BY action ORDER BY md5_number_lower(concat_ws(':', $seed::VARCHAR, action)) LIMIT {_POOL}
-), best AS (
-    SELECT episode, turn, state, state_key FROM ranked WHERE rank > 0 AND state_key IN (SELECT state_key FROM pairs)
-    QUALIFY row_number() OVER (PARTITION BY state ORDER BY target DESC, action) = 1
+WITH best AS (
+    SELECT b.episode, b.turn, b.state, b.state_key, e.start, r.admissible_commands
+    FROM ranked b JOIN episodes e USING (episode) JOIN rows r ON r.start = e.start AND r.turn = b.turn
+    WHERE rank > 0 AND b.state_key IN (SELECT state_key FROM pairs)
+    QUALIFY row_number() OVER (PARTITION BY state ORDER BY target DESC, b.action) = 1
+), earlier AS (
+    SELECT b.*, h.action, max({{episode: b.episode, turn: h.turn}}) AS given, 0.0 AS draw
+    FROM best b JOIN rows h ON h.start = b.start AND h.turn < b.turn WHERE h.action <> '' GROUP BY ALL
+), pool AS (
+    SELECT action, min({{episode: episode, turn: turn}}) AS given, sum(count) AS weight FROM ranked WHERE rank > 0
+    GROUP BY action ORDER BY weight DESC, action LIMIT {_POOL}
+), elsewhere AS (
+    SELECT b.*, action, given, md5_number_lower(concat_ws(':', $seed::VARCHAR, b.state_key::VARCHAR, action)) AS number,
+           -ln((number + 1.0) / pow(2, 64)) / weight AS draw
+    FROM best b JOIN pool ON true
 )
-SELECT b.episode, b.turn, b.state_key, NULL, taken.episode, taken.turn, pool.action
-FROM best b JOIN episodes e USING (episode) JOIN rows r ON r.start = e.start AND r.turn = b.turn
-JOIN pool ON NOT list_contains(r.admissible_commands, pool.action)
-ANTI JOIN ranked tried ON tried.state = b.state AND tried.action = pool.action
-QUALIFY row_number() OVER (
-    PARTITION BY b.state_key
-    ORDER BY md5_number_lower(concat_ws(':', $seed::VARCHAR, b.state_key::VARCHAR, pool.action))
-) <= $inadmissible
+SELECT episode, turn, state_key, NULL, given.episode, given.turn, action
+FROM (FROM earlier UNION ALL BY NAME SELECT * EXCLUDE (number) FROM elsewhere ANTI JOIN earlier USING (state, action))
+ANTI JOIN ranked tried USING (state, action)
+WHERE NOT list_contains(admissible_commands, action)
+QUALIFY row_number() OVER (PARTITION BY state ORDER BY draw, action) <= $inadmissible
 """
 
 
@@ -106,7 +114,7 @@ def label(
     delta
         The least margin, in (0, 1]. The default is the paper's 0.03 on its scale of [-1, 1].
     inadmissible
-        K, the number of commands from other states; 0: all pairs are by their returns.
+        K, the number of untried commands at a state; 0: all pairs are by their returns.
 
     The others are as in `monte_carlo.label`.
 
@@ -136,7 +144,7 @@ def label(
         source.db.execute(_RANKED if inadmissible else _UNRANKED)
         source.db.execute(_PAIRS, {"delta": delta})
         if inadmissible:
-            source.db.execute(_FROM_ELSEWHERE, {"seed": seed, "inadmissible": inadmissible})
+            source.db.execute(_UNTRIED, {"seed": seed, "inadmissible": inadmissible})
         for texts, row in visits(source, _ROWS, "episode, turn, rejected_action"):
             dataset.add(
                 row,
