@@ -119,7 +119,7 @@ _ARGUMENTS: dict[str, tuple[Callable[[str], Any], str]] = {
     "alpha": (share, "weight of the advantage, from 0 to 1"),
     "min_visits": (count, "leave out actions that fewer episodes took"),
     "valid_only": (name, "leave out actions that were not admissible"),
-    "inadmissible": (integer(0, 500), "inadmissible commands of other states in pairs at each state; 0: none"),
+    "inadmissible": (integer(0, 500), "untried inadmissible commands in pairs at each state; 0: none"),
     "task_types": (name, "task types to use, such as pick_and_place_simple; default: all"),
     "weights": (number(above=0, most=1), "share of each folder of --rollouts to use; default: all of them"),
     "train_share": (number(above=0, most=1), "share of the games in the split train; the other games are test"),
