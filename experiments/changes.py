@@ -33,7 +33,7 @@ INVERSE: Changes = {
     "prm.yaml": {"loss": "inverse", **ONCE},
 }
 # Demonstrations for SFT and InversePRM, and the passes of a Q over its transitions, which are as many as theirs, twice.
-DEMONSTRATIONS = {50: 4, 200: 2, 800: 1}
+DEMONSTRATIONS = {10: 16, 50: 4, 800: 1}
 ABSOLUTE: Changes = {"recipe.yaml": {"labels": {"kind": "monte_carlo"}}, "prm.yaml": {"loss": "soft_bce", **ONCE}}
 INDEPENDENT: Changes = merged(ABSOLUTE, {"recipe.yaml": {"branches": None}})
 # V of pi_0, on the rollouts of the recipe's first iteration.
