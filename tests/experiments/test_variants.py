@@ -250,7 +250,7 @@ def test_trl_reads_the_files_of_stage_3_and_of_dagger(asked: list[tuple[str, Any
 def test_sft_and_inverse_prm_start_from_one_pi_0_and_read_the_same_demonstrations(asked: Any, tmp_path: Path) -> None:
     list(FINDINGS["inverse"].measure(Variants(EMBEDDED, tmp_path, 0)))
     changes = dict(asked)
-    for games in (50, 200, 800):
+    for games in (10, 50, 800):
         start = changes[f"expert-{games}"]["recipe.yaml"]["start"]
         assert start["model"] == str(tmp_path / "pi_0")
         assert start["demonstrations"]["games"] == games
