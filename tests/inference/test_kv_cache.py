@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from pathlib import Path
 
@@ -66,6 +67,17 @@ def test_short_sequences_take_little_of_the_reserved_memory():
     assert reserved > 200 << 20
     slots.copy_to(1, np.zeros(slots._stores[0].shape[0] - 1, np.int64), 10)
     assert _resident() - before < reserved / 4
+
+
+def test_a_system_without_huge_pages_needs_no_advice(monkeypatch):
+    class Pages(mmap.mmap):
+        def madvise(self, *advice):
+            raise OSError("invalid argument")
+
+    monkeypatch.setattr(mmap, "mmap", Pages)
+    slots = cache()
+    assert slots.reserve(100) == 8
+    assert not slots._stores[0].any()
 
 
 def _resident():
