@@ -211,12 +211,14 @@ class KVCache(Cache):  # type: ignore[misc]
     def _copy(self, sources: Index, targets: Index, columns: int) -> None:
         if not columns:
             return
-        for store in self._stores:
-            if store.device.type == "cpu":  # numpy copies the blocks four times faster than torch
+        device = self._stores[0].device
+        if device.type == "cpu":  # numpy copies the blocks three to four times as fast as torch
+            for store in self._stores:
                 blocks = store.view(torch.uint8).numpy()
                 blocks[targets, :, :columns] = blocks[sources, :, :columns]
-            else:
-                read, write = (torch.from_numpy(slots).to(store.device) for slots in (sources, targets))
+        else:
+            read, write = (torch.from_numpy(slots).to(device) for slots in (sources, targets))
+            for store in self._stores:
                 store[write, :, :columns] = store[read, :, :columns]
 
     # The interface of a transformers cache
