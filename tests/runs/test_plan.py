@@ -48,7 +48,7 @@ def test_every_shipped_recipe_has_small_sizes(folder: Path, tmp_path: Path) -> N
             assert games.splits["train"] >= run.recipe.rollouts.games
     full = [each.cost.episodes or 0 for each in Run(folder, tmp_path / "run", 1).stages()]
     assert all(small <= large <= most for small, large, most in zip(*amounts, full, strict=True))
-    assert sum(amounts[1]) < 0.75 * sum(full) or sum(full) < 400
+    assert sum(amounts[1]) < 0.4 * sum(full) or sum(full) < 400
 
 
 def test_a_policy_takes_the_place_of_the_start(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_the_steps_of_open_instruct_are_the_paper_s() -> None:
 def test_a_line_through_two_points() -> None:
     assert fit((10, 7.0), (20, 9.0)) == pytest.approx((5.0, 0.2))
     assert fit((10, 3.0), (20, 8.0)) == pytest.approx((0.0, 0.4)), "a start takes no negative time"
-    assert fit((10, 9.0), (20, 7.0)) == (7.0, 0.0), "noise is no negative cost"
+    assert fit((10, 9.0), (20, 7.0)) == pytest.approx((0.0, 0.35)), "noise never makes the rest free"
     assert fit((10, 6.0), (10, 8.0)) == (7.0, 0.0)
 
 

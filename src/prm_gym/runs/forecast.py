@@ -95,16 +95,20 @@ def forecast(iteration: Run, say: Callable[[str], None]) -> Forecast:
 def fit(small: tuple[float, float], large: tuple[float, float]) -> tuple[float, float]:
     """(a, b) of y = a + b x through two points (x, y), both at least 0; for equal x, a is the mean.
 
+    If the larger took no longer, the noise hides the start. It is then taken as 0: rather too much than far too little.
+
     >>> fit((10, 7.0), (20, 9.0))
     (5.0, 0.2)
     >>> fit((10, 3.0), (20, 8.0))
     (0.0, 0.4)
+    >>> fit((10, 9.0), (20, 7.0))
+    (0.0, 0.35)
     """
     (x1, y1), (x2, y2) = small, large
     if x1 == x2:
         return (y1 + y2) / 2, 0.0
-    slope = max(0.0, (y2 - y1) / (x2 - x1))
-    if y2 < slope * x2:
+    slope = (y2 - y1) / (x2 - x1)
+    if slope <= 0 or y2 < slope * x2:
         return 0.0, y2 / x2
     return y2 - slope * x2, slope
 

@@ -60,7 +60,7 @@ class Measured:
 
 def shrink(folder: Path, to: Path, share: float, policy: Path | None = None) -> None:
     """Write the recipe in `folder` into `to`, smaller: two batches of episodes for each stage times `share`, at
-    most half of them, and a few training steps. Below a batch an episode costs more than it does in
+    most a quarter of them, and a few training steps. Below a batch an episode costs more than it does in
     the run. `policy` takes the place of pi_0.
     """
     shutil.copytree(folder, to)
@@ -70,7 +70,7 @@ def shrink(folder: Path, to: Path, share: float, policy: Path | None = None) -> 
 
     def few(full: int, each: int = 1) -> int:
         """How many games out of `full`, of which each gives `each` episodes."""
-        return min(full, max(FEWEST, round(share * min(2 * batch, full * each / 2) / each)))
+        return min(full, max(FEWEST, round(share * min(2 * batch, full * each / 4) / each)))
 
     if policy is not None:
         values["start"] = {"model": str(policy.resolve())}
