@@ -116,6 +116,22 @@ def test_a_branch_leaves_the_episode_it_came_from(monkeypatch):
     assert shapes == [(2, 5), (1, 3)]
 
 
+def test_siblings_compute_what_they_share_once(monkeypatch):
+    """Branches of one state that come in one batch, beside an episode that shares less than half with them."""
+    rng = np.random.default_rng(10)
+    model = slot_model()
+    state, stranger = text(rng, 100, 101), text(rng, 30, 31)
+    siblings = [np.concatenate([state, text(rng, 10, 11)]) for _ in range(3)]
+    cousin = np.concatenate([state[:80], text(rng, 10, 11)])
+    far = np.concatenate([state[:20], text(rng, 30, 31)])
+    prompts = [siblings[0], stranger, cousin, siblings[1], far, siblings[2]]
+    shapes = fed(monkeypatch, model)
+    assert greedy(model, prompts) == [stock_greedy(prompt, NEW) for prompt in prompts]
+    prefilled = sum(rows * tokens for rows, tokens in shapes if tokens > 1)
+    different = len({tuple(prompt[: i + 1]) for prompt in prompts for i in range(len(prompt))})
+    assert prefilled < 1.6 * different < 0.7 * sum(map(len, prompts))
+
+
 def test_growing_columns_keep_what_was_cached(monkeypatch):
     rng = np.random.default_rng(6)
     model = slot_model()

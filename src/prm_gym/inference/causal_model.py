@@ -1,16 +1,17 @@
 """A causal transformer on `KVCache`: outputs at the last token of ragged prompts, and sampled continuations.
 
 Rows of a batch are never padded on the left: a row with fewer new tokens than the others feeds some cached tokens
-again, which rewrites the same values. Sampling inverts the cumulative distribution at one uniform number per token,
-given by the caller, so a response depends on its own prompt and numbers and not on the rest of the batch. One
-exception: matrix products of other shapes round differently (about 1e-6 in float32, 1e-2 in bfloat16), which can decide
-a near tie.
+again, which rewrites the same values. What prompts of a batch have in common is computed once. Sampling inverts the
+cumulative distribution at one uniform number per token, given by the caller, so a response depends on its own prompt
+and numbers and not on the rest of the batch. One exception: matrix products of other shapes round differently (about
+1e-6 in float32, 1e-2 in bfloat16), which can decide a near tie.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from inspect import signature
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from prm_gym.inference.kv_cache import Index, KVCache, Placement, Tokens
 from prm_gym.inference.kv_shapes import cached_shapes
 
 _PREFILL_TOKENS = 8192  # per forward pass, to bound its memory
+_SHARED = 16  # tokens not cached yet: fewer are not worth a forward pass of their own
 _LONG = 1.5  # times the third quartile of new tokens: longer rows are prefilled before the batch runs
 
 
@@ -71,7 +73,11 @@ class CausalModel:
     @torch.inference_mode()
     def outputs(self, prompts: Sequence[Tokens]) -> torch.Tensor:
         """The output at the last token of each prompt, [len(prompts), outputs]; the prompts stay cached."""
-        return torch.cat([self._outputs(prompts[rows]) for rows in self._batches(prompts, 0)])
+        found = []
+        for rows in self._batches(prompts, 0):
+            self._prefill_shared(prompts[rows])
+            found.append(self._outputs(prompts[rows]))
+        return torch.cat(found)
 
     @torch.inference_mode()
     def generate(
@@ -103,6 +109,7 @@ class CausalModel:
     def _generate(
         self, prompts: Sequence[Tokens], uniforms: NDArray[np.float32], temperature: float, stop: frozenset[int]
     ) -> list[Sampled]:
+        self._prefill_shared(prompts)
         place = self._cache.place(prompts)
         output = self._prefill(place, prompts)[self._tensor(place.source)]
         lengths = np.array([len(prompt) for prompt in prompts])
@@ -142,6 +149,23 @@ class CausalModel:
         for i, prompt in enumerate(prompts):  # the last token sampled was never fed
             self._cache.commit(slot[i], np.append(prompt, np.array(responses[i][:-1], prompt.dtype)))
         return [Sampled(ids, *sums) for ids, sums in zip(responses, logprobs.tolist(), strict=True)]
+
+    def _prefill_shared(self, prompts: Sequence[Tokens]) -> None:
+        """Cache prefixes of `_SHARED` tokens or more that different prompts share, where they are over half of one.
+
+        Prompts with a common prefix are neighbours in lexical order. What prefixes share comes first.
+        """
+        shared: dict[bytes, Tokens] = {}
+        for one, other in pairwise(sorted(prompts, key=lambda prompt: prompt.astype(">i4").tobytes())):
+            least = min(len(one), len(other))
+            differing = np.flatnonzero(one[:least] != other[:least])
+            prefix = other[: differing[0] if len(differing) else least]
+            if len(other) < 2 * len(prefix) < 2 * len(other):
+                shared[prefix.tobytes()] = prefix
+        if shared:
+            self._prefill_shared(list(shared.values()))
+            if new := [prefix for prefix in shared.values() if len(prefix) - self._cache.cached(prefix) >= _SHARED]:
+                self._outputs(new)
 
     def _prefill(self, place: Placement, prompts: Sequence[Tokens]) -> torch.Tensor:
         """Compute the uncached tokens of the leaders; returns the output at their last tokens, [leaders, outputs]."""

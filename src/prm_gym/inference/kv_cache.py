@@ -150,6 +150,10 @@ class KVCache(Cache):  # type: ignore[misc]
         copied_from = np.array([row[leader_of[i]] for i in followers], np.int64)
         return Placement(start, row, leaders, cached[leaders], copied_from)
 
+    def cached(self, tokens: Tokens) -> int:
+        """How many of the first `tokens` are cached."""
+        return self._longest_prefix(tokens, np.zeros(len(self._length), bool))[1]
+
     def commit(self, slot: int, tokens: Tokens) -> None:
         """Record that `slot` now holds the keys and values of `tokens`."""
         self._tokens[slot, : len(tokens)] = tokens

@@ -8,11 +8,11 @@ turn (`chat.scored_turn_ids`). The logit is read at the last token, as by transf
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from itertools import groupby, pairwise
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,8 +29,6 @@ from prm_gym.prompts.chat import scored_turn_ids
 from prm_gym.provenance.checkpoint_settings import check_reads, prompt_for
 from prm_gym.provenance.fingerprints import of_checkpoint, of_prompt
 from prm_gym.types import Message, PromptTooLong, Response, State
-
-Item = TypeVar("Item")
 
 
 class PRMScorer(Scorer):
@@ -64,7 +62,6 @@ class PRMScorer(Scorer):
             problem = f"is {config.pad_token_id}, the tokenizer's is {self._tokenizer.pad_token_id}"
             raise UserError(model, problem, "set both to the same id", field="pad_token_id")
         self._max_length = config.max_position_embeddings
-        self._max_batch = max_batch
         self._model = CausalModel(
             classifier,
             lambda **inputs: classifier.score(classifier.base_model(**inputs).last_hidden_state[:, -1]),
@@ -109,30 +106,11 @@ class PRMScorer(Scorer):
         return [np.array(prompt + answer, np.int32) for answer in answers]
 
     def _logits_of(self, texts: Sequence[Tokens]) -> list[float]:
-        """Texts with a common prefix are neighbours in lexical order; the prefixes of neighbours are computed first."""
-        found = np.zeros(len(texts))
+        """In lexical order, in which texts with a common prefix come in one batch."""
+        if not texts:
+            return []
         lexical = sorted(range(len(texts)), key=lambda i: texts[i].astype(">i4").tobytes())
+        found = np.zeros(len(texts))
         with self._lock:
-            for block in _chunks(lexical, self._max_batch):
-                if stems := _stems([texts[i] for i in block]):
-                    self._model.outputs(stems)
-                rows = sorted(block, key=lambda i: len(texts[i]))
-                logits = self._model.outputs([texts[i] for i in rows])
-                found[rows] = logits.float().squeeze(1).cpu().numpy()
+            found[lexical] = self._model.outputs([texts[i] for i in lexical]).float().squeeze(1).cpu().numpy()
         return [float(logit) for logit in found]
-
-
-def _stems(texts: Sequence[Tokens]) -> list[Tokens]:
-    """The distinct prefixes, shortest first, that neighbours share and that are over half of the second."""
-    stems: dict[bytes, Tokens] = {}
-    for one, other in pairwise(texts):
-        length = min(len(one), len(other))
-        differing = np.flatnonzero(one[:length] != other[:length])
-        shared = other[: differing[0] if len(differing) else length]
-        if len(other) < 2 * len(shared) and len(shared) < len(other):
-            stems[shared.tobytes()] = shared
-    return sorted(stems.values(), key=len)
-
-
-def _chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    return (items[first : first + size] for first in range(0, len(items), size))
