@@ -93,7 +93,8 @@ class Sampling:
 class Demonstrations:
     """Expert episodes for SFT, on `games` of the train split. `random_actions`, `mistakes`, `dawdling` and `search` are
     those of `prm_gym.policies.expert.ExpertPolicy`; they set the quality of demonstrations. The expert of an `env` is
-    its own (`info["expert_action"]`) and takes `random_actions` and `dawdling` alone.
+    its own (`info["expert_action"]`) and takes `random_actions` and `dawdling` alone. `max_episode_steps` is the
+    recipe's if None. SFT reads won episodes alone, which within few steps are those with the fewest mistakes.
     """
 
     games: int
@@ -102,6 +103,7 @@ class Demonstrations:
     mistakes: float = 0.0
     dawdling: float = 0.0
     search: str = "rare_first"
+    max_episode_steps: int | None = None
     seed: int = 0
 
 

@@ -105,6 +105,9 @@ def _demonstrations(
     collected, *exploring = kinds
     shown_as = {"prompt": actors.recipe.prompt, **({"exploring": True} if exploring else {})}
 
+    def steps(wanted: Demonstrations) -> int:
+        return wanted.max_episode_steps or actors.recipe.max_episode_steps
+
     def demonstrate(wanted: Demonstrations, out: Path) -> dict[str, Any]:
         from prm_gym.policies.environment_expert import EnvironmentExpert
         from prm_gym.policies.expert import ExpertPolicy
@@ -124,6 +127,7 @@ def _demonstrations(
             out,
             rollouts_per_game=wanted.rollouts_per_game,
             max_games=wanted.games,
+            max_episode_steps=steps(wanted),
             seed=wanted.seed,
         )
 
@@ -133,9 +137,10 @@ def _demonstrations(
         sft.label([collected], dataset, prompt=actors.recipe.prompt, exploring=exploring)
 
     def stage_of(wanted: Demonstrations, out: Path) -> Stage:
-        cost = Cost.of_episodes(wanted.games * wanted.rollouts_per_game, actors.recipe.max_episode_steps)
+        cost = Cost.of_episodes(wanted.games * wanted.rollouts_per_game, steps(wanted))
+        settings = {key: value for key, value in asdict(wanted).items() if value is not None}
         make, inputs = partial(demonstrate, wanted, out), actors.made_from(games="train")
-        return Stage(out.name, out, asdict(wanted), make, inputs, cost)
+        return Stage(out.name, out, settings, make, inputs, cost)
 
     shown = sum(wanted.games * wanted.rollouts_per_game for wanted in kinds.values())
     return [
