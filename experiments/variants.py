@@ -164,6 +164,5 @@ def share(stages: list[Stage], root: Path, others: list[Stage], other: Path) -> 
         if not mine.out.exists():
             mine.out.parent.mkdir(parents=True, exist_ok=True)
             mine.out.symlink_to(os.path.relpath(theirs.out, mine.out.parent.resolve()))
-        base = other / "base"  # the model that the recipe names: a link that the stage `start` makes beside its output
-        if mine.out.name == "start" and base.is_symlink():
-            link_to(base.resolve(), root / "base")
+        if mine.out.name == "start":  # the stage links a model, base or pi_0, beside its output
+            link_to((other / mine.name).resolve(), root / mine.name)

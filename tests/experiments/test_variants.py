@@ -17,7 +17,7 @@ from experiments.__main__ import result, write
 from experiments.changes import CURVE, LONG_CURVE, beside
 from experiments.chart import draw
 from experiments.findings import FINDINGS, Cell, Finding, _kl, prediction
-from experiments.variants import Variants, merged, seed_changes, write_variant
+from experiments.variants import Variants, merged, seed_changes, share, write_variant
 from prm_gym.runs.iteration import Run
 from prm_gym.runs.recipe import fill, load
 
@@ -54,6 +54,17 @@ def test_a_variant_links_what_stands_before_the_first_difference(variants: Varia
         **dict.fromkeys(shared, True),
         **dict.fromkeys(own, False),
     }
+
+
+def test_a_variant_of_a_recipe_whose_pi_0_is_given_plays_the_same_pi_0(variants: Variants, tmp_path: Path) -> None:
+    given = {"start": {"model": str(variants.folder() / "pi_0"), "demonstrations": None, "sft": None}}
+    write_variant(variants.recipe, tmp_path / "recipe", {"recipe.yaml": given})
+    (tmp_path / "runs" / "seed-0").mkdir(parents=True)
+    (tmp_path / "runs" / "seed-0" / "games").symlink_to(variants.folder() / "games")
+    lender = Variants(tmp_path / "recipe", tmp_path / "runs", 0).start("", {})
+    borrower = Run(lender.folder, tmp_path / "runs" / "seed-0-other", 1)
+    share(borrower.stages(), borrower.root, lender.stages(), lender.root)
+    assert (borrower.policy(0) / "config.json").samefile(variants.folder() / "pi_0" / "config.json")
 
 
 def test_a_variant_is_run_with_its_own_settings(variants: Variants) -> None:

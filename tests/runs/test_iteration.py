@@ -215,6 +215,21 @@ def test_stage_3_by_rejection_sampling_asks_the_policy_and_q_at_the_states_of_st
     assert made["settings"]["scorer"]["model"]["fingerprint"] == of_checkpoint(run / "iter1" / "prm")["fingerprint"]
 
 
+def test_demonstrations_may_have_a_step_limit_of_their_own(run: Path, miniature: Path, tmp_path: Path) -> None:
+    short = shutil.copytree(miniature, tmp_path / "recipe")
+    values = yaml.safe_load((short / "recipe.yaml").read_text())
+    values["start"]["demonstrations"]["max_episode_steps"] = 3
+    (short / "recipe.yaml").write_text(yaml.safe_dump(values))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "games").symlink_to(run / "games")
+    collected = {}
+    for recipe, folder in ((short, tmp_path / "run"), (miniature, run)):
+        [demonstrations] = [each for each in Run(recipe, folder, 1).stages() if each.name == "demonstrations"]
+        stage.run([] if stage.is_complete(demonstrations) else [demonstrations], Console())
+        collected[folder] = [len(episode.turns) - 1 for episode in read_episodes(demonstrations.out)]  # actions
+    assert max(collected[tmp_path / "run"]) == 3 < max(collected[run]) <= 12
+
+
 def test_dagger_trains_on_the_states_of_all_policies_and_of_the_demonstrations(
     run: Path, miniature: Path, tmp_path: Path
 ) -> None:

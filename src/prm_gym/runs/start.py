@@ -138,9 +138,8 @@ def _demonstrations(
 
     def stage_of(wanted: Demonstrations, out: Path) -> Stage:
         cost = Cost.of_episodes(wanted.games * wanted.rollouts_per_game, steps(wanted))
-        settings = {key: value for key, value in asdict(wanted).items() if value is not None}
         make, inputs = partial(demonstrate, wanted, out), actors.made_from(games="train")
-        return Stage(out.name, out, settings, make, inputs, cost)
+        return Stage(out.name, out, asdict(wanted), make, inputs, cost)
 
     shown = sum(wanted.games * wanted.rollouts_per_game for wanted in kinds.values())
     return [
