@@ -73,11 +73,12 @@ class CausalModel:
     @torch.inference_mode()
     def outputs(self, prompts: Sequence[Tokens]) -> torch.Tensor:
         """The output at the last token of each prompt, [len(prompts), outputs]; the prompts stay cached."""
-        found = []
-        for rows in self._batches(prompts, 0):
-            self._prefill_shared(prompts[rows])
-            found.append(self._outputs(prompts[rows]))
-        return torch.cat(found)
+        order = sorted(range(len(prompts)), key=lambda i: _lexical(prompts[i]))  # common prefixes come in one batch
+        ordered, found = [prompts[i] for i in order], []
+        for rows in self._batches(ordered, 0):
+            self._prefill_shared(ordered[rows])
+            found.append(self._outputs(ordered[rows]))
+        return torch.cat(found)[self._tensor(np.argsort(order))]
 
     @torch.inference_mode()
     def generate(
@@ -156,7 +157,7 @@ class CausalModel:
         Prompts with a common prefix are neighbours in lexical order. What prefixes share comes first.
         """
         shared: dict[bytes, Tokens] = {}
-        for one, other in pairwise(sorted(prompts, key=lambda prompt: prompt.astype(">i4").tobytes())):
+        for one, other in pairwise(sorted(prompts, key=_lexical)):
             least = min(len(one), len(other))
             differing = np.flatnonzero(one[:least] != other[:least])
             prefix = other[: differing[0] if len(differing) else least]
@@ -241,6 +242,10 @@ class CausalModel:
 
     def _tensor(self, array: NDArray[np.generic]) -> torch.Tensor:
         return torch.from_numpy(array).to(self._device)
+
+
+def _lexical(prompt: Tokens) -> bytes:
+    return prompt.astype(">i4").tobytes()
 
 
 def _default_memory(device: torch.device) -> int:

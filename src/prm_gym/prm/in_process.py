@@ -106,11 +106,8 @@ class PRMScorer(Scorer):
         return [np.array(prompt + answer, np.int32) for answer in answers]
 
     def _logits_of(self, texts: Sequence[Tokens]) -> list[float]:
-        """In lexical order, in which texts with a common prefix come in one batch."""
         if not texts:
             return []
-        lexical = sorted(range(len(texts)), key=lambda i: texts[i].astype(">i4").tobytes())
-        found = np.zeros(len(texts))
         with self._lock:
-            found[lexical] = self._model.outputs([texts[i] for i in lexical]).float().squeeze(1).cpu().numpy()
-        return [float(logit) for logit in found]
+            logits = self._model.outputs(texts)
+        return [float(logit) for logit in logits.float().squeeze(1).tolist()]
