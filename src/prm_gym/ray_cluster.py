@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -30,7 +31,7 @@ def connect(cluster: Cluster) -> Any:
 
     if not ray.is_initialized():
         try:
-            ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
+            ray.init(cluster.address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
             problem = f"no cluster answers at {cluster.address!r} ({' '.join(str(error).split())[:200]})"
             raise UserError("ray", problem, "start one with `ray start --head`, or correct the address") from error
