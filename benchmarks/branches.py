@@ -28,6 +28,7 @@ from prm_gym.policies.transformers import TransformersPolicy
 from prm_gym.prm.in_process import PRMScorer
 from prm_gym.rollout import rollout
 from prm_gym.runs import recipe
+from prm_gym.runs.recipe_sections import Recipe
 from prm_gym.runs.stage import MANIFEST
 from prm_gym.store import read_episodes
 
@@ -39,7 +40,7 @@ def tokens(folder: Path) -> int:
     return int(json.loads((folder / MANIFEST).read_text("utf-8"))["response_tokens"])
 
 
-def independent(run: Path, r: recipe.Recipe, temperature: float, budget: int, out: Path) -> tuple[int, int]:
+def independent(run: Path, r: Recipe, temperature: float, budget: int, out: Path) -> tuple[int, int]:
     """Collect whole passes over the games of the run's rollouts until `budget` tokens; (episodes, tokens)."""
     games = find_games(run / "games", "train")
     for rollouts_per_game in range(1, 1000):
@@ -81,7 +82,7 @@ def train(run: Path, folder: Path, data: Path, out: Path, seed: int, loss: str, 
     return out
 
 
-def quality(run: Path, r: recipe.Recipe, prm: Path, *, levels: bool) -> Quality:
+def quality(run: Path, r: Recipe, prm: Path, *, levels: bool) -> Quality:
     held_out = run / "iter1" / "eval" / "held_out"
     scorer = PRMScorer(prm, prompt=r.prompt, max_batch=r.sampling.max_batch)
     return asyncio.run(

@@ -20,6 +20,7 @@ from prm_gym.runs import forecast, late_failures, probe, recipe
 from prm_gym.runs.forecast import Expected, Forecast, fit
 from prm_gym.runs.iteration import Run
 from prm_gym.runs.probe import Measured
+from prm_gym.runs.recipe_sections import Start
 from prm_gym.runs.stage import Cost, Stage
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -54,7 +55,7 @@ def test_every_shipped_recipe_has_small_sizes(folder: Path, tmp_path: Path) -> N
 def test_a_policy_takes_the_place_of_the_start(tmp_path: Path) -> None:
     probe.shrink(RECIPES / "embedded", tmp_path / "small", 1.0, RECIPES.parent / "models" / "alfworld-small")
     loaded = recipe.load(tmp_path / "small")
-    assert loaded.start == recipe.Start(model=str(RECIPES.parent / "models" / "alfworld-small"))
+    assert loaded.start == Start(model=str(RECIPES.parent / "models" / "alfworld-small"))
 
 
 @pytest.mark.parametrize(("rows", "epochs", "batch", "processes"), [(101, 2, 8, 1), (96, 1, 16, 3), (7, 3, 8, 1)])

@@ -150,7 +150,7 @@ def add(commands: Commands) -> None:
 
 
 def _add_flags(kind: str, command: Parser) -> None:
-    from prm_gym.runs.recipe import label_function
+    from prm_gym.labels import label_function
 
     function = label_function(kind)
     text = "folders of episodes that `prm-gym rollout` wrote"

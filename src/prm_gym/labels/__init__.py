@@ -17,7 +17,17 @@
 summarises. Targets are computed in SQL beside their equations; then the texts are streamed.
 """
 
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
 KINDS = (
     "monte_carlo", "preferences", "inverse", "value", "shaping", "prompts", "rejection_sampling", "sft", "dagger",
     "world", "plans", "posterior",
 )  # fmt: skip
+
+
+def label_function(kind: str) -> Callable[..., Any]:
+    """`prm_gym.labels.<kind>.label`, for one of `KINDS`."""
+    label: Callable[..., Any] = import_module(f"prm_gym.labels.{kind}").label
+    return label

@@ -16,7 +16,7 @@ from prm_gym.errors import UserError
 from prm_gym.prompts import load
 from prm_gym.provenance.fingerprints import of_folder, of_games, of_prompt, of_settings
 from prm_gym.runs import recipe
-from prm_gym.runs.recipe import Branches, Recipe
+from prm_gym.runs.recipe_sections import Branches, Recipe
 from prm_gym.runs.servers import Served, Servers
 
 if TYPE_CHECKING:

@@ -23,11 +23,12 @@ from typing import Any
 from prm_gym import hosts
 from prm_gym.errors import UserError
 from prm_gym.hosts.open_instruct.value_model import check_value_model, value_function
+from prm_gym.labels import label_function
 from prm_gym.runs import recipe, stage, start
 from prm_gym.runs.evaluations import Evaluations
-from prm_gym.runs.recipe import label_function
+from prm_gym.runs.recipe_sections import POLICY_STAGES
 from prm_gym.runs.stage import Cost, Stage
-from prm_gym.runs.training import METHODS, link_to, training
+from prm_gym.runs.training import link_to, training
 
 
 class Run(Evaluations):
@@ -133,7 +134,8 @@ class Run(Evaluations):
         policy = replace(trained, make=make)
         if method == "dagger":
             return [policy]
-        return [self._best_responses() if method == "rejection_sampling" else self._prompts(METHODS[method]), policy]
+        read = self._best_responses() if method == "rejection_sampling" else self._prompts(POLICY_STAGES[method])
+        return [read, policy]
 
     def _prompts(self, method: str) -> Stage:
         r, out = self.recipe, self.iter / "dataset" / "prompts"

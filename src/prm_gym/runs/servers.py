@@ -17,7 +17,7 @@ from rich.console import Console
 from prm_gym.errors import UserError
 from prm_gym.inference.http_servers import OUTAGE
 from prm_gym.inference.replicas import Replicas, check, fill
-from prm_gym.runs.recipe import Sampling, Serve
+from prm_gym.runs.recipe_sections import Sampling, Serve
 
 
 class Served(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any
 
 from prm_gym.errors import UserError
 from prm_gym.runs.actors import Actors
-from prm_gym.runs.recipe import Demonstrations
+from prm_gym.runs.recipe_sections import Demonstrations
 from prm_gym.runs.stage import Cost, Stage
 from prm_gym.runs.training import link_to, training
 from prm_gym.types import Policy
@@ -38,7 +38,7 @@ def games(actors: Actors) -> Stage:
 
 
 def pi_0(actors: Actors) -> list[Stage]:
-    """The stages up to pi_0, as `recipe.Start` says."""
+    """The stages up to pi_0, as `recipe_sections.Start` says."""
     start, base = actors.recipe.start, actors.root / "base"
     if start.sft is None:
         return [_given(actors, "pi_0", actors.policy(0), actors.root / "start")]

@@ -14,14 +14,8 @@ from prm_gym.prompts import load
 from prm_gym.provenance.checkpoint_settings import READS, TrainedFor
 from prm_gym.runs import recipe
 from prm_gym.runs.actors import Actors
+from prm_gym.runs.recipe_sections import POLICY_STAGES
 from prm_gym.runs.stage import Cost, Stage
-
-METHODS = {
-    "online_dpo": "online DPO",
-    "policy_gradient": "policy gradient",
-    "rejection_sampling": "rejection sampling",
-    "dagger": "DAgger",
-}  # that train pi_i
 
 
 def training(actors: Actors, name: str, out: Path, config: str) -> Stage:
@@ -55,7 +49,7 @@ def training(actors: Actors, name: str, out: Path, config: str) -> Stage:
         (out / config).write_text(filled, "utf-8")  # all that the host's launcher reads
         hosts.launch(r.host, name, out / config, out, machines, accelerate)
 
-    policy = {"sft": "pi_0 by SFT", **{stage: f"pi_{actors.n} by {of}" for stage, of in METHODS.items()}}
+    policy = {"sft": "pi_0 by SFT", **{stage: f"pi_{actors.n} by {of}" for stage, of in POLICY_STAGES.items()}}
     title = f"Q_{actors.n - 1}" if name == "prm" else policy[name]
     model = settings["config"].get("model_name_or_path")
     command = hosts.command(actors.recipe.host, name, out / config, machines, out, accelerate)

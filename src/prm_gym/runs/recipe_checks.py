@@ -1,0 +1,172 @@
+"""What a recipe must satisfy beyond the types of its keys. Each check raises `UserError` for the first thing wrong."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from prm_gym.config import check_keys
+from prm_gym.errors import HOTTEST, INT32, INT64, UserError, check_range
+from prm_gym.labels import KINDS, label_function
+from prm_gym.runs.recipe_sections import (
+    POLICY_STAGES,
+    Demonstrations,
+    Evaluation,
+    Labels,
+    Recipe,
+    RejectionSampling,
+    Sampling,
+    Start,
+)
+from prm_gym.worker_pool import MOST_PROCESSES
+
+_COUNT: dict[str, float] = {"least": 1, "most": INT32}
+_SHARE: dict[str, float] = {"least": 0, "most": 1}
+_TEMPERATURE: dict[str, float] = {"least": 0, "most": HOTTEST}
+_RANGES: dict[str, dict[str, float]] = {  # of numbers by key, in any section
+    **dict.fromkeys(("games", "per_game", "rollouts_per_game", "states_per_episode", "actions"), _COUNT),
+    **dict.fromkeys(("continuations", "max_new_tokens", "max_batch", "max_episode_steps", "n"), _COUNT),
+    "processes": {"least": 1, "most": MOST_PROCESSES},
+    "replicas": {"least": 1, "most": 1024},
+    "shares": {"least": 1, "most": 2**20},
+    "gpus": {"least": 0, "most": 1024},
+    "nodes": {"least": 1, "most": 65536},
+    "wait": {"above": 0},
+    **dict.fromkeys(("random_actions", "mistakes", "dawdling"), _SHARE),
+    **dict.fromkeys(("temperature", "best_of_temperature"), _TEMPERATURE),
+    "seed": {"least": 0, "most": INT64},
+    "gamma": {"above": 0, "most": 1},
+}
+
+
+def check(recipe: Recipe, path: Path) -> None:
+    """Check all of `recipe`, which was read from `path`."""
+    _check_ranges(recipe, path)
+    if recipe.host not in ("trl", "open-instruct"):
+        raise UserError(path, f"unknown host '{recipe.host}'", "say trl or open-instruct", field="host")
+    _check_env(recipe, path)
+    _check_serve(recipe.sampling, path)
+    _check_start(recipe.start, path)
+    _check_labels(recipe.labels, path)
+    _check_stages(recipe, path)
+    _check_best_of(recipe.evaluation, path)
+    _check_files(recipe, path)
+
+
+def _check_ranges(section: Any, path: Path, prefix: str = "") -> None:
+    """Raise `UserError` for the first number of recipe.yaml that is out of range, in any section."""
+    for entry in fields(section):
+        value = getattr(section, entry.name)
+        if is_dataclass(value):
+            _check_ranges(value, path, f"{prefix}{entry.name}.")
+        elif value is not None and entry.name in _RANGES:
+            try:
+                check_range(entry.name, value, **_RANGES[entry.name])
+            except UserError as error:
+                raise UserError(path, error.problem, error.remedy, field=prefix + entry.name) from None
+
+
+def _check_env(recipe: Recipe, path: Path) -> None:
+    """Raise `UserError` for games beside an environment, or demonstrations of an expert that it has not."""
+    if (recipe.games is None) is (recipe.env is None):
+        problem = "missing" if recipe.games is None else "there are `games` and an `env`"
+        raise UserError(path, problem, "give `games` of ALFWorld, or the `env` to play", field="games")
+    if recipe.env is None:
+        return
+    recipe.env.check(path, "env.")
+    start = recipe.start
+    shown = {"start.demonstrations": start.demonstrations, "start.exploring": start.exploring}
+    for name, wanted in shown.items():
+        if wanted is not None and name.endswith("exploring"):
+            raise UserError(path, "no expert explores here", "remove it: ALFWorld alone has one", field=name)
+        for key in ("mistakes", "search"):
+            if wanted is not None and getattr(wanted, key) != getattr(Demonstrations, key):
+                problem = "is of ALFWorld's expert alone"
+                remedy = "remove it; random_actions and dawdling are there"
+                raise UserError(path, problem, remedy, field=f"{name}.{key}")
+
+
+def _check_serve(sampling: Sampling, path: Path) -> None:
+    """Raise `UserError` for servers named twice, or a command that does not say what to serve and where."""
+    if sampling.server and sampling.serve:
+        problem = "`server` names servers that are there"
+        raise UserError(path, problem, "remove one of the two", field="sampling.serve")
+    for name, serve in (("serve", sampling.serve), ("serve_prm", sampling.serve_prm)):
+        for place in ("{model}", "{port}"):
+            if serve is not None and place not in serve.command:
+                problem = f"{place} is missing"
+                raise UserError(path, problem, "say where it stands", field=f"sampling.{name}.command")
+        if serve is not None and serve.replicas is not None and serve.replicas < len(serve.devices):
+            problem = f"{len(serve.devices)} entries for {serve.replicas} replicas"
+            raise UserError(path, problem, "remove the rest", field=f"sampling.{name}.devices")
+
+
+def _check_start(start: Start, path: Path) -> None:
+    if (start.model is None or start.sft is not None) and (start.demonstrations is None or start.sft is None):
+        problem = "neither a model nor demonstrations with an sft file"
+        raise UserError(path, problem, "give `model`, or `demonstrations` and `sft`, or all three", field="start")
+    if start.model is not None and start.scratch is not None:
+        raise UserError(path, "a model and one from scratch", "give `model` or `scratch`", field="start.scratch")
+    if start.cut_vocabulary and (start.model is None or start.sft is None):
+        problem = "no model, or no demonstrations to cut it to"
+        raise UserError(path, problem, "give `model`, `demonstrations` and `sft`", field="start.cut_vocabulary")
+
+
+def _check_labels(labels: Labels, path: Path) -> None:
+    """The kind, and its options: the keyword arguments of its function that the recipe does not set itself."""
+    if labels.kind not in KINDS:
+        raise UserError(path, f"no label '{labels.kind}'", f"choose one of {', '.join(KINDS)}", field="labels.kind")
+    if labels.iterations not in ("last", "all"):
+        problem = f"unknown iterations '{labels.iterations}'"
+        raise UserError(path, problem, "say last or all", field="labels.iterations")
+    for name, kind, options in (("options", labels.kind, labels.options), ("prompts", "prompts", labels.prompts)):
+        parameters = inspect.signature(label_function(kind)).parameters.values()
+        valid = {each.name for each in parameters if each.kind is each.KEYWORD_ONLY}
+        check_keys(options, sorted(valid - {"prompt", "gamma", "policy", "scorer"}), path, f"labels.{name}.")
+
+
+def _check_stages(recipe: Recipe, path: Path) -> None:
+    """Raise `UserError` unless one stage trains the policy, and it has the Q or the labels that it needs."""
+    given = list(recipe.stages.of_policy)
+    if len(given) != 1:
+        problem = f"{', '.join(given) or 'nothing'} trains the policy"
+        raise UserError(path, problem, f"give one of {', '.join(POLICY_STAGES)}", field="stages")
+    if (given == ["dagger"]) is not (recipe.labels.kind == "dagger"):
+        problem = f"is {recipe.labels.kind}, and the stage that trains the policy is {given[0]}"
+        raise UserError(path, problem, "labels and stage are both dagger, or none is", field="labels.kind")
+    if given != ["dagger"] and recipe.stages.prm is None:
+        raise UserError(path, "missing", "name the host's file that trains Q", field="stages.prm")
+    if given != ["rejection_sampling"] and recipe.rejection_sampling != RejectionSampling():
+        remedy = "add `stages.rejection_sampling`, or remove it"
+        raise UserError(path, "is for a stage that is not there", remedy, field="rejection_sampling")
+    needless = {
+        "stages.prm": recipe.stages.prm,
+        "branches": recipe.branches,
+        "quality": recipe.quality,
+        "evaluation.best_of": recipe.evaluation.best_of,
+    }
+    for field_name, value in needless.items():
+        if given == ["dagger"] and value:
+            raise UserError(path, "is for a Q, and dagger trains none", "remove it", field=field_name)
+    if recipe.stages.nodes > 1 and not recipe.stages.launcher:
+        problem = f"{recipe.stages.nodes} nodes, and nothing that starts a command on them"
+        raise UserError(path, problem, "say e.g. srun --ntasks-per-node=1", field="stages.launcher")
+
+
+def _check_best_of(evaluation: Evaluation, path: Path) -> None:
+    for i, choice in enumerate(evaluation.best_of):
+        choice.check(path, f"evaluation.best_of[{i}].")
+        if choice in evaluation.best_of[:i]:
+            problem = f"{choice.mode} stands there twice"
+            raise UserError(path, problem, "remove one", field="evaluation.best_of")
+
+
+def _check_files(recipe: Recipe, path: Path) -> None:
+    """The host's files stand beside recipe.yaml."""
+    stages = {"prm": recipe.stages.prm, **recipe.stages.of_policy}
+    named = {"start.sft": recipe.start.sft, **{f"stages.{name}": file for name, file in stages.items()}}
+    for name, file in named.items():
+        if file is not None and not (path.parent / file).is_file():
+            raise UserError(path, f"no file '{file}' beside it", "add it or correct the name", field=name)
