@@ -106,9 +106,11 @@ def test_rows_are_the_plain_states_with_the_first_reason_that_passes(tmp_path: P
     assert report.statistics["tokens"] == {"prompt": 100 * asked, "response": 40 * asked}
 
 
-def test_another_action_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="the selection has no row"):
+def test_a_model_of_which_no_reason_passes_is_named_with_the_causes(tmp_path: Path) -> None:
+    asked = len(demonstrated(tree(100)))
+    with pytest.raises(UserError, match=rf"no reason passes \(refused: another action {asked}\)"):
         label(tmp_path, Author("a guess", instead="sing"), samples=1)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_author_reads_how_the_episode_went_on(tmp_path: Path) -> None:

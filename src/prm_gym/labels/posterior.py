@@ -19,7 +19,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any
 
-from prm_gym.errors import check_range
+from prm_gym.errors import UserError, check_range
 from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
 from prm_gym.labels.leaks import leak
 from prm_gym.labels.sampled_responses import open_journal
@@ -64,8 +64,8 @@ def label(
     Raises
     ------
     UserError
-        As `Rollouts` and `Dataset`; a prompt whose response shows no reason. Errors of the policy are raised as they
-        are.
+        As `Rollouts` and `Dataset`; a prompt whose response shows no reason; a model of which no reason
+        passes. Errors of the policy are raised as they are.
     """
     prompt = prompt_of(rollouts, prompt)
     settings = {name: value for name, value in locals().items() if name != "policy"}
@@ -95,6 +95,9 @@ def label(
         for entry in found.values():
             refused.update(entry["refused"])
             tokens = [one + other for one, other in zip(tokens, entry["tokens"], strict=True)]
+        if refused and all(entry["reason"] is None for entry in found.values()):
+            causes = ", ".join(f"{cause} {n}" for cause, n in sorted(refused.items()))
+            raise UserError(out, f"no reason passes (refused: {causes})", "name a model that follows instructions")
         left_out = 0
         for texts, row in visits(source, sql):
             turn = row["turn"]
