@@ -30,9 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--run", type=Path, help="by default runs/gain/<name of the recipe>")
     options = parser.parse_args(arguments)
     recipe.load(options.recipe)  # raises before a folder is made
-    root = options.run or Path("runs/gain") / options.recipe.resolve().name
+    root = options.run or place(options.recipe)
     seeds = [outcomes(Variants(options.recipe, root, seed), options.iterations) for seed in range(options.seeds)]
     show(options.recipe, list(zip(*seeds, strict=True)))
+
+
+def place(of: Path) -> Path:
+    """Where the runs of the recipe `of` are, if nothing else is said."""
+    return Path("runs/gain") / of.resolve().name
 
 
 def outcomes(variants: Variants, iterations: int) -> list[Outcome]:

@@ -1,36 +1,36 @@
 """AgentPRM against GRPO, by outcome and with Q as a reward of steps, at equal numbers of sampled tokens:
 
-    make demo
-    python -m experiments.grpo runs/demo [--recipe recipes/embedded] [--reward outcome q] [--tokens N] [--seed 0]
+    python -m experiments.grpo recipes/embedded [--seeds 3] [--reward outcome q] [--tokens N] [--run runs/gain/embedded]
 
 AgentPRM's pi_1 has cost the rollouts and branches behind Q_0, and the responses of Stage 3. GRPO (TRL, through
 `bridges.trl`) starts from the same pi_0 and plays the same training games, by default until it has sampled as many
 tokens. With `--reward q` its reward is the outcome plus Q_0's mean over the steps, and the tokens behind Q_0 count too.
-Its checkpoints are evaluated as pi_1 is, on the recipe's held-out games. It resumes.
-
-For several seeds: `python -m experiments.gain recipes/embedded`, then this with each of its `seed-<s>`.
+Its checkpoints are evaluated as pi_1 is, on the recipe's held-out games. Seeds differ as those of `experiments.gain`,
+whose runs this one shares. It resumes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
 from experiments import as_program
-from experiments.gain import percent
-from experiments.variants import complete
+from experiments.changes import sampled_by_online_dpo
+from experiments.gain import percent, place
+from experiments.variants import Variants, complete
 from prm_gym.errors import UserError
 from prm_gym.evaluation import intervals
 from prm_gym.evaluation.intervals import Outcome, outcome
+from prm_gym.runs import recipe
 from prm_gym.runs.iteration import Run
 from prm_gym.runs.stage import MANIFEST, Stage
 
@@ -51,27 +51,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="experiments.grpo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, help="a complete iteration 1 on the TRL host")
-    parser.add_argument("--recipe", type=Path, default=Path("recipes/embedded"))
+    parser.add_argument("recipe", type=Path, help="on the TRL host, with online DPO")
+    parser.add_argument("--seeds", type=int, default=3, help="0 .. SEEDS - 1")
     parser.add_argument("--reward", nargs="+", choices=("outcome", "q"), default=["outcome", "q"])
     parser.add_argument("--tokens", type=int, help="to sample, by default as many as AgentPRM")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--run", type=Path, help="by default runs/gain/<name of the recipe>")
     options = parser.parse_args(arguments)
-    run = Run(options.recipe, options.run, 1)
-    if not (run.policy(1) / "config.json").exists():
-        raise UserError(run.root, "has no pi_1", f"prm-gym iter 1 --recipe {options.recipe} --run {run.root}")
-    q, stage3 = cost_of_q(run), cost_of_stage3(run)
-    budget = options.tokens or (q + stage3).tokens
-    held_out = {n: outcome(run.evaluation(n).out / "episodes") for n in (0, 1)}
-    found = [("pi_0", Cost(0, 0), held_out[0]), ("AgentPRM, pi_1", q + stage3, held_out[1])]
-    for reward in options.reward:
-        trained = training(run, reward, budget, options.seed)
-        complete([trained], trained.out)
-        before, name = (q, "GRPO, outcome and Q") if reward == "q" else (Cost(0, 0), "GRPO, outcome")
-        for step, cost in checkpoints(trained.out):
-            evaluation = evaluated(run, trained.out / f"checkpoint-{step}")
-            found.append((f"{name}, step {step}", before + cost, evaluation))
-    show(found)
+    if recipe.load(options.recipe).stages.online_dpo is None:
+        problem, remedy = "missing", "compare a recipe by online DPO"
+        raise UserError(options.recipe / "recipe.yaml", problem, remedy, field="stages.online_dpo")
+    root = options.run or place(options.recipe)
+    seeds = [
+        list(compared(Variants(options.recipe, root, seed), options.reward, options.tokens))
+        for seed in range(options.seeds)
+    ]
+    show(list(zip(*seeds, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -85,6 +79,29 @@ class Cost:
         return Cost(self.tokens + other.tokens, self.seconds + other.seconds)
 
 
+@dataclass(frozen=True)
+class Policy:
+    """One seed of a policy, and what it has cost."""
+
+    name: str
+    cost: Cost
+    outcome: Outcome
+
+
+def compared(variants: Variants, rewards: Sequence[str], tokens: int | None) -> Iterator[Policy]:
+    [run] = variants.run()
+    q, stage3 = cost_of_q(run), cost_of_stage3(run)
+    yield Policy("pi_0", Cost(0, 0), variants.evaluated(run, 0))
+    yield Policy("AgentPRM, pi_1", q + stage3, variants.evaluated(run, 1))
+    for reward in rewards:
+        trained = training(run, reward, tokens or (q + stage3).tokens, variants.seed)
+        complete([trained], trained.out)
+        before, name = (q, "GRPO, outcome and Q") if reward == "q" else (Cost(0, 0), "GRPO, outcome")
+        for part, (step, cost) in enumerate(checkpoints(trained.out), 1):
+            evaluation = evaluated(run, trained.out / f"checkpoint-{step}")
+            yield Policy(f"{name}, {part}/{CHECKPOINTS} of its tokens", before + cost, evaluation)
+
+
 def cost_of_q(run: Run) -> Cost:
     """Of Q_0, with its rollouts and branches."""
     stages = [manifest(run.iter / name) for name in ("rollouts", "branches", "dataset/prm", "prm")]
@@ -93,15 +110,8 @@ def cost_of_q(run: Run) -> Cost:
 
 def cost_of_stage3(run: Run) -> Cost:
     """Two responses to each prompt, of the rollouts' mean length."""
-    config = run.recipe.stages.online_dpo
-    if config is None:
-        raise UserError(
-            run.folder / "recipe.yaml", "missing", "compare a recipe by online DPO", field="stages.online_dpo"
-        )
-    settings = yaml.safe_load((run.folder / config).read_text("utf-8"))
-    responses = 2 * settings["max_steps"] * settings["per_device_train_batch_size"]
     rollouts = manifest(run.iter / "rollouts")
-    tokens = round(responses * rollouts["response_tokens"] / rollouts["actions"])
+    tokens = round(sampled_by_online_dpo(run) * rollouts["response_tokens"] / rollouts["actions"])
     return Cost(tokens, sum(manifest(run.iter / name)["seconds"] for name in ("dataset/prompts", "policy")))
 
 
@@ -171,7 +181,7 @@ def token_counts(history: Sequence[dict[str, Any]]) -> list[float]:
 
 
 def checkpoints(out: Path) -> list[tuple[int, Cost]]:
-    """The (step, cost) of the checkpoints to evaluate: those nearest to the parts of all tokens."""
+    """The (step, cost) of the checkpoint nearest to each part of all tokens."""
     found = []
     for folder in out.glob("checkpoint-*"):
         history = json.loads((folder / "trainer_state.json").read_text("utf-8"))["log_history"]
@@ -179,8 +189,7 @@ def checkpoints(out: Path) -> list[tuple[int, Cost]]:
         found.append((int(folder.name.rpartition("-")[2]), Cost(round(sum(token_counts(history))), seconds)))
     most = max(cost.tokens for _, cost in found)
     parts = [most * (n + 1) / CHECKPOINTS for n in range(CHECKPOINTS)]
-    nearest = {min(found, key=lambda each: abs(each[1].tokens - part)) for part in parts}
-    return sorted(nearest, key=lambda each: each[0])
+    return [min(found, key=lambda each: abs(each[1].tokens - part)) for part in parts]
 
 
 def evaluated(run: Run, checkpoint: Path) -> Outcome:
@@ -192,15 +201,19 @@ def evaluated(run: Run, checkpoint: Path) -> Outcome:
     return outcome(out)
 
 
-def show(found: Sequence[tuple[str, Cost, Outcome]]) -> None:
-    table = Table(title="success on held-out games, in %, and the gain on pi_0", title_justify="left")
-    for column in ("policy", "tokens sampled", "seconds", "success", "95%", "gain", "95%"):
+def show(policies: Sequence[Sequence[Policy]]) -> None:
+    """`policies` has an entry per seed for each policy, the first of which is pi_0."""
+    title = "success on held-out games, in %, and the gain on pi_0; tokens and seconds are means over the seeds"
+    table = Table(title=title, title_justify="left")
+    for column in ("policy", "tokens sampled", "seconds", "success", "95%", "seeds", "gain", "95%", "seeds"):
         table.add_column(column)
-    start = found[0][2]
-    for name, cost, of in found:
-        mean, interval, _ = percent(intervals.success([of]))
-        gained = percent(intervals.gain([of], [start]), "+")[:2] if of is not start else ("", "")
-        table.add_row(name, f"{cost.tokens:,}", f"{cost.seconds:,.0f}", mean, interval, *gained)
+    start = [seed.outcome for seed in policies[0]]
+    for seeds in policies:
+        found = [seed.outcome for seed in seeds]
+        gained = percent(intervals.gain(found, start), "+") if found != start else ("", "", "")
+        tokens, seconds = mean(seed.cost.tokens for seed in seeds), mean(seed.cost.seconds for seed in seeds)
+        success = percent(intervals.success(found))
+        table.add_row(seeds[0].name, f"{tokens:,.0f}", f"{seconds:,.0f}", *success, *gained)
     Console().print(table)
 
 
