@@ -35,7 +35,7 @@ from prm_gym.runs.iteration import Run
 from prm_gym.runs.stage import MANIFEST, Stage
 
 EPISODES, GROUP = 32, 8  # in a step; of one game
-CHECKPOINTS = 4  # evaluated, of equal distance
+PARTS = (1 / 16, 1 / 4, 1 / 2, 1)  # of the budget, after which a checkpoint is evaluated
 LONGEST = 1024  # tokens of an episode, the environment's too: longer than any
 SETTINGS: dict[str, Any] = {
     "per_device_train_batch_size": EPISODES,
@@ -97,9 +97,9 @@ def compared(variants: Variants, rewards: Sequence[str], tokens: int | None) -> 
         trained = training(run, reward, tokens or (q + stage3).tokens, variants.seed)
         complete([trained], trained.out)
         before, name = (q, "GRPO, outcome and Q") if reward == "q" else (Cost(0, 0), "GRPO, outcome")
-        for part, (step, cost) in enumerate(checkpoints(trained.out), 1):
+        for part, (step, cost) in zip(PARTS, checkpoints(trained.out), strict=True):
             evaluation = evaluated(run, trained.out / f"checkpoint-{step}")
-            yield Policy(f"{name}, {part}/{CHECKPOINTS} of its tokens", before + cost, evaluation)
+            yield Policy(f"{name}, {part:.0%} of its tokens", before + cost, evaluation)
 
 
 def cost_of_q(run: Run) -> Cost:
@@ -142,12 +142,11 @@ def train(run: Run, reward: str, budget: int, seed: int, out: Path) -> None:
     from prm_gym.prompts.tokenizer import load_tokenizer
 
     class Budget(TrainerCallback):  # type: ignore[misc]
-        """Saves a checkpoint at each part of the budget, and ends at the last."""
+        """Saves a checkpoint at each of `PARTS` of the budget, and ends at the last."""
 
         def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             lengths = token_counts(state.log_history)
-            if lengths and sum(lengths) * CHECKPOINTS // budget > sum(lengths[:-1]) * CHECKPOINTS // budget:
-                control.should_save = True
+            control.should_save |= any(sum(lengths[:-1]) < part * budget <= sum(lengths) for part in PARTS)
             control.should_training_stop = sum(lengths) >= budget
 
     r = run.recipe
@@ -181,15 +180,14 @@ def token_counts(history: Sequence[dict[str, Any]]) -> list[float]:
 
 
 def checkpoints(out: Path) -> list[tuple[int, Cost]]:
-    """The (step, cost) of the checkpoint nearest to each part of all tokens."""
+    """The (step, cost) of the checkpoint nearest to each of `PARTS` of all tokens."""
     found = []
     for folder in out.glob("checkpoint-*"):
         history = json.loads((folder / "trainer_state.json").read_text("utf-8"))["log_history"]
         seconds = sum(entry.get("step_time", 0.0) for entry in history)
         found.append((int(folder.name.rpartition("-")[2]), Cost(round(sum(token_counts(history))), seconds)))
     most = max(cost.tokens for _, cost in found)
-    parts = [most * (n + 1) / CHECKPOINTS for n in range(CHECKPOINTS)]
-    return [min(found, key=lambda each: abs(each[1].tokens - part)) for part in parts]
+    return [min(found, key=lambda each: abs(each[1].tokens - part * most)) for part in PARTS]
 
 
 def evaluated(run: Run, checkpoint: Path) -> Outcome:
