@@ -2,11 +2,11 @@
 
     python -m experiments.grpo recipes/embedded [--seeds 3] [--reward outcome q] [--tokens N] [--run runs/gain/embedded]
 
-AgentPRM's pi_1 has cost the rollouts and branches behind Q_0, and the responses of Stage 3. GRPO (TRL, through
-`bridges.trl`) starts from the same pi_0 and plays the same training games, by default until it has sampled as many
-tokens. With `--reward q` its reward is the outcome plus Q_0's mean over the steps, and the tokens behind Q_0 count too.
-Its checkpoints are evaluated as pi_1 is, on the recipe's held-out games. Seeds differ as those of `experiments.gain`,
-whose runs this one shares. It resumes.
+AgentPRM's pi_1 has cost the rollouts and branches behind Q_0, and the responses of Stage 3; it is also trained on parts
+of the games, which cost less. GRPO (TRL, through `bridges.trl`) starts from the same pi_0 and plays the same training
+games, by default until it has sampled as many tokens as AgentPRM on all games. With `--reward q` its reward is the
+outcome plus Q_0's mean over the steps, and the tokens behind Q_0 count too. Its checkpoints are evaluated as pi_1 is,
+on the recipe's held-out games. Seeds differ as those of `experiments.gain`, whose runs this one shares. It resumes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import as_program
-from experiments.changes import sampled_by_online_dpo
+from experiments.changes import fewer, sampled_by_online_dpo
 from experiments.gain import percent, place
 from experiments.variants import Variants, complete
 from prm_gym.errors import UserError
@@ -90,9 +90,13 @@ class Policy:
 
 def compared(variants: Variants, rewards: Sequence[str], tokens: int | None) -> Iterator[Policy]:
     [run] = variants.run()
-    q, stage3 = cost_of_q(run), cost_of_stage3(run)
     yield Policy("pi_0", Cost(0, 0), variants.evaluated(run, 0))
-    yield Policy("AgentPRM, pi_1", q + stage3, variants.evaluated(run, 1))
+    for part in PARTS:
+        games = round(part * run.recipe.rollouts.games)
+        [less] = variants.run(f"games-{games}", fewer(games)) if part < 1 else [run]
+        cost = cost_of_q(less) + cost_of_stage3(less)
+        yield Policy(f"AgentPRM, pi_1 on {games} games", cost, variants.evaluated(less, 1))
+    q, stage3 = cost_of_q(run), cost_of_stage3(run)
     for reward in rewards:
         trained = training(run, reward, tokens or (q + stage3).tokens, variants.seed)
         complete([trained], trained.out)
