@@ -80,7 +80,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Policy:
+class Trained:
     """One seed of a policy, and what it has cost."""
 
     name: str
@@ -88,14 +88,14 @@ class Policy:
     outcome: Outcome
 
 
-def compared(variants: Variants, rewards: Sequence[str], tokens: int | None) -> Iterator[Policy]:
+def compared(variants: Variants, rewards: Sequence[str], tokens: int | None) -> Iterator[Trained]:
     [run] = variants.run()
-    yield Policy("pi_0", Cost(0, 0), variants.evaluated(run, 0))
+    yield Trained("pi_0", Cost(0, 0), variants.evaluated(run, 0))
     for part in PARTS:
         games = round(part * run.recipe.rollouts.games)
         [less] = variants.run(f"games-{games}", fewer(games)) if part < 1 else [run]
         cost = cost_of_q(less) + cost_of_stage3(less)
-        yield Policy(f"AgentPRM, pi_1 on {games} games", cost, variants.evaluated(less, 1))
+        yield Trained(f"AgentPRM, pi_1 on {games} games", cost, variants.evaluated(less, 1))
     q, stage3 = cost_of_q(run), cost_of_stage3(run)
     for reward in rewards:
         trained = training(run, reward, tokens or (q + stage3).tokens, variants.seed)
@@ -103,7 +103,7 @@ def compared(variants: Variants, rewards: Sequence[str], tokens: int | None) -> 
         before, name = (q, "GRPO, outcome and Q") if reward == "q" else (Cost(0, 0), "GRPO, outcome")
         for part, (step, cost) in zip(PARTS, checkpoints(trained.out), strict=True):
             evaluation = evaluated(run, trained.out / f"checkpoint-{step}")
-            yield Policy(f"{name}, {part:.0%} of its tokens", before + cost, evaluation)
+            yield Trained(f"{name}, {part:.0%} of its tokens", before + cost, evaluation)
 
 
 def cost_of_q(run: Run) -> Cost:
@@ -203,7 +203,7 @@ def evaluated(run: Run, checkpoint: Path) -> Outcome:
     return outcome(out)
 
 
-def show(policies: Sequence[Sequence[Policy]]) -> None:
+def show(policies: Sequence[Sequence[Trained]]) -> None:
     """`policies` has an entry per seed for each policy, the first of which is pi_0."""
     title = "success on held-out games, in %, and the gain on pi_0; tokens and seconds are means over the seeds"
     table = Table(title=title, title_justify="left")
