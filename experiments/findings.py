@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import correlation
 from typing import Any
 
+from experiments.branch_values import tried_at
 from experiments.changes import (
     ABSOLUTE,
     CURVE,
@@ -36,6 +37,7 @@ from experiments.changes import (
     sft_from_pi_0,
     shaped,
 )
+from experiments.held_out_value import held_out_value
 from experiments.process_reward import lower_bound, process_rewards, states_of
 from experiments.stopping_rules import stopping_rules
 from experiments.variants import Variants, merged
@@ -142,7 +144,8 @@ def hacking(variants: Variants) -> Iterator[Cell]:
     """Success over a long Stage 3, on one Q and on the mean of three, with measures that could tell when to stop.
 
     Process rewards are normalised by the mean and standard deviation over pi_0's actions: those of the Q of the
-    training, of a judge (a Q from rollouts on other games), and the lower bound of three Qs with different seeds.
+    training, of a judge (a Q from rollouts on other games), and the lower bound of three Qs with different seeds. The
+    value on held-out branches (`held_out_value`) is from the rollouts by which the recipe measures Q.
     """
     [run], judge = variants.run("long", LONG_CURVE), variants.q("judge", JUDGE)
     others = [variants.q(f"q-{seed}", other_q(variants, seed)) for seed in (1, 2)]
@@ -151,7 +154,8 @@ def hacking(variants: Variants) -> Iterator[Cell]:
     yield from _curve(variants, run, "success", steps)
     yield from _curve(variants, variants.run("ensemble", ensemble)[0], "success with an ensemble", steps)
     scorers = [each.scorer() for each in (run, judge, *others)]
-    states = states_of(run.iter / "eval" / "held_out" / "rollouts", 1000)
+    held_out = run.held_out().out
+    states, tried = states_of(held_out / "rollouts", 1000), tried_at(held_out / "branches", run.recipe.gamma)
     rewards = {
         step: process_rewards(run.sampler(0, checkpoint=run.policy(1, step))(), scorers, states) for step in steps
     }
@@ -162,6 +166,9 @@ def hacking(variants: Variants) -> Iterator[Cell]:
         yield Cell("process reward by the judge", step, value=float(found[1].mean()))
         yield Cell("lower bound of three Qs", step, value=lower_bound(found[[0, 2, 3]]))
         yield Cell("KL from pi_0", step, value=_kl(run, step))
+        value, inadmissible = held_out_value(run.sampler(0, checkpoint=run.policy(1, step))(), tried)
+        yield Cell("value on held-out branches", step, value=value)
+        yield Cell("inadmissible actions", step, value=inadmissible)
 
 
 def ranking(variants: Variants) -> Iterator[Cell]:
@@ -347,7 +354,7 @@ FINDINGS = {
             "step of online DPO",
             hacking,
             tuple(((name, 80), (name, LONG), None) for name in ("success", "success with an ensemble")),  # the fall
-            numbers="process rewards (deviations), KL (nats)",
+            numbers="rewards (deviations), KL (nats), shares",
             remark=stopping_rules,
         ),
         Finding(

@@ -8,7 +8,7 @@ from statistics import mean
 from typing import Any
 
 Curve = dict[float, float]  # step -> value
-_JUDGES = ("process reward by the judge", "lower bound of three Qs")
+_JUDGES = ("process reward by the judge", "lower bound of three Qs", "value on held-out branches")
 
 
 def stopping_rules(rows: Sequence[dict[str, Any]]) -> dict[str, float]:

@@ -8,12 +8,14 @@ ONE = {
     "success": {0: 0.5, 20: 0.6, 40: 0.7, 60: 0.4},
     "process reward by the judge": {0: 0.0, 20: 0.5, 40: 0.4, 60: 0.3},
     "lower bound of three Qs": {0: 0.0, 20: 0.1, 40: 0.2, 60: 0.3},
+    "value on held-out branches": {0: 0.4, 20: 0.5, 40: 0.6, 60: 0.5},
     "KL from pi_0": {0: 0.0, 20: 1.0, 40: 2.0, 60: 3.0},
 }
 OTHER = {
     "success": {0: 0.5, 20: 0.8, 40: 0.7, 60: 0.6},
     "process reward by the judge": {0: 0.0, 20: 0.1, 40: 0.2, 60: 0.3},
     "lower bound of three Qs": {0: 0.0, 20: 0.1, 40: 0.2, 60: 0.1},
+    "value on held-out branches": {0: 0.4, 20: 0.3, 40: 0.6, 60: 0.5},
     "KL from pi_0": {0: 0.0, 20: 0.5, 40: 1.5, 60: 2.5},
 }
 
@@ -34,10 +36,14 @@ def test_the_rules_see_no_success() -> None:
         "success at the highest process reward by the judge": 0.6,
         "step of the highest lower bound of three Qs": 60,
         "success at the highest lower bound of three Qs": 0.4,
+        "step of the highest value on held-out branches": 40,
+        "success at the highest value on held-out branches": 0.7,
         "step of the first peak of the process reward by the judge": 20,
         "success at the first peak of the process reward by the judge": 0.6,
         "step of the first peak of the lower bound of three Qs": 60,
         "success at the first peak of the lower bound of three Qs": 0.4,
+        "step of the first peak of the value on held-out branches": 40,
+        "success at the first peak of the value on held-out branches": 0.7,
     }
 
 

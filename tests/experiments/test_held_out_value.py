@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
 
-from experiments.along_stage3 import judge
 from experiments.branch_values import Tried
+from experiments.held_out_value import held_out_value
 from prm_gym.types import Response, State
 
 
@@ -39,7 +38,7 @@ def test_an_action_that_was_tried_is_worth_its_rollouts_and_any_other_the_lowest
         Tried(second, {}, {"look": 0.5, "inventory": 0.1}),
     ]
     policy = Alternating("look", "take mug 1 from desk 1")
-    value, inadmissible = asyncio.run(judge(policy, held_out))
+    value, inadmissible = held_out_value(policy, held_out)
     assert value == pytest.approx((0.2 + 0.2 + 0.5 + 0.1) / 4)  # the second action is new in both states
     assert inadmissible == 0.5  # the second state does not tell what is admissible
     assert policy.closed
