@@ -19,7 +19,7 @@ SAMPLES = 16
 
 
 def held_out_value(policy: Policy, held_out: Sequence[Tried]) -> tuple[float, float]:
-    """J of the policy, and the share of inadmissible actions among its samples where that is known; closes the policy."""
+    """J of the policy and, where it is known, the share of inadmissible ones among its samples; closes the policy."""
 
     async def draw() -> list[list[str]]:
         try:
