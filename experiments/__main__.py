@@ -20,13 +20,15 @@ from rich.table import Table
 
 import prm_gym
 from experiments import as_program, seed_records
+from experiments.changes import ALL_GAMES
 from experiments.chart import draw
 from experiments.findings import FINDINGS, Cell, Finding, Place
-from experiments.variants import Variants, locked
+from experiments.variants import Variants, locked, write_variant
 from prm_gym.atomic import write_json
 from prm_gym.errors import UserError
 from prm_gym.evaluation import intervals
-from prm_gym.runs import recipe
+
+RECIPE = Path("recipes/embedded")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,24 +37,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--seeds", type=int, default=3, help="0 .. SEEDS - 1")
     which.add_argument("--seed", type=int, help="this one, and those that have a record")
-    parser.add_argument("--recipe", type=Path, default=Path("recipes/embedded"))
     parser.add_argument("--run", type=Path, default=Path("runs/findings"))
     parser.add_argument("--out", type=Path, default=Path("results"))
     options = parser.parse_args(arguments)
-    recipe.load(options.recipe)  # raises before a folder is made
-    digest = seed_records.recipe_digest(options.recipe)
+    recipe = options.run / "recipe"
+    write_variant(RECIPE, recipe, ALL_GAMES)
+    digest = seed_records.recipe_digest(recipe)
     for name in options.finding:
         for seed in range(options.seeds) if options.seed is None else [options.seed]:
             file = seed_records.place(options.out, name, seed)
             if seed_records.read(file, digest) is None:
-                variants = Variants(options.recipe, options.run, seed)
+                variants = Variants(recipe, options.run, seed)
                 seed_records.write(file, digest, list(FINDINGS[name].measure(variants)))
         with locked(options.out):  # another process may write another seed or finding
             found = seed_records.read_all(options.out, name, digest)
             if options.seed is None:
                 found = {seed: found[seed] for seed in range(options.seeds)}
             entry = result(FINDINGS[name], found)
-            entry["recipe"], entry["prm_gym"] = options.recipe.name, prm_gym.__version__
+            entry["recipe"], entry["prm_gym"] = RECIPE.name, prm_gym.__version__
             entry["command"] = f"make findings FINDING={name} SEEDS={max(found) + 1}"
             write(options.out, entry)
         show(entry)

@@ -18,6 +18,8 @@ def beside(run: Run, place: str = "iter1/prm") -> str:
     return f"{{run}}/../{run.root.name}/{place}"
 
 
+# The findings have four times the rollouts of the demo: best-of-N and ranking ask more of Q than Stage 3 does.
+ALL_GAMES: Changes = {"recipe.yaml": {"rollouts": {"games": 1000}}}
 # With a row per visit instead of a pair there are many more rows, each read once. On less than a third of them (280
 # batches of 16) InversePRM gains almost nothing; a second epoch of soft BCE does not improve Q on valid_seen.
 ONCE: dict[str, Any] = {"num_train_epochs": 1, "per_device_train_batch_size": 32}

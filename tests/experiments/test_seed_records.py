@@ -20,7 +20,6 @@ from experiments.variants import Variants
 from prm_gym.errors import UserError
 from prm_gym.evaluation.intervals import Outcome, success
 
-RECIPE = Path(__file__).parent.parent.parent / "recipes" / "embedded"
 GAINS = ((("policy", 1), ("policy", 0), 0.1), (("best of 16", 1), ("policy", 1), None))
 
 
@@ -59,9 +58,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     return calls
 
 
-def run(out: Path, *arguments: str, recipe: Path = RECIPE) -> dict[str, Any]:
+def run(out: Path, *arguments: str) -> dict[str, Any]:
     """`make findings`; the entry of `loss`."""
-    command.main([*arguments, "--recipe", str(recipe), "--out", str(out), "--run", str(out / "none")])
+    command.main([*arguments, "--out", str(out), "--run", str(out / "none")])
     [entry] = [each for each in json.loads((out / "findings.json").read_text()) if each["finding"] == "loss"]
     return dict(entry)
 
@@ -108,13 +107,14 @@ def test_a_crash_loses_no_seed_that_is_done(asked: list[tuple[str, int]], tmp_pa
 
 @pytest.mark.parametrize(("text", "again"), [("# A comment.\n", []), ("max_steps: 1\n", [("loss", 0)])])
 def test_a_record_is_of_what_the_recipe_says(
-    text: str, again: list[tuple[str, int]], asked: list[tuple[str, int]], tmp_path: Path
+    text: str, again: list[tuple[str, int]], asked: list[tuple[str, int]], tmp_path: Path, monkeypatch: Any
 ) -> None:
-    recipe = Path(shutil.copytree(RECIPE, tmp_path / "recipe"))
-    run(tmp_path, "--finding", "loss", "--seeds", "2", recipe=recipe)
+    recipe = Path(shutil.copytree(command.RECIPE, tmp_path / "recipe"))
+    monkeypatch.setattr(command, "RECIPE", recipe)
+    run(tmp_path, "--finding", "loss", "--seeds", "2")
     asked.clear()
     (recipe / "sft.yaml").write_text((recipe / "sft.yaml").read_text() + text)
-    entry = run(tmp_path, "--finding", "loss", "--seed", "0", recipe=recipe)
+    entry = run(tmp_path, "--finding", "loss", "--seed", "0")
     assert (asked, entry["seeds"]) == (again, [0] if again else [0, 1])
 
 
