@@ -45,6 +45,8 @@ VALUE: Changes = {
 }
 # As many branches as the recipe's, from a fifth of the states.
 FEWER_STATES: Changes = {"recipe.yaml": {"branches": {"states_per_episode": 1, "continuations": 5}}}
+# What Stage 3 does with a reward that knows nothing: the head is as it was drawn, on pi_0's own states.
+UNTRAINED: Changes = {"prm.yaml": {"learning_rate": 0.0, "max_steps": 1}}
 JUDGE: Changes = {"recipe.yaml": {"rollouts": {"seed": 500}}}
 _OF_ANY_TRAINING = ("logging_steps", "use_cpu", "bf16", "gradient_checkpointing", "report_to")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import correlation
 from typing import Any
 
@@ -25,6 +24,7 @@ from experiments.changes import (
     LONG,
     LONG_CURVE,
     STEERED,
+    UNTRAINED,
     beside,
     dagger_from,
     fewer,
@@ -175,9 +175,9 @@ def ranking(variants: Variants) -> Iterator[Cell]:
     """The accuracy of Qs on held-out branches, the same for all Q_0s, and the success from pi_0 with each Q_0: after
     Stage 3 and by best of 16, with pi_0 and a single response as baselines.
     """
-    base = variants.run(iterations=3)
-    held_out = [variants.held_out(run, RANKED_GAMES) for run in base]
-    full = base[0].recipe.rollouts.games
+    [base] = variants.run()
+    held_out = variants.held_out(base, RANKED_GAMES)
+    full = base.recipe.rollouts.games
     recipes = {
         "pairs, half of the games": (f"games-{full // 2}", fewer(full // 2)),
         "pairs, a quarter of the games": (f"games-{full // 4}", fewer(full // 4)),
@@ -185,21 +185,16 @@ def ranking(variants: Variants) -> Iterator[Cell]:
         "soft BCE": ("absolute", ABSOLUTE),
         "soft BCE, no branches": ("independent", INDEPENDENT),
         "inverse": (f"inverse-{max(DEMONSTRATIONS)}", inverse_of(variants, max(DEMONSTRATIONS))),
+        "nothing: a random head": ("untrained", UNTRAINED),
     }
-    qs = {"pairs": base[0], **{name: variants.run(*variant)[0] for name, variant in recipes.items()}}
+    qs = {"pairs": base, **{name: variants.run(*variant)[0] for name, variant in recipes.items()}}
     for name, run in qs.items():
-        yield _accuracy(run, held_out[0], name)
+        quality = run.quality(held_out)
+        yield Cell("ranking accuracy", name, value=quality.ranking.accuracy, pairs=quality.ranking.pairs)
         yield Cell("pi_1", name, variants.evaluated(run, 1))
         yield Cell("best of 16", name, variants.evaluated(run, 0, best_of=16))
-    yield Cell("pi_1", NO_Q, variants.evaluated(base[0], 0))
-    yield Cell("best of 16", NO_Q, variants.evaluated(base[0], 0, best_of=1))
-    for n in (1, 2):
-        yield _accuracy(base[n], held_out[n], f"Q_{n}, pairs")
-
-
-def _accuracy(run: Run, held_out: Path, name: str) -> Cell:
-    quality = run.quality(held_out)
-    return Cell("ranking accuracy", name, value=quality.ranking.accuracy, pairs=quality.ranking.pairs)
+    yield Cell("pi_1", NO_Q, variants.evaluated(base, 0))
+    yield Cell("best of 16", NO_Q, variants.evaluated(base, 0, best_of=1))
 
 
 def prediction(rows: Rows) -> dict[str, float]:
@@ -366,7 +361,7 @@ FINDINGS = {
                 ((series, q), (series, other), None)
                 for series in ("pi_1", "best of 16")
                 for q, other in (
-                    *((q, NO_Q) for q in ("pairs", "soft BCE", "inverse")),
+                    *((q, NO_Q) for q in ("pairs", "soft BCE", "inverse", "nothing: a random head")),
                     *(("pairs", q) for q in ("pairs, a quarter of the games", "pairs, a fifth of the states")),
                     ("soft BCE", "soft BCE, no branches"),
                     ("pairs", "soft BCE"),

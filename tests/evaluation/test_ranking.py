@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from statistics import fmean
 
 import numpy as np
@@ -75,6 +76,22 @@ def test_the_interval_covers_the_true_share() -> None:
     intervals = [ranked(world(np.random.default_rng((1, i)), 40, **setting)).corrected_ci95 for i in range(40)]
     assert sum(low <= true <= high for low, high in intervals) >= 35
     assert fmean(high - low for low, high in intervals) < 0.5
+
+
+def test_many_rollouts_leave_the_interval_as_wide_as_the_games_make_it() -> None:
+    """Six games, of which a resample may leave out the one that Q orders wrongly."""
+
+    def width(rollouts: int) -> float:
+        right, wrong = [[1.0] * rollouts, [0.0] * rollouts], [[0.0] * rollouts, [1.0] * rollouts]
+        forks = [
+            Fork(f"g{i}", ["a", "b"], [True] * 2, [0.9, 0.1], right if i else wrong) for i in range(6) for _ in range(4)
+        ]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            low, high = rank(pairs_of(forks)).corrected_ci95
+        return high - low
+
+    assert width(256) == pytest.approx(width(64), rel=0.1)
 
 
 def test_the_interval_is_over_games() -> None:

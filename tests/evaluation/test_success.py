@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rollout_world import Corridor, Walker, make_games
 
 from prm_gym.errors import UserError
 from prm_gym.evaluation.intervals import wilson
 from prm_gym.evaluation.results_file import add_result, read_results
 from prm_gym.evaluation.results_table import table, told_apart
-from prm_gym.evaluation.success import summarise
-from prm_gym.types import Episode, Turn
+from prm_gym.evaluation.success import evaluate, summarise
+from prm_gym.types import Episode, State, Turn
 
 
 def episode(number: int, won: bool, actions: int, task_type: str = "pick_and_place_simple") -> Episode:
@@ -33,6 +34,21 @@ def test_wilson_inverts_the_score_test(wins: int, n: int) -> None:
 
 def test_wilson_of_nothing_says_nothing() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_success_is_that_of_all_games(tmp_path: Path) -> None:
+    """A game that failed is no game less: the evaluation is not done until the same command has played it."""
+    games, shared = make_games(30), {"name": "w", "prm": None, "mode": "policy", "split": "train", "progress": False}
+
+    async def fail(state: State) -> None:
+        if state.game_id == games[3].game_id:
+            raise RuntimeError("lost")
+
+    with pytest.raises(UserError, match=r"1 of \d+ failed"):
+        evaluate(games, Walker(fail), tmp_path, make_env=Corridor, **shared)
+    assert not (tmp_path / "results.json").exists()
+    entry, _ = evaluate(games, Walker(), tmp_path, make_env=Corridor, **shared)
+    assert entry["games"] == 30
 
 
 def test_summary_counts_by_task_type() -> None:

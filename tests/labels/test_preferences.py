@@ -12,7 +12,7 @@ from label_worlds import counts, discounted, play, prompt_of, rows, template, te
 
 from prm_gym.errors import UserError
 from prm_gym.labels import preferences
-from prm_gym.types import Episode, StopReason
+from prm_gym.types import Episode, StopReason, Turn
 
 
 def oracle(episodes: list[Episode], gamma: float, delta: float) -> dict[tuple[str, str, str], float]:
@@ -97,6 +97,29 @@ def test_tried_inadmissible_actions_are_ordered_by_the_environment_and_the_other
     assert {key: margin for key, margin in pairs.items() if margin is not None} == pytest.approx(by_q)
     assert {key for key, margin in pairs.items() if margin is None} == by_rule  # nothing else is inadmissible
     assert report.statistics["pairs by the environment"] == len(by_rule)
+
+
+def test_an_action_that_loses_is_not_preferred_to_an_inadmissible_one(tmp_path: Path) -> None:
+    """`fall` ends the episode, where no command is left, with Q = 0; after the inadmissible `sing` it is won."""
+
+    def episode(number: int, game: str, *taken: tuple[str, bool, float], stop: str) -> Episode:
+        turns = [
+            Turn(t, f"o {taken[:t]}", ["fall", "walk"], response=a, action=a, action_valid=valid, reward=paid)
+            for t, (a, valid, paid) in enumerate(taken)
+        ]
+        turns[-1].terminated = True
+        turns.append(Turn(len(taken), "the end", []))
+        return Episode(f"e{number}", game, "train", "t", "k", "pi_0", 0, number, stop, turns)
+
+    episodes = []
+    for number in range(0, 20, 2):
+        game = f"g{number}"
+        episodes.append(episode(number, game, ("fall", True, 0.0), stop="lost"))
+        episodes.append(episode(number + 1, game, ("sing", False, 0.0), ("walk", True, 1.0), stop="won"))
+    preferences.label([write(tmp_path / "in", episodes)], tmp_path / "out", prompt=template(tmp_path), inadmissible=1)
+    chosen = {action_of(row["chosen"]) for row in rows(tmp_path / "out")}
+    assert "fall" not in chosen
+    assert "sing" in chosen
 
 
 def test_untried_inadmissible_commands_lose_to_the_best_action(tmp_path: Path) -> None:

@@ -47,6 +47,12 @@ def test_reset_50_50_halves_each_split_and_takes_expert_states_of_wins(tmp_path:
         assert row["policy_id"] == ("expert" if row["source"] == "expert" else "pi_0")
 
 
+@pytest.mark.parametrize("size", [1, 2, 10])
+def test_a_size_is_met_exactly(tmp_path: Path, size: int) -> None:
+    prompts.label([write(tmp_path / "in", tree())], tmp_path / "out", size=size, prompt=template(tmp_path))
+    assert len(rows(tmp_path / "out")) == size
+
+
 def test_a_size_draws_evenly_and_by_the_seed(tmp_path: Path) -> None:
     folder = write(tmp_path / "in", tree())
     draws = []

@@ -9,8 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from label_worlds import key_of, play, rows, template, tree, write
+from label_worlds import counts, key_of, play, rows, template, tree, write
 
+from prm_gym import provenance
 from prm_gym.errors import UserError
 from prm_gym.labels import monte_carlo
 from prm_gym.labels.dataset import LabelReport
@@ -102,6 +103,23 @@ def test_equal_ids_of_one_policy_under_two_settings_are_different_episodes(tmp_p
     folders = [write(tmp_path / "cool", [cool]), write(tmp_path / "hot", [hot])]
     report = label(tmp_path, folders)
     assert (report.used["episodes"], report.skipped) == (2, {})
+
+
+def test_episodes_that_two_settings_of_a_policy_share_count_twice(tmp_path: Path) -> None:
+    """The likely ones are the same at two temperatures: dropping them would count them too rarely."""
+    folders = [write(tmp_path / name, [winner(1)]) for name in ("cool", "hot", "copy of hot")]
+    for folder, temperature in zip(folders, (0.3, 1.0, 1.0), strict=True):
+        provenance.write(folder, {"policy": {"temperature": temperature}})
+    report = label(tmp_path, folders)
+    assert (report.used["episodes"], report.skipped) == (2, {"duplicate": 1})
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_an_episode_in_two_folders_has_the_larger_of_their_weights(tmp_path: Path, order: tuple[int, int]) -> None:
+    episodes = [e for e in tree(40) if counts(e)]
+    folders, weights = [write(tmp_path / "part", episodes), write(tmp_path / "all", episodes)], [0.1, 1.0]
+    report = label(tmp_path, [folders[i] for i in order], weights=[weights[i] for i in order])
+    assert report.used["episodes"] == len(episodes)
 
 
 def test_optional_columns_may_be_missing_and_widths_differ(tmp_path: Path) -> None:

@@ -204,6 +204,11 @@ def test_searches_anywhere_that_nobody_has_looked() -> None:
     assert 70 < actions.count("go to desk 1") < 130
 
 
+def test_more_random_actions_and_mistakes_than_actions_are_refused() -> None:
+    with pytest.raises(UserError, match=r"mistakes: 0\.7 with random_actions 0\.7"):
+        ExpertPolicy(0.7, mistakes=0.7)
+
+
 def test_an_unknown_order_is_named() -> None:
     with pytest.raises(UserError, match="search: no order 'random'"):
         ExpertPolicy(search="random")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 import shutil
 from collections import Counter, defaultdict
@@ -62,11 +61,9 @@ def test_a_branch_has_its_parents_history_and_its_own_end(parents, tmp_path):
 
 
 @pytest.mark.parametrize("limit", [1, 3])
-@pytest.mark.parametrize("drawing", [{"states_per_episode": 2}, {"where": "uncertain", "states_per_episode": 1}])
-def test_parents_longer_than_the_limit_are_branched_below_it(parents, tmp_path, limit, drawing):
-    summary = run(
-        parents, tmp_path / "out", make_env=partial(Corridor, limit), max_episode_steps=limit, samples=30, **drawing
-    )
+def test_parents_longer_than_the_limit_are_branched_below_it(parents, tmp_path, limit):
+    options = {"make_env": partial(Corridor, limit), "max_episode_steps": limit, "states_per_episode": 2}
+    summary = run(parents, tmp_path / "out", samples=30, **options)
     longest = max(episode.actions for episode in content(parents).values())
     branches = content(tmp_path / "out").values()
     assert longest > limit
@@ -140,31 +137,9 @@ def test_the_response_at_the_branch_keeps_its_log_probabilities_also_when_resume
             assert (turn.logprob, turn.sampling_logprob) == wanted
 
 
-def test_commands_that_fill_up_carry_no_response_of_anybody(parents, tmp_path):
-    """A policy with one idea: the other candidate is an admissible command, and nothing claims it was sampled."""
-    run(parents, tmp_path / "out", Walker(commands=["go right"]), fill_uniform=True, actions_per_state=2)
-    filled = Counter()
-    for (_, t), branches in by_point(content(tmp_path / "out")).items():
-        assert len(branches) == 2
-        for episode in branches:
-            turn = episode.turns[t]
-            if turn.action != "go right":
-                filled[turn.action] += 1
-                assert (turn.response, turn.reason, turn.prompt_tokens, turn.response_tokens) == ("", "", 0, 0)
-                assert (turn.logprob, turn.sampling_logprob) == (None, None)
-                assert turn.action_valid
-    assert set(filled) == {"go left", "open door"}, "drawn among the admissible ones, not always the same"
-
-
-def test_without_filling_up_a_policy_with_one_idea_gives_one_branch(parents, tmp_path):
+def test_a_policy_with_one_idea_gives_one_branch(parents, tmp_path):
     run(parents, tmp_path / "out", Walker(commands=["go right"]), continuations=2)
     assert {len(branches) for branches in by_point(content(tmp_path / "out")).values()} == {2}
-
-
-def test_every_kth_turn(parents, tmp_path):
-    run(parents, tmp_path / "out", every=3)
-    expected = {(i, t) for i, episode in content(parents).items() for t in range(0, episode.actions, 3)}
-    assert set(by_point(content(tmp_path / "out"))) == expected
 
 
 def test_a_draw_of_states_is_seeded_and_nested(parents, tmp_path):
@@ -174,29 +149,6 @@ def test_a_draw_of_states_is_seeded_and_nested(parents, tmp_path):
     assert two < four
     assert two != other
     assert set(Counter(parent for parent, _ in two).values()) == {2}
-
-
-def test_uncertain_states_are_those_where_the_sampled_actions_are_most_mixed(parents, tmp_path):
-    class Moody(Walker):
-        async def act(self, state, *, n=1, seed=0):
-            self.commands = COMMANDS if state.turn in (1, 4) else ["go left", "go left", "go left", "go right"]
-            if state.turn == 2:
-                self.commands = ["go left"]
-            return await super().act(state, n=n, seed=seed)
-
-    run(parents, tmp_path / "out", Moody(), where="uncertain", states_per_episode=2, samples=64)
-    turns = defaultdict(set)
-    for parent, t in by_point(content(tmp_path / "out")):
-        turns[parent].add(t)
-    run(parents, tmp_path / "more", Moody(), where="uncertain", states_per_episode=99, samples=64)
-    more = set(by_point(content(tmp_path / "more")))
-    for parent, episode in content(parents).items():
-        if episode.actions > 4:
-            assert turns[parent] == {1, 4}
-        assert {t for p, t in more if p == parent} == set(range(episode.actions)) - {2}, "no choice, no branch"
-    for line in (tmp_path / "out" / "branch_points.jsonl").read_text().splitlines():
-        for point in json.loads(line)["points"]:
-            assert point["entropy"] == pytest.approx(math.log(3), abs=0.1) or point["turn"] not in (1, 4)
 
 
 def test_branches_of_branches_start_where_their_parents_became_their_own(parents, tmp_path):
@@ -294,11 +246,11 @@ def test_a_failed_draw_is_recorded_and_drawn_again(parents, tmp_path):
             hits.append(1)
             raise ConnectionError("lost")
 
-    summary = run(parents, tmp_path / "out", Walker(fail), every=99, concurrency=1, max_failed_share=0.2)
+    summary = run(parents, tmp_path / "out", Walker(fail), states_per_episode=1, concurrency=1, max_failed_share=0.2)
     assert summary.failures == 1
     assert json.loads((tmp_path / "out" / "failures.jsonl").read_text())["episode_id"] == unlucky
-    run(parents, tmp_path / "out", every=99)
-    run(parents, tmp_path / "clean", every=99)
+    run(parents, tmp_path / "out", states_per_episode=1)
+    run(parents, tmp_path / "clean", states_per_episode=1)
     assert content(tmp_path / "out") == content(tmp_path / "clean")
 
 
@@ -308,10 +260,10 @@ def test_failed_draws_are_judged_beside_those_that_went_well(tmp_path):
     failing = {game.game_id for game in make_games(200)[:20]}
 
     async def fail(state):
-        if state.game_id in failing and state.turn == 0:
+        if state.game_id in failing:
             raise ConnectionError("lost")
 
-    options = {"make_env": Corridor, "progress": False, "every": 99}
+    options = {"make_env": Corridor, "progress": False, "states_per_episode": 1}
     with pytest.raises(UserError, match=r"\d+ of \d+ failed"):
         rollout_branches(
             tmp_path / "parents", make_games(200), Walker(fail), tmp_path / "a", max_failed_share=0.02, **options
@@ -335,10 +287,7 @@ def test_no_branch_where_the_prompt_does_not_fit(parents, tmp_path):
     ("bad", "said"),
     [
         ({"samples": 1}, "samples"),
-        ({"where": "uncertain"}, "states_per_episode"),
-        ({"where": "sometimes"}, "where"),
         ({"continuations": 0}, "continuations"),
-        ({"every": 0}, "every"),
     ],
 )
 def test_bad_arguments_are_named(parents, tmp_path, bad, said):

@@ -252,6 +252,24 @@ def test_a_user_error_of_the_policy_ends_the_run_at_once(tmp_path):
     assert len(policy.calls) == 1
 
 
+def test_environments_in_play_are_closed_when_the_run_ends_early(tmp_path):
+    made = []
+
+    def make():
+        made.append(Corridor())
+        return made[-1]
+
+    async def refuse(state: State) -> None:
+        await asyncio.sleep(0.01)
+        if state.turn == 2:
+            raise UserError("API key", "is wrong", "set another")
+
+    with pytest.raises(UserError, match="API key"):
+        run(Walker(refuse), tmp_path, make_env=make, concurrency=4)
+    assert made
+    assert all(env.closed for env in made)
+
+
 def test_a_prompt_over_the_context_ends_the_episode_there(tmp_path):
     async def refuse(state: State) -> None:
         if state.turn == 2:

@@ -21,7 +21,7 @@ from prm_gym.policies.random import RandomPolicy
 from prm_gym.provenance import read
 from prm_gym.rollout import rollout, rollout_branches
 from prm_gym.store import read_episodes
-from prm_gym.types import Episode, State
+from prm_gym.types import Episode, PromptTooLong, State
 
 TASKS = [Task(f"coins/{seed}", "train", "coins", seed=seed) for seed in range(6)]
 
@@ -132,6 +132,26 @@ def test_the_last_step_pays_the_rescaled_return(tmp_path: Path, low: float, high
         assert not any(before)
         assert last == pytest.approx((total - low) / (high - low), abs=1e-6)
         assert (episode.stop_reason == "won") == (total == high)
+
+
+def test_an_episode_cut_short_by_its_prompt_is_not_paid_for_the_costs_it_avoided(tmp_path: Path) -> None:
+    """Each step costs 1, of at most 3: played to the end an episode returns 0."""
+
+    async def fits(state: State) -> None:
+        if state.turn == 1:
+            raise PromptTooLong("no room")
+
+    def make() -> CheckedEnvironment:
+        return CheckedEnvironment(Costly(), "costly", [-3.0, 0.0])
+
+    for policy, stop in ((Walker(fits), "prompt_too_long"), (Walker(), "step_limit")):
+        found = collected(tmp_path / stop, make, policy, max_episode_steps=3)
+        assert {(episode.stop_reason, episode.total_reward) for episode in found} == {(stop, 0.0)}
+
+
+class Costly(Coins):
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        return "on", -1.0, False, False, self._info()
 
 
 class Walks(Coins):

@@ -19,6 +19,7 @@ from prm_gym.errors import UserError
 from prm_gym.policies.random import RandomPolicy
 from prm_gym.rollout import in_processes, rollout, rollout_branches
 from prm_gym.rollout.monitoring import Summary
+from prm_gym.rollout.processes import begin_shares
 
 OPTIONS = {"make_env": Corridor, "progress": False, "seed": 3}
 
@@ -91,6 +92,35 @@ def test_shares_that_were_begun_go_on(tmp_path):
     assert in_processes(collect, tmp_path / "out", 2).resumed == 4
     in_processes(collect, tmp_path / "one", 1)
     assert content(tmp_path / "out") == content(tmp_path / "one")
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (4, 2), (2, 3)])
+def test_another_number_of_processes_plays_nothing_again(tmp_path, before, after):
+    for i, share in enumerate(begin_shares(tmp_path / "out", before)):
+        collect(share, (i, before))  # all is played, and the run is stopped before the shares are gathered
+    assert in_processes(collect, tmp_path / "out", after).episodes == 0
+    assert not list((tmp_path / "out").glob("share-*"))
+    in_processes(collect, tmp_path / "one", 1)
+    assert content(tmp_path / "out") == content(tmp_path / "one")
+
+
+def test_the_log_of_an_earlier_run_is_kept(tmp_path):
+    collect(tmp_path, (0, 1))
+    first = (tmp_path / "metrics.jsonl").read_text()
+    in_processes(collect_more, tmp_path, 2)
+    assert (tmp_path / "metrics.jsonl").read_text().startswith(first)
+
+
+def collect_more(out: Path, share: tuple[int, int]) -> Summary:
+    return rollout(make_games(5), Walker(), out, rollouts_per_game=3, share=share, **OPTIONS)
+
+
+def test_branches_resumed_by_more_processes_are_counted_once(tmp_path):
+    in_processes(collect, tmp_path / "parents", 1)
+    work = partial(branch, tmp_path / "parents")
+    stored = in_processes(work, tmp_path / "out", 1).episodes
+    again = in_processes(work, tmp_path / "out", 2)
+    assert (again.total, again.resumed, again.episodes) == (stored, stored, 0)
 
 
 def test_what_was_set_aside_in_a_share_is_kept(tmp_path):

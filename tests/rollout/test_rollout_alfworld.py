@@ -48,7 +48,13 @@ def test_expert_episodes_are_won_and_replay_word_for_word(games, tmp_path):
 def test_branches_of_expert_episodes_replay_word_for_word(games, tmp_path):
     rollout(games, ExpertPolicy(), tmp_path / "expert", progress=False)
     rollout_branches(
-        tmp_path / "expert", games, RandomPolicy(), tmp_path / "out", every=4, actions_per_state=3, progress=False
+        tmp_path / "expert",
+        games,
+        RandomPolicy(),
+        tmp_path / "out",
+        states_per_episode=4,
+        actions_per_state=3,
+        progress=False,
     )
     parents, branches = content(tmp_path / "expert"), content(tmp_path / "out")
     assert len({(branch.parent_id, branch.branch_turn) for branch in branches.values()}) > 3
@@ -65,6 +71,6 @@ def test_alfworld_by_its_gymnasium_id_is_an_environment_like_any_other(games, tm
     rollout(tasks, ExpertPolicy(), tmp_path / "named", **options)
     rollout(games, ExpertPolicy(), tmp_path / "plain", progress=False)
     assert content(tmp_path / "named") == content(tmp_path / "plain")
-    rollout_branches(tmp_path / "named", tasks, RandomPolicy(), tmp_path / "b", every=4, **options)
-    rollout_branches(tmp_path / "plain", games, RandomPolicy(), tmp_path / "c", every=4, progress=False)
+    rollout_branches(tmp_path / "named", tasks, RandomPolicy(), tmp_path / "b", states_per_episode=4, **options)
+    rollout_branches(tmp_path / "plain", games, RandomPolicy(), tmp_path / "c", states_per_episode=4, progress=False)
     assert content(tmp_path / "b") == content(tmp_path / "c")

@@ -132,10 +132,15 @@ class CheckedEnvironment:
         terminated, truncated = bool(terminated), bool(truncated)
         return self._shown(observation, info, at_end=terminated or truncated), reward, terminated, truncated
 
-    def rescaled(self, rewards: list[float]) -> list[float]:
-        """The rewards of a whole episode, rescaled by `reward_range`; the same list if there is none."""
+    def rescaled(self, rewards: list[float], *, cut_short: bool = False) -> list[float]:
+        """The rewards of an episode, rescaled by `reward_range`; the same list if there is none.
+
+        An episode that is `cut_short` pays 0, since costs that it did not come to would count as success.
+        """
         if self._range is None or not rewards:
             return rewards
+        if cut_short:
+            return [0.0] * len(rewards)
         low, high = self._range
         total = math.fsum(rewards)
         slack = TOLERANCE * max(1.0, abs(low), abs(high))

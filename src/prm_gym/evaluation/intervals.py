@@ -1,9 +1,10 @@
 """Success rates and paired gains over games and seeds, with 95% intervals.
 
-Policies are compared on the same games. With several seeds the interval covers games and seeds: a mean over G games and
-S seeds has the variance v_games / G + v_seeds / S, where v_games is the variance between games of the mean over seeds,
-and v_seeds the variance of the seeds' means beyond that explained by G games (a random-effects estimate, 0 if
-negative). With one seed it covers games alone.
+Policies are compared on the same games. With several seeds the interval covers games and seeds, which are crossed
+random effects: a mean over G games and S seeds has the variance v_games / G + v_seeds / S. Here v_games is the variance
+between games of the mean over seeds; v_seeds is the variance of the seeds' means beyond r / G, which the residual r of
+games and seeds explains (0 if negative). Half the interval is sqrt(z^2 v_games / G + t^2 v_seeds / S), with Student's t
+of S - 1 degrees of freedom, since few seeds say little about v_seeds. With one seed it covers games alone.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from prm_gym.errors import UserError
 from prm_gym.store import read_episodes
 
 Z95 = 1.959963984540054  # the 97.5% quantile of the standard normal distribution
+_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # and of Student's t with 1 to 9 degrees
 
 Outcome = dict[str, tuple[str, float]]
 """game_id -> (task type, share of its episodes that won)"""
@@ -67,19 +69,19 @@ def success(outcomes: Sequence[Outcome]) -> Estimate:
 
 
 def gain(better: Sequence[Outcome], worse: Sequence[Outcome]) -> Estimate:
-    """Mean difference of success, seed by seed, on the games that both played."""
+    """Mean difference of success, seed by seed, on the games that all played. Raises `UserError` if there is none."""
     pairs = zip(better, worse, strict=True)
     return _estimate(_table([{game: of[game][1] - to[game][1] for game in of.keys() & to.keys()} for of, to in pairs]))
 
 
 def interval(shares: Sequence[float], counts: Sequence[int]) -> tuple[float, float]:
-    """The 95% interval of the mean of `shares` p, one per seed, each of n binary cases (`counts`).
+    """The 95% interval of the mean of `shares` p, one per seed, each of n binary cases of its own (`counts`).
 
-    The variance is that of the module over S seeds, with mean(p (1 - p) / n) in place of v_games / G.
+    With w = mean(p (1 - p) / n) and v the variance of p beyond w, half of it is sqrt((z^2 w + t^2 v) / S).
     """
     p, n = np.array(shares), np.array(counts)
-    within, between = float((p * (1 - p) / n).mean()), float(p.var(ddof=1)) if len(p) > 1 else 0.0
-    half = Z95 * math.sqrt(max(within, between) / len(p))
+    within = float((p * (1 - p) / n).mean())
+    half = math.sqrt(Z95**2 * within / len(p) + _of_seeds(p, within))
     return float(p.mean()) - half, float(p.mean()) + half
 
 
@@ -95,15 +97,28 @@ def by_task_type(outcomes: Sequence[Outcome]) -> dict[str, float]:
 def _table(seeds: Sequence[dict[str, float]]) -> np.ndarray:
     """[seeds, games] over the games that every seed has."""
     games = sorted(set.intersection(*(set(of) for of in seeds)))
+    if not games:
+        raise UserError("games", "no game was played by all", "compare evaluations on the same games")
     return np.array([[of[game] for game in games] for of in seeds])
 
 
 def _estimate(values: np.ndarray) -> Estimate:
     seeds, games = values.shape
     per_seed = values.mean(axis=1)
-    variance = values.mean(axis=0).var(ddof=1) / games if games > 1 else 0.0
-    if seeds > 1:
-        within = values.var(axis=1, ddof=1).mean() / games
-        variance += max(0.0, per_seed.var(ddof=1) - within) / seeds
-    mean, half = float(values.mean()), Z95 * math.sqrt(variance)
+    mean, square = float(values.mean()), 0.0
+    if games > 1:
+        per_game = values.mean(axis=0)
+        residual = values - per_game - per_seed[:, None] + mean
+        r = float((residual**2).sum()) / max(1, (seeds - 1) * (games - 1))
+        square = Z95**2 * float(per_game.var(ddof=1)) / games + _of_seeds(per_seed, r / games)
+    half = math.sqrt(square)
     return Estimate(mean, (mean - half, mean + half), [float(m) for m in per_seed], games)
+
+
+def _of_seeds(means: np.ndarray, explained: float) -> float:
+    """t^2 v / S, with v the variance of the seeds' means beyond `explained`; 0 for one seed."""
+    seeds = len(means)
+    if seeds == 1:
+        return 0.0
+    t = _T95[min(seeds - 1, len(_T95)) - 1]  # for more than ten seeds a little too wide
+    return t**2 * max(0.0, float(means.var(ddof=1)) - explained) / seeds

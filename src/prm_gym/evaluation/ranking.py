@@ -138,7 +138,8 @@ def rank(pairs: Pairs, *, seed: int = 0) -> Ranking:
     weights = weights[(weights @ counted) > 0]
     accuracy = (weights @ (counted * pairs.agree)) / (weights @ counted)
     mixtures = _fit(pairs.likelihood, weights)
-    evidence = mixtures @ pairs.likelihood.T  # [resamples, pairs]
+    # [resamples, pairs]; a pair that a resample leaves out may have none
+    evidence = np.maximum(mixtures @ pairs.likelihood.T, np.finfo(float).tiny)
 
     def expected(value: Floats) -> Floats:
         """Posterior mean of a function of the cell, [resamples, pairs]."""
@@ -199,7 +200,7 @@ def _fit(likelihood: Floats, weights: Floats) -> Floats:
     mixtures = np.full((len(weights), likelihood.shape[1]), 1 / likelihood.shape[1])
     shares = weights / weights.sum(1, keepdims=True)
     for _ in range(_STEPS):
-        mixtures *= (shares / (mixtures @ likelihood.T)) @ likelihood
+        mixtures *= (shares / np.maximum(mixtures @ likelihood.T, np.finfo(float).tiny)) @ likelihood
     return mixtures
 
 

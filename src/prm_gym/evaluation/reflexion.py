@@ -70,7 +70,8 @@ async def reflexion(
         first = first or settings
         mode = f"trial_{trial}"
         folder = episodes_folder(out, policy.policy_id, mode, split, seed, settings)
-        await collect(left, policy, folder, max_games=max_games if trial == 1 else None, **shared, **options)
+        drawn_from = max_games if trial == 1 else None
+        await collect(left, policy, folder, max_games=drawn_from, **shared, **{"max_failed_share": 0.0, **options})
         played = {episode.game_id: episode for episode in read_episodes(folder)}
         latest |= played
         spent = _sum(spent, tokens_of(played.values()))

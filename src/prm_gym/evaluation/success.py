@@ -46,14 +46,14 @@ def evaluate(
     `name` and `prm` are those of the entry, `mode` is `policy` or a best-of-N mode. The episodes go to a folder of
     `out` named by a digest of their settings, so evaluations under other settings do not mix, and the same command
     resumes. `options` are those of `rollout.collect`. Closes the policy. Returns the entry and the counts of the
-    rollout. Raises `UserError` as `rollout.collect`.
+    rollout. Raises `UserError` as `rollout.collect`, by default for any failed episode: success is that of all games.
     """
     from prm_gym.rollout import rollout, settings_of
 
     shared: dict[str, Any] = {"max_episode_steps": max_episode_steps, "seed": seed}
     settings = asyncio.run(settings_of(games, policy, **shared, make_env=options.get("make_env")))
     episodes = episodes_folder(out, name, mode, split, seed, settings)
-    summary = rollout(games, policy, episodes, **shared, **options)
+    summary = rollout(games, policy, episodes, **shared, **{"max_failed_share": 0.0, **options})
     result = summarise(
         read_episodes(episodes), policy=name, prm=prm, mode=mode, split=split, seed=seed, settings=settings
     )
@@ -90,7 +90,7 @@ def summarise(
     seed: int,
     settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """One entry of results.json. A failed episode counts as a game not won. "return" is the mean undiscounted return in
+    """One entry of results.json. "return" is the mean undiscounted return in
     [0, 1], which is the success if only a win is rewarded.
 
     `settings` are those of the episodes (`provenance`). Raises `UserError` if there is no episode.

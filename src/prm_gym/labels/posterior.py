@@ -28,6 +28,7 @@ from prm_gym.labels.sql_views import Rollouts, prompt_of
 from prm_gym.labels.turn_texts import Texts, check_shows_reasons, visits
 from prm_gym.prompts import Prompt, load
 from prm_gym.prompts.hindsight import hindsight_messages
+from prm_gym.rollout.concurrency import in_parallel
 from prm_gym.types import ChatModel, PromptTooLong, Response
 
 COLUMNS = [("prompt", MESSAGES), ("completion", MESSAGES)]
@@ -133,24 +134,18 @@ class _Writer:
     async def write(self, source: Rollouts, sql: str, journal: Path, concurrency: int) -> None:
         """Append to `journal` every (s, a) of `sql` that is not in it, and close the policy."""
         done = {place for place, _ in _read(journal)}
-        pending: set[asyncio.Task[None]] = set()
+
+        def new() -> Iterator[tuple[Texts, int, str]]:
+            for texts, row in visits(source, sql):
+                place = place_of(row["state_key"], texts.actions[row["turn"]])
+                if place not in done:
+                    done.add(place)
+                    yield texts, row["turn"], place
+
         try:
             with journal.open("a", encoding="utf-8") as lines:
-                for texts, row in visits(source, sql):
-                    place = place_of(row["state_key"], texts.actions[row["turn"]])
-                    if place in done:
-                        continue
-                    done.add(place)
-                    if len(pending) >= concurrency:
-                        finished, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                        for task in finished:
-                            task.result()
-                    pending.add(asyncio.create_task(self._one(texts, row["turn"], place, lines)))
-                await asyncio.gather(*pending)
+                await in_parallel(new(), lambda item: self._one(*item, lines), concurrency)
         finally:
-            for task in pending:
-                task.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)
             await self._policy.close()
 
     async def _one(self, texts: Texts, turn: int, place: str, lines: IO[str]) -> None:

@@ -37,6 +37,7 @@ _RANKED = """
 CREATE TABLE ranked AS FROM action_values JOIN (
     SELECT t.state_key::UUID AS state, t.action,
            max(CASE WHEN NOT t.action_valid THEN -1
+                    WHEN t.terminated AND NOT t.won THEN 0
                     WHEN now.admissible_commands IS DISTINCT FROM after.admissible_commands THEN 1 ELSE 0 END) AS rank
     FROM turns t JOIN episodes e USING (episode)
     JOIN rows now ON now.start = e.start AND now.turn = t.turn

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO
@@ -17,6 +18,7 @@ from prm_gym import provenance
 from prm_gym.errors import UserError
 from prm_gym.labels.sql_views import Rollouts, file_list
 from prm_gym.labels.turn_texts import visits
+from prm_gym.rollout.concurrency import in_parallel
 from prm_gym.types import Policy, PromptTooLong, State
 
 # A row per state: its samples in the order of their numbers.
@@ -89,7 +91,8 @@ def open_journal(journal: Path, head: dict[str, object]) -> dict[str, int]:
 async def _sample_all(
     source: Rollouts, states: str, policy: Policy, seed: int, concurrency: int, done: dict[str, int], lines: IO[str]
 ) -> tuple[int, int]:
-    async def sample(state: State, key: bytes, n: int) -> None:
+    async def sample(place: tuple[State, bytes, int]) -> None:
+        state, key, n = place
         draw = int.from_bytes(blake2b(key + str(seed).encode(), digest_size=4).digest(), "big") >> 1
         try:
             responses = await policy.act(state, n=n, seed=draw)
@@ -110,24 +113,19 @@ async def _sample_all(
         lines.write(json.dumps({"state": key.hex(), "asked": n, "samples": samples}) + "\n")
         lines.flush()
 
-    pending: set[asyncio.Task[None]] = set()
     count = there = 0
-    try:
+
+    def new() -> Iterator[tuple[State, bytes, int]]:
+        nonlocal count, there
         for texts, row in visits(source, states):
             count += 1
             if done.get(row["state_key"].hex(), 0) >= row["samples"]:
                 there += 1
-                continue
-            if len(pending) >= concurrency:
-                finished, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                for task in finished:
-                    task.result()
-            state = texts.state(row["turn"])
-            pending.add(asyncio.create_task(sample(state, row["state_key"], row["samples"])))
-        await asyncio.gather(*pending)
+            else:
+                yield texts.state(row["turn"]), row["state_key"], row["samples"]
+
+    try:
+        await in_parallel(new(), sample, concurrency)
         return count, there
     finally:
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
         await policy.close()

@@ -57,13 +57,14 @@ WITH found AS (
     FROM rows GROUP BY part, episode_id
 ), numbered AS (
     SELECT *, row_number() OVER (
-               PARTITION BY role, episode_id, policy_id, iteration, texts ORDER BY whole DESC, part) AS copy,
+               PARTITION BY role, episode_id, policy_id, iteration, texts, settings
+               ORDER BY whole DESC, weight DESC, part) AS copy,
            md5_number_lower(concat_ws(':', $seed::VARCHAR, episode_id, policy_id, iteration::VARCHAR)) AS draw
     FROM found JOIN parts USING (part)
 )
 SELECT row_number() OVER (ORDER BY part, first_row) AS episode, place(part, first_row) AS start,
        row_number() OVER (ORDER BY draw, role, part, first_row) AS draw_rank,  -- a seeded order; labels keep the lowest
-       * EXCLUDE (draw, whole, copy, file, texts),
+       * EXCLUDE (draw, whole, copy, file, texts, settings),
        CASE WHEN NOT whole OR stop_reason IS NULL THEN 'without an end'
             WHEN copy > 1 THEN 'duplicate'
             WHEN stop_reason IN ('policy_error', 'env_error') THEN 'failed'
@@ -164,9 +165,13 @@ class Rollouts:
             self.db.execute("SET enable_progress_bar = false")
             self.db.execute("SET temp_directory = ?", [str(work / "spill")])
             self.db.execute("CREATE MACRO place(part, row) AS (part::BIGINT << 40) + row")
-            self.db.execute("CREATE TABLE parts (part INTEGER, file VARCHAR, role VARCHAR, weight DOUBLE)")
+            self.db.execute(
+                "CREATE TABLE parts (part INTEGER, file VARCHAR, role VARCHAR, weight DOUBLE, settings VARCHAR)"
+            )
+            settings = {file.parent: provenance.identity(file.parent)["fingerprint"] for file in self.files}
             for part, (file, role, weight) in enumerate(parts_given):
-                self.db.execute("INSERT INTO parts VALUES (?, ?, ?, ?)", [part, str(file), role, weight])
+                row = [part, str(file), role, weight, settings[file.parent]]
+                self.db.execute("INSERT INTO parts VALUES (?, ?, ?, ?, ?)", row)
             self._open_rows()
             self.db.execute(_EPISODES, {"seed": seed, "task_types": list(task_types or [])})
             self._split_games(seed, train_share)

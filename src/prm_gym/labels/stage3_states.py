@@ -57,7 +57,7 @@ def stage3_states(
     def chosen(split: str, size: float) -> dict[str, int]:
         return quotas(there.get((split, "policy"), 0), there.get((split, "expert"), 0), fraction, size)
 
-    numbers = {split: chosen(split, _share(there, split, size)) for split in SPLITS}
+    numbers = {split: chosen(split, of) for split, of in _sizes(there, size).items()}
     keep = " OR ".join(
         f"(split = '{split}' AND source = '{role}' AND place <= {n})"
         for split, of in numbers.items()
@@ -93,8 +93,9 @@ def quotas(policy: int, expert: int, fraction: float, size: float) -> dict[str, 
     return {"expert": from_expert, "policy": min(total - from_expert, policy)}
 
 
-def _share(there: dict[tuple[str, str], int], split: str, size: int | None) -> float:
-    """The split's part of `size`, in proportion to its states."""
+def _sizes(there: dict[tuple[str, str], int], size: int | None) -> dict[str, float]:
+    """The splits' parts of `size`, in proportion to their states; `train` has what `test` leaves."""
     if size is None:
-        return float("inf")
-    return size * sum(n for (s, _), n in there.items() if s == split) / max(sum(there.values()), 1)
+        return dict.fromkeys(SPLITS, math.inf)
+    test = int(size * sum(n for (split, _), n in there.items() if split == "test") / max(sum(there.values()), 1))
+    return {"train": size - test, "test": test}

@@ -51,6 +51,9 @@ class ExpertPolicy:
         shares = {"random_actions": random_actions, "mistakes": mistakes, "dawdling": dawdling}
         for field, share in shares.items():
             check_range(field, share, least=0, most=1)
+        if random_actions + mistakes > 1:
+            problem = f"with random_actions {random_actions:g} makes more than all actions"
+            raise UserError("mistakes", f"{mistakes:g} {problem}", "their sum is at most 1")
         if search not in ("rare_first", "as_listed", "anywhere"):
             raise UserError("search", f"no order {search!r}", "say rare_first, as_listed or anywhere")
         self.random_actions = random_actions

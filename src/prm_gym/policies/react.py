@@ -26,7 +26,7 @@ class ReActPolicy:
     shots: how many are shown.
     lessons: by game_id, in the order written.
 
-    Raises `UserError` if there are fewer than `shots` won episodes of different games.
+    Raises `UserError` unless there are won episodes of more than `shots` games.
     """
 
     def __init__(

@@ -7,10 +7,6 @@ policy plays on to the end. Every continuation is a whole episode in the store. 
 say that its turns before t are the parent's, replayed and checked against the parent's text. The action at t was
 selected for being different, so it counts as a visit of (s_t, a) but is no sample of pi.
 
-`where="uncertain"` samples at every candidate turn and keeps the turns whose sampled actions have the largest entropy.
-`fill_uniform` adds uniformly drawn admissible commands where the policy offers fewer than `actions_per_state`. Those
-have no response of a model, so their response and reason are empty.
-
 With demonstrations as parents, one action and one continuation, this gives rollouts from expert states (resets).
 
 `branch_points.jsonl` stores the candidates of each parent as soon as they are drawn, so that a resumed run uses the
@@ -20,13 +16,11 @@ same candidates.
 from __future__ import annotations
 
 import json
-import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from prm_gym import provenance
 from prm_gym.envs.contract import Task
@@ -57,7 +51,6 @@ class Point:
     """A state to branch at, and the actions to execute there."""
 
     turn: int
-    entropy: float  # of the sampled actions, in nats
     actions: tuple[Response, ...]  # different environment actions
 
 
@@ -68,13 +61,10 @@ async def branch(
     out: str | PathLike[str],
     *,
     proposals: Policy | None = None,
-    where: Literal["all", "uncertain"] = "all",
-    every: int = 1,
     states_per_episode: int | None = None,
     actions_per_state: int = 2,
     continuations: int = 1,
     samples: int = 8,
-    fill_uniform: bool = False,
     max_episode_steps: int = 30,
     seed: int = 0,
     iteration: int = 0,
@@ -94,8 +84,7 @@ async def branch(
     proposals: the policy that samples the actions at a state, `policy` if None. Q(s, a) is that of `policy`, which
         continues from there. A low temperature of `policy` gives returns with little noise, a high one of `proposals`
         more different actions.
-    where, every, states_per_episode: branch points are turns divisible by `every`. Of these, `all` takes a seeded
-        sample of `states_per_episode`, `uncertain` the `states_per_episode` of largest entropy above 0.
+    states_per_episode: the size of a seeded sample of a parent's turns; None takes all.
     samples: responses sampled at a state; at least `actions_per_state`.
     max_episode_steps: actions of an episode, the parent's included. Later turns of a longer parent are not branched.
     share: (i, n) takes the i-th of n shares of the parents, assigned by their ids, for n processes.
@@ -105,7 +94,6 @@ async def branch(
     out = Path(out)
     folders = [Path(parents)] if isinstance(parents, str | PathLike) else [Path(folder) for folder in parents]
     counts = {
-        "every": every,
         "states_per_episode": states_per_episode,
         "actions_per_state": actions_per_state,
         "continuations": continuations,
@@ -116,10 +104,6 @@ async def branch(
     if samples < actions_per_state:
         problem = f"{samples} samples cannot show {actions_per_state} different actions"
         raise UserError("actions_per_state", problem, f"must be at most {samples}")
-    if where not in ("all", "uncertain"):
-        raise UserError("where", f"no such choice as {where!r}", "say all or uncertain")
-    if where == "uncertain" and states_per_episode is None:
-        raise UserError("states_per_episode", "is needed to choose uncertain states", "say how many per episode")
     places = [folder.resolve() for folder in folders]
     if out.resolve() in places:
         raise UserError(out, "is a folder of parents too", "name another output folder")
@@ -135,19 +119,15 @@ async def branch(
         "iteration": iteration,
         "seed": seed,
         "max_episode_steps": max_episode_steps,
-        "where": where,
-        "every": every,
         "states_per_episode": states_per_episode,
         "actions_per_state": actions_per_state,
         "samples": samples,
-        "fill_uniform": fill_uniform,
         **settings_of_env(make_env),
     }
     by_id = {game.game_id: game for game in games}
     make_env = make_env or alfworld(games, max_episode_steps)
     proposer = proposals or policy
-    drawing = (where, every, states_per_episode, actions_per_state, samples, fill_uniform)
-    chooser = _Chooser(proposer, *drawing, seed, max_episode_steps)
+    chooser = _Chooser(proposer, states_per_episode, actions_per_state, samples, seed, max_episode_steps)
     with (
         EpisodeWriter(out) as writer,
         Monitor(out, bar=progress, tensorboard=tensorboard, wandb_project=wandb_project) as monitor,
@@ -200,8 +180,15 @@ async def branch(
                                 game, own_seed = by_id[parent.game_id], hash_seed("branch", *place)
                                 yield Plan(episode_id, game, own_seed, iteration, parent, point.turn, action)
 
-        total = continuations * sum(len(point.actions) for chosen in points.values() for point in chosen)
-        monitor.expect(total, len(writer.finished), len(won_ids(out)))
+        asked = {
+            hash_id("branch", policy.policy_id, iteration, seed, parent, point.turn, number, index)
+            for parent, chosen in points.items()
+            if hash_seed("share", parent) % share[1] == share[0]
+            for point in chosen
+            for number in range(len(point.actions))
+            for index in range(continuations)
+        }
+        monitor.expect(len(asked), len(asked & writer.finished), len(asked & won_ids(out)))
         await execute(
             plans(),
             policy,
@@ -232,27 +219,18 @@ class _Chooser:
     """Draws the branch points of one parent; the arguments are those of `branch`."""
 
     policy: Policy
-    where: str
-    every: int
     states_per_episode: int | None
     actions_per_state: int
     samples: int
-    fill_uniform: bool
     seed: int
     max_episode_steps: int
 
     async def points(self, parent: Episode, monitor: Monitor) -> list[Point]:
         """The points in the order of their turns. Raises `Failed` when the policy fails."""
-        end = min(parent.actions, self.max_episode_steps)
-        turns = [t for t in range(parent.branch_turn, end) if t % self.every == 0]
-        if self.where == "all":
-            turns = sorted(turns, key=lambda t: hash_id("turn", self.seed, parent.episode_id, t))
-            turns = turns[: self.states_per_episode]
-        points = [point for t in turns if (point := await self._point(parent, t, monitor))]
-        if self.where == "uncertain":
-            points = sorted((point for point in points if point.entropy > 0), key=lambda point: -point.entropy)
-            points = points[: self.states_per_episode]
-        return sorted(points, key=lambda point: point.turn)
+        turns = range(parent.branch_turn, min(parent.actions, self.max_episode_steps))
+        drawn = sorted(turns, key=lambda t: hash_id("turn", self.seed, parent.episode_id, t))
+        chosen = sorted(drawn[: self.states_per_episode])
+        return [point for t in chosen if (point := await self._point(parent, t, monitor))]
 
     async def _point(self, parent: Episode, turn: int, monitor: Monitor) -> Point | None:
         place = (self.seed, parent.episode_id, turn)
@@ -266,17 +244,10 @@ class _Chooser:
         except Exception as error:  # as in `episode`: one failure must not end the others
             raise Failed(StopReason.POLICY_ERROR, turn, error) from error
         monitor.sampled(responses)
-        drawn = Counter(response.action for response in responses)
-        shares = [count / len(responses) for count in drawn.values()]
         actions: dict[str, Response] = {}
         for response in responses:
             actions.setdefault(response.action, response)
-        if self.fill_uniform:
-            others = [command for command in state.admissible_commands or () if command not in actions]
-            for command in sorted(others, key=lambda command: hash_id("command", *place, command)):
-                actions[command] = Response(text="", reason="", action=command)
-        kept = tuple(actions.values())[: self.actions_per_state]
-        return Point(turn, -sum(share * math.log(share) for share in shares), kept)
+        return Point(turn, tuple(actions.values())[: self.actions_per_state])
 
 
 def _read_points(file: Path) -> dict[str, list[Point]]:
@@ -301,4 +272,4 @@ def _read_points(file: Path) -> dict[str, list[Point]]:
 
 def _point(entry: dict[str, Any]) -> Point:
     actions = tuple(Response(**{**action, "token_ids": None}) for action in entry["actions"])
-    return Point(entry["turn"], entry["entropy"], actions)
+    return Point(entry["turn"], actions)

@@ -110,10 +110,12 @@ async def execute(
                     beginnings=beginnings,
                     on_response=monitor.responded,
                 )
-            except Failed as failure:
+            except BaseException as error:
                 if env is not None:
                     env.close()  # in whatever state the failure left it
-                failures.record(failure, plan.task.game_id, plan.episode_id)
+                if not isinstance(error, Failed):
+                    raise
+                failures.record(error, plan.task.game_id, plan.episode_id)
             else:
                 idle.append(env)
                 await asyncio.get_running_loop().run_in_executor(thread, writer.add, episode)

@@ -85,7 +85,7 @@ async def play(
 
     paid = [turn.reward or 0.0 for turn in turns[:-1]]
     try:
-        rewards = env.rescaled(paid)
+        rewards = env.rescaled(paid, cut_short=stop is not None)
     except UserError as error:
         raise Failed(StopReason.ENV_ERROR, len(turns) - 1, error) from error
     if rewards is not paid:  # as copies: the turns of a parent are shared by its branches

@@ -38,6 +38,7 @@ def in_processes(work: Work, out: Path, processes: int) -> Summary:
     """
     check_range("processes", processes, least=1, most=MOST_PROCESSES)
     if processes == 1:
+        begin_shares(out, 0)
         return work(out, (0, 1))
     shares = begin_shares(out, processes)
     threads = str(max(1, (os.cpu_count() or 1) // processes))
@@ -63,16 +64,19 @@ def _end_with(parent: int) -> None:
 def begin_shares(out: Path, count: int) -> list[Path]:
     """The folders of the shares. A new one gets the episodes in `out` as links, so that none is played again."""
     shares = [out / f"share-{i}" for i in range(count)]
+    begun = {share for share in out.glob("share-*") if share.is_dir()}
+    if begun and begun != set(shares):  # of a stopped run with another number of processes
+        gather(out)
     there = part_files(out)
     for share in shares if there else ():
         if not share.exists():
-            begun = out / f".{share.name}.begun"
-            shutil.rmtree(begun, ignore_errors=True)
-            begun.mkdir()
+            new = out / f".{share.name}.begun"
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir()
             for file in [*there, out / provenance.FILE, out / POINTS]:
                 if file.exists():
-                    (shutil.copy2 if file.suffix != ".parquet" else link_or_copy)(file, begun / file.name)
-            begun.rename(share)
+                    (shutil.copy2 if file.suffix != ".parquet" else link_or_copy)(file, new / file.name)
+            new.rename(share)
     return shares
 
 
@@ -93,7 +97,7 @@ def gather(out: Path) -> None:
     if record:
         shutil.copyfile(record, out / provenance.FILE)
     for name in {file.name for share in shares for file in share.glob("*.jsonl")}:  # metrics, failures, branch points
-        logs = [share / name for share in shares if (share / name).exists()]
+        logs = [folder / name for folder in (out, *shares) if (folder / name).exists()]
         lines = dict.fromkeys(line for log in logs for line in log.read_bytes().splitlines(keepends=True))
         (out / name).write_bytes(b"".join(lines))
     for share in shares:

@@ -105,7 +105,8 @@ class Evaluations(Actors):
             sampler = self.sampler(n, temperature, self.policy(n, step))
             policy = self.best_of(sampler, choice) if choice else sampler
             chosen = self.games(e.split, e.games)
-            self.collect(chosen, policy, out / "episodes", max_games=e.games, iteration=n, seed=e.seed)
+            of = {"max_games": e.games, "iteration": n, "seed": e.seed, "max_failed_share": 0.0}
+            self.collect(chosen, policy, out / "episodes", **of)
             episodes = read_episodes(out / "episodes")
             q = f"Q_{self.n - 1}" if choice else None
             record = provenance.read(out / "episodes")

@@ -37,7 +37,8 @@ PAIRS = [  # (prompt, chosen, rejected); prompts longer and shorter than the win
     ([7, 8], [21, 22], [23]),
     ([7, 8, 9, 10, 11, 12, 13], [15, 16, 17], [18, 19]),
     ([7, 8, 9, 10, 11, 12, 13], [14], [18, 19]),
-    ([30], [31, 32, 33, 34, 35, 36], [37]),
+    ([29, 30], [31, 32, 33, 34, 35, 36], [37]),
+    ([7, 8], [23], []),  # a response that ends at once is scored at the end of the prompt
 ]
 
 
@@ -81,24 +82,20 @@ def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def states() -> datasets.Dataset:
-    rows = [
-        {"prompt": prompt, "chosen": good, "rejected": bad, "length": len(prompt) + max(len(good), len(bad))}
-        for prompt, good, bad in PAIRS
-    ]
-    return pairs_by_state.by_state(datasets.Dataset.from_list(rows))
+    return pairs_by_state.by_state(datasets.Dataset.from_list([pairs_by_state.of_ids(*pair) for pair in PAIRS]))
 
 
 def test_a_state_has_each_response_once_and_all_of_its_pairs() -> None:
     grouped = list(states())
     assert len(grouped) == 3
-    assert sorted(map(tuple, grouped[0]["responses"])) == [(14,), (15, 16, 17), (18, 19)]
+    assert sorted(map(tuple, grouped[0]["responses"])) == [(13, 14), (13, 15, 16, 17), (13, 18, 19)]
     found = [
-        (row["prompt"], row["responses"][good], row["responses"][bad])
+        ([*row["prompt"], row["responses"][good][0]], row["responses"][good][1:], row["responses"][bad][1:])
         for row in grouped
         for good, bad in zip(row["chosen"], row["rejected"], strict=True)
     ]
     assert sorted(found) == sorted(PAIRS)
-    assert [row["length"] for row in grouped] == [10, 4, 7]
+    assert [row["length"] for row in grouped] == [10, 4, 8]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

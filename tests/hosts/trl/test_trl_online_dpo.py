@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from prm_gym import provenance
 from prm_gym.errors import UserError
 from prm_gym.hosts.tiny_model import make_tiny_model
 from prm_gym.hosts.trl import online_dpo
+from prm_gym.hosts.trl.exploration_prompts import steered
 from prm_gym.hosts.trl.tokenization import scored_as_trained
 
 PLAIN, STEERED = "On the shelf 1, you see a mug 1.", "Explore. On the shelf 1, you see a mug 1."
@@ -157,6 +159,29 @@ def test_the_logged_figures_are_of_the_responses_without_their_padding(
         found.append(values[torch.arange(length - 1, end - 1), sequence[0, length:]].sum().item())
     assert logged["objective/entropy"] == pytest.approx(-sum(found) / len(found), rel=1e-4)
     assert logged["objective/kl"] == pytest.approx(0, abs=1e-5)
+
+
+def test_steering_is_drawn_for_each_row_of_a_step() -> None:
+    """A step may be several batches, which gradients are summed over."""
+
+    class Trainer:
+        args, state = SimpleNamespace(seed=0), SimpleNamespace(global_step=0)
+
+        def training_step(self, *_: Any) -> None:
+            pass
+
+    trainer = steered(Trainer, 0.5)()
+    drawn = []
+    for row in range(400):
+        trainer.training_step(None, {"prompt": [f"plain {row}"], "exploration_prompt": ["steered"]})
+        drawn += trainer._sampled_from
+    assert 160 < drawn.count("steered") < 240
+
+
+def test_stage_3_without_a_q_is_refused(checkpoint: Path, prompts: Path, tmp_path: Path) -> None:
+    names = ("--model_name_or_path", str(checkpoint), "--dataset_name", str(prompts))
+    with pytest.raises(UserError, match="reward_model_path: Stage 3 needs Q"):
+        online_dpo.main([*names, "--output_dir", str(tmp_path), "--use_cpu", "true", "--bf16", "false"])
 
 
 def test_a_share_of_steered_prompts_beyond_one_is_refused(

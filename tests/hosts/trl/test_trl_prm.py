@@ -43,6 +43,7 @@ PAIRS = [
     {"prompt": user(SEEN[1]), "chosen": assistant(ACTIONS[2]), "rejected": assistant(ACTIONS[0])},
     {"prompt": user(SEEN[0]), "chosen": assistant(ACTIONS[0]), "rejected": assistant(ACTIONS[2])},
     {"prompt": user(SEEN[0]), "chosen": assistant(ACTIONS[2]), "rejected": assistant(ACTIONS[1])},
+    {"prompt": user(SEEN[1]), "chosen": assistant(ACTIONS[2]), "rejected": assistant("")},  # it ended at once
 ]
 INVERSE = [
     {
@@ -151,6 +152,12 @@ def test_the_loss_of_held_out_rows_can_be_watched(checkpoint: Path, tmp_path: Pa
     watched = {"eval_strategy": "steps", "eval_steps": 1, "learning_rate": 0.0}
     log = train(checkpoint, tmp_path, "inverse", save_strategy="steps", save_steps=1, **watched)
     assert log["eval_loss"] == pytest.approx(by_hand(checkpoint, "inverse"), abs=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["soft_bce", "bradley_terry"])
+def test_a_length_that_leaves_no_row_is_refused(checkpoint: Path, tmp_path: Path, loss: str) -> None:
+    with pytest.raises(UserError, match=r"max_length=3: leaves out all \d rows of train"):
+        train(checkpoint, tmp_path, loss, max_length=3)
 
 
 def test_an_unknown_loss_is_named(checkpoint: Path, tmp_path: Path) -> None:

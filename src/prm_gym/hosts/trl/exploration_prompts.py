@@ -12,17 +12,19 @@ from typing import Any
 def steered(trainer: type[Any], probability: float) -> type[Any]:
     """A subclass of `trainer` (TRL's `OnlineDPOTrainer`) for rows with an `exploration_prompt` beside their `prompt`.
 
-    With `probability`, both responses of a row are sampled from the exploration prompt. The draw depends on the seed
-    and the step, so runs are repeatable.
+    With `probability`, both responses of a row are sampled from the exploration prompt. The draw depends on the seed,
+    the step and the prompt, so runs are repeatable.
     """
 
     class SteeredTrainer(trainer):  # type: ignore[misc]
         _sampled_from: list[Any]
 
         def training_step(self, model: Any, inputs: dict[str, Any], *arguments: Any) -> Any:
-            draw = random.Random(f"{self.args.seed} {self.state.global_step} {self.args.process_index}")
+            step = f"{self.args.seed} {self.state.global_step}"
             rows = zip(inputs["prompt"], inputs.pop("exploration_prompt"), strict=True)
-            self._sampled_from = [other if draw.random() < probability else plain for plain, other in rows]
+            self._sampled_from = [
+                other if random.Random(f"{step} {plain}").random() < probability else plain for plain, other in rows
+            ]
             return super().training_step(model, inputs, *arguments)
 
         def _generate(self, model: Any, prompts: list[Any], images: Any = None) -> Any:

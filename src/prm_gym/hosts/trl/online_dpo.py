@@ -40,6 +40,8 @@ def main(arguments: list[str]) -> None:
     parser = TrlParser((PolicyArguments, OnlineDPOConfig))
     script, training = parser.parse_args_and_config(arguments, fail_with_unknown_args=True)[:2]
     tokenizer = load_tokenizer(script.model_name_or_path, "model_name_or_path")
+    if training.reward_model_path is None:
+        raise UserError(script.dataset_name, "Stage 3 needs Q", "name its checkpoint", field="reward_model_path")
     prm_paths = [training.reward_model_path, *script.reward_ensemble]
     prm_tokenizers = [load_tokenizer(path, "reward_model_path") for path in prm_paths]
     for path, prm_tokenizer in zip(prm_paths, prm_tokenizers, strict=True):

@@ -24,10 +24,18 @@ Batch = dict[str, "Tensor"]
 
 
 def pair_row(row: Row, tokenizer: Any) -> Row:
-    """A pair as token ids: `prompt`, `chosen`, `rejected`, and `length`, that of the longer sequence."""
-    prompt, chosen, rejected = pair_ids(row, tokenizer)
+    """The row `of_ids` of a label row."""
+    return of_ids(*pair_ids(row, tokenizer))
+
+
+def of_ids(prompt: list[int], chosen: list[int], rejected: list[int]) -> Row:
+    """A pair as token ids: `prompt`, `chosen`, `rejected`, and `length`, that of the longer sequence.
+
+    The last token of the prompt begins the responses: an empty response is scored there.
+    """
     length = len(prompt) + max(len(chosen), len(rejected))
-    return {"prompt": prompt, "chosen": chosen, "rejected": rejected, "length": length}
+    last = prompt[-1:]
+    return {"prompt": prompt[:-1], "chosen": last + chosen, "rejected": last + rejected, "length": length}
 
 
 def by_state(pairs: Dataset) -> Dataset:

@@ -6,7 +6,7 @@ states alone). A sequence is the prompt and the response without the token that 
 scored at the last token. V is read at the end of the prompt, open for the assistant's turn.
 
 A batch of `bradley_terry` has all pairs of `per_device_train_batch_size` states (`pairs_by_state`), of the other losses
-as many rows.
+as many rows; an `eval_loss` of pairs is weighted by states, so it depends on the batch size.
 """
 
 from __future__ import annotations
@@ -61,6 +61,9 @@ def main(arguments: list[str]) -> None:
             short = encoded.filter(lambda length: length <= script.max_length, input_columns="length")
         if len(short) < len(encoded) and training.process_index == 0:
             print(f"{split}: {len(encoded) - len(short)} of {len(encoded)} rows exceed max_length={script.max_length}")
+        if not len(short):
+            problem = f"leaves out all {len(encoded)} rows of {split}"
+            raise UserError(script.dataset_name, problem, "raise it", field=f"max_length={script.max_length}")
         return pairs_by_state.by_state(short) if pairs else short
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
