@@ -22,7 +22,13 @@ T = TypeVar("T")
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads a date as a string, since values are stored as JSON."""
+    """Reads a date as a string, since values are stored as JSON, and refuses a key that stands twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {twice[0]!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -64,7 +70,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str | PathLike[str], p
     fields = {field.name: field for field in dataclasses.fields(cls)}
     check_keys(values, fields, where, prefix)
     hints = typing.get_type_hints(cls)
-    arguments = {name: _convert(hints[name], value, where, prefix + name) for name, value in values.items()}
+    arguments = {name: build_value(hints[name], value, where, prefix + name) for name, value in values.items()}
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in arguments:
@@ -72,21 +78,21 @@ def build(cls: type[T], values: Mapping[str, Any], where: str | PathLike[str], p
     return cls(**arguments)
 
 
-def _convert(hint: Any, value: Any, where: str | PathLike[str], field: str) -> Any:
+def build_value(hint: Any, value: Any, where: str | PathLike[str], field: str) -> Any:
     """`value` as the type `hint`: a dataclass, a scalar, `X | None`, `list[X]` or `dict[str, X]`."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        return _convert(next(a for a in arguments if a is not type(None)), value, where, field)
+        return build_value(next(a for a in arguments if a is not type(None)), value, where, field)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, dict):
             raise UserError(where, "must be a mapping", "indent its keys below it", field=field)
         return build(hint, value, where, field + ".")
     if origin is list and isinstance(value, list):
-        return [_convert(arguments[0], entry, where, f"{field}[{i}]") for i, entry in enumerate(value)]
+        return [build_value(arguments[0], entry, where, f"{field}[{i}]") for i, entry in enumerate(value)]
     if origin is dict and isinstance(value, dict):
-        return {str(k): _convert(arguments[1], v, where, f"{field}.{k}") for k, v in value.items()}
+        return {str(k): build_value(arguments[1], v, where, f"{field}.{k}") for k, v in value.items()}
     if hint is Any or (isinstance(value, origin or hint) and not (hint is int and isinstance(value, bool))):
         return value
     if hint is float and isinstance(value, int | str) and not isinstance(value, bool):

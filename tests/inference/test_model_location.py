@@ -9,7 +9,7 @@ pytest.importorskip("huggingface_hub")
 import huggingface_hub
 
 from prm_gym.errors import UserError
-from prm_gym.inference.model_location import check_model
+from prm_gym.inference.model_location import check_model, check_policy
 
 
 @pytest.fixture
@@ -68,3 +68,12 @@ def test_offline_only_folders_and_the_cache_count(hub, monkeypatch):
     with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
         check_model("owner/model")
     assert hub == []
+
+
+def test_a_q_is_no_policy(tmp_path):
+    """transformers loads it as a language model, whose embeddings are its head, without a word."""
+    (tmp_path / "config.json").write_text('{"architectures": ["LlamaForSequenceClassification"]}')
+    with pytest.raises(UserError, match=r"is a Q \(LlamaForSequenceClassification\), not a policy"):
+        check_policy(tmp_path)
+    (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+    check_policy(tmp_path)

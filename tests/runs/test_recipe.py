@@ -138,6 +138,16 @@ def test_a_mistake_in_an_environment_is_found(
             {"model": "m", "cut_vocabulary": True},
             r"start\.cut_vocabulary: no model, or no demonstrations to cut it to; give `model`, `demon",
         ),
+        ("labels.kind", "inverse", r"labels\.options\.expert: missing, and inverse needs it; add it"),
+        (
+            "labels.kind",
+            "monte_carlo",
+            r"prm\.yaml: loss: bradley_terry is no loss of monte_carlo labels; say soft_bce",
+        ),
+        ("prompt", "compct", r"recipe\.yaml: prompt: no such prompt"),
+        ("games.preset", "tiny", r"games\.preset: no 'tiny'; choose one of small"),
+        ("games.splits", {"test": 3}, r"games\.splits: no 'test'; choose one of train, valid_seen, valid_unseen"),
+        ("start.demonstrations.search", "as_list", r"demonstrations\.search: no 'as_list'; choose one of rare_first"),
         ("labels.iterations", "first", r"labels\.iterations: unknown iterations 'first'; say last or all"),
         ("sampling.temperature", None, "sampling.temperature: missing; add it"),
         ("sampling.serve", {"command": "vllm serve --port {port}"}, r"serve.command: {model} is missing; say where"),
@@ -200,3 +210,11 @@ def test_placeholders() -> None:
 def test_an_unknown_placeholder_is_named() -> None:
     with pytest.raises(UserError, match=r"unknown placeholder \{itre\}"):
         recipe.fill("a: {itre}", "runs/x", 2, "f.yaml")
+
+
+def test_a_key_that_stands_twice_is_named(tmp_path: Path) -> None:
+    folder = changed(tmp_path, "gamma", 0.9)
+    with (folder / "recipe.yaml").open("a") as file:
+        file.write("gamma: 0.5\n")
+    with pytest.raises(UserError, match="the key 'gamma' stands twice"):
+        recipe.load(folder)

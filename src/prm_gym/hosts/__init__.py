@@ -8,8 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from prm_gym.config import read_yaml
@@ -39,8 +41,15 @@ STAGES = {
 }
 
 
-def check(host: str) -> None:
-    """Raise `UserError` if something that `host` needs is missing, before the hours of Stage 1."""
+def check(host: str, files: Mapping[str, Path]) -> None:
+    """Raise `UserError` if something that `host` needs is missing, before the hours of Stage 1, or for a key that TRL
+    does not know in one of `files`, the YAML of each stage.
+    """
+    if host == "trl" and find_spec("trl") is not None:
+        from prm_gym.hosts.trl import arguments
+
+        for stage, file in files.items():
+            arguments.check(STAGES[host][stage], file)
     if host != "open-instruct":
         return
     from prm_gym.hosts.open_instruct.prepare import require_prepared

@@ -20,6 +20,13 @@ Output = tuple["Tensor", "Tensor", "Tensor"]
 FIRST, SECOND = "chosen_input_ids", "rejected_input_ids"  # open-instruct's names
 NUMBERS = ("target", "terminated", "expert")
 
+# The labels that each loss is of.
+LABELS = {
+    "soft_bce": ("monte_carlo", "shaping"),
+    "value": ("value",),
+    "bradley_terry": ("preferences",),
+    "inverse": ("inverse",),
+}
 # Columns of the label folder that each loss reads.
 SOURCE_COLUMNS = {
     "soft_bce": ("prompt", "completion", "target"),

@@ -6,6 +6,7 @@ is an error at once, and the Hub is asked once.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from os import PathLike
@@ -36,6 +37,15 @@ def check_model(model: str | PathLike[str], flag: str | PathLike[str] | None = N
     if problem:
         remedy = "name the folder of a checkpoint (HF_HUB_OFFLINE=1 keeps to folders and the Hub's cache)"
         raise UserError(where, f"{said}is no folder here, and {problem}", remedy)
+
+
+def check_policy(model: str | PathLike[str]) -> None:
+    """Raise `UserError` as `check_model`, and for the folder of a Q: transformers would load it as a language model."""
+    check_model(model)
+    config = Path(model) / "config.json"
+    architectures = (json.loads(config.read_text("utf-8")) if config.is_file() else {}).get("architectures") or []
+    if any("SequenceClassification" in name for name in architectures):
+        raise UserError(model, f"is a Q ({architectures[0]}), not a policy", "name the checkpoint of a policy")
 
 
 def _is_path(model: str) -> bool:

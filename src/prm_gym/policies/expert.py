@@ -23,6 +23,9 @@ DAWDLE_REASON = "I look around once more first."
 _USUALLY_CLOSED = ("cabinet", "drawer", "fridge", "microwave", "safe")
 
 
+SEARCHES = ("rare_first", "as_listed", "anywhere")  # the orders of `search`
+
+
 class ExpertPolicy:
     """Solves alfworld's six task types from text. A pure function of the state and the seed.
 
@@ -54,7 +57,7 @@ class ExpertPolicy:
         if random_actions + mistakes > 1:
             problem = f"with random_actions {random_actions:g} makes more than all actions"
             raise UserError("mistakes", f"{mistakes:g} {problem}", "their sum is at most 1")
-        if search not in ("rare_first", "as_listed", "anywhere"):
+        if search not in SEARCHES:
             raise UserError("search", f"no order {search!r}", "say rare_first, as_listed or anywhere")
         self.random_actions = random_actions
         self.mistakes = mistakes

@@ -24,6 +24,7 @@ from prm_gym.inference.batching import Batcher
 from prm_gym.inference.causal_model import CausalModel, Sampled
 from prm_gym.inference.checkpoint import load_checkpoint
 from prm_gym.inference.kv_cache import Tokens
+from prm_gym.inference.model_location import check_policy
 from prm_gym.prompts.chat import prompt_ids, template_of
 from prm_gym.provenance.checkpoint_settings import prompt_for
 from prm_gym.provenance.fingerprints import of_checkpoint, of_prompt
@@ -71,6 +72,7 @@ class TransformersPolicy:
     ) -> None:
         check_range("temperature", temperature, least=0, most=HOTTEST)
         check_range("max_new_tokens", max_new_tokens, least=1, most=INT32)
+        check_policy(model)
         self.policy_id = str(model) if policy_id is None else policy_id
         self._prompt = prompt_for(model, prompt)
         self._temperature = temperature

@@ -115,13 +115,13 @@ def _load(source: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
     """The model, in the number format it is stored in (float32 from a GGUF file), and its fast tokenizer."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from prm_gym.inference.model_location import check_model
+    from prm_gym.inference.model_location import check_policy
 
     path, options = Path(source), dict[str, Any]()
     if path.suffix == ".gguf" and path.is_file():
         path, options = path.parent, {"gguf_file": path.name}
     else:
-        check_model(source)
+        check_policy(source)
     place = str(path) if options else str(source)
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, **options)

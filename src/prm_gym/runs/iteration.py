@@ -39,7 +39,9 @@ class Run(Evaluations):
 
         Raises `UserError` if the host, the value model of the labels or the previous iteration is missing.
         """
-        hosts.check(self.recipe.host)
+        r = self.recipe
+        files = {"sft": r.start.sft, "prm": r.stages.prm, **r.stages.of_policy}
+        hosts.check(r.host, {name: self.folder / file for name, file in files.items() if file is not None})
         self.servers.check()
         games = [start.games(self)] if self.generates else []
         if self.n == 0:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from prm_gym.config import check_keys
+from prm_gym.config import check_keys, read_yaml
+from prm_gym.envs.games import SPLITS
+from prm_gym.envs.households.sampling import PRESETS
 from prm_gym.errors import HOTTEST, INT32, INT64, UserError, check_range
+from prm_gym.hosts.losses import LABELS
 from prm_gym.labels import KINDS, label_function
+from prm_gym.policies.expert import SEARCHES
+from prm_gym.prompts import load
 from prm_gym.runs.recipe_sections import (
     POLICY_STAGES,
     Demonstrations,
@@ -22,6 +28,7 @@ from prm_gym.runs.recipe_sections import (
 )
 from prm_gym.worker_pool import MOST_PROCESSES
 
+_GIVEN = {"prompt", "gamma", "policy", "scorer"}  # arguments of labels that the recipe gives in other sections
 _COUNT: dict[str, float] = {"least": 1, "most": INT32}
 _SHARE: dict[str, float] = {"least": 0, "most": 1}
 _TEMPERATURE: dict[str, float] = {"least": 0, "most": HOTTEST}
@@ -53,6 +60,8 @@ def check(recipe: Recipe, path: Path) -> None:
     _check_stages(recipe, path)
     _check_best_of(recipe.evaluation, path)
     _check_files(recipe, path)
+    _check_loss(recipe, path)
+    _check_names(recipe, path)
 
 
 def _check_ranges(section: Any, path: Path, prefix: str = "") -> None:
@@ -122,9 +131,12 @@ def _check_labels(labels: Labels, path: Path) -> None:
         problem = f"unknown iterations '{labels.iterations}'"
         raise UserError(path, problem, "say last or all", field="labels.iterations")
     for name, kind, options in (("options", labels.kind, labels.options), ("prompts", "prompts", labels.prompts)):
-        parameters = inspect.signature(label_function(kind)).parameters.values()
+        parameters = list(inspect.signature(label_function(kind)).parameters.values())
         valid = {each.name for each in parameters if each.kind is each.KEYWORD_ONLY}
-        check_keys(options, sorted(valid - {"prompt", "gamma", "policy", "scorer"}), path, f"labels.{name}.")
+        check_keys(options, sorted(valid - _GIVEN), path, f"labels.{name}.")
+        for each in parameters:
+            if each.kind is each.KEYWORD_ONLY and each.default is each.empty and each.name not in {*options, *_GIVEN}:
+                raise UserError(path, f"missing, and {kind} needs it", "add it", field=f"labels.{name}.{each.name}")
 
 
 def _check_stages(recipe: Recipe, path: Path) -> None:
@@ -161,6 +173,40 @@ def _check_best_of(evaluation: Evaluation, path: Path) -> None:
         if choice in evaluation.best_of[:i]:
             problem = f"{choice.mode} stands there twice"
             raise UserError(path, problem, "remove one", field="evaluation.best_of")
+
+
+def _check_loss(recipe: Recipe, path: Path) -> None:
+    """The loss of Q is that of its labels."""
+    if recipe.stages.prm is None:
+        return
+    file = path.parent / recipe.stages.prm
+    loss = read_yaml(file).get("loss", "soft_bce")
+    if loss not in LABELS:
+        raise UserError(file, f"no loss '{loss}'", f"choose one of {', '.join(LABELS)}", field="loss")
+    if recipe.labels.kind not in LABELS[loss]:
+        problem = f"{loss} is no loss of {recipe.labels.kind} labels"
+        wanted = [name for name, kinds in LABELS.items() if recipe.labels.kind in kinds]
+        remedy = f"say {wanted[0]}" if wanted else f"labels.kind is one of {', '.join(LABELS[loss])}"
+        raise UserError(file, problem, remedy, field="loss")
+
+
+def _check_names(recipe: Recipe, path: Path) -> None:
+    """The prompt, the preset and the splits of games, and the order of an expert's search are there."""
+    try:
+        load(recipe.prompt)
+    except UserError as error:
+        raise UserError(path, error.problem, error.remedy, field="prompt") from None
+    chosen: list[tuple[str, Iterable[str], Iterable[str]]] = []
+    if recipe.games is not None:
+        chosen.append(("games.preset", [recipe.games.preset], PRESETS))
+        chosen.append(("games.splits", recipe.games.splits, SPLITS))
+    for name in ("demonstrations", "exploring"):
+        if (wanted := getattr(recipe.start, name)) is not None:
+            chosen.append((f"start.{name}.search", [wanted.search], SEARCHES))
+    for field, values, valid in chosen:
+        for value in values:
+            if value not in valid:
+                raise UserError(path, f"no '{value}'", f"choose one of {', '.join(valid)}", field=field)
 
 
 def _check_files(recipe: Recipe, path: Path) -> None:

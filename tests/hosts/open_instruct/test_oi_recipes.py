@@ -246,11 +246,11 @@ def test_a_host_that_is_not_there_is_missed_before_stage_1(tmp_path: Path, monke
 def test_the_host_s_interpreter_is_looked_for(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from prm_gym import hosts
 
-    hosts.check("trl")
-    hosts.check("open-instruct")
+    hosts.check("trl", {})
+    hosts.check("open-instruct", {})
     monkeypatch.setenv("PRM_GYM_HOST_PYTHON", "/nowhere/python")
     with pytest.raises(UserError, match="PRM_GYM_HOST_PYTHON: no interpreter /nowhere/python"):
-        hosts.check("open-instruct")
+        hosts.check("open-instruct", {})
 
 
 def test_the_host_s_own_parser_reads_them_all(checkout: Path) -> None:

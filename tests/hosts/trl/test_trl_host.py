@@ -8,17 +8,20 @@ import yaml
 
 pytest.importorskip("trl", reason="needs the extra 'trl'")
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from prm_gym.errors import UserError
-from prm_gym.hosts import Machines, command, launch
+from prm_gym.hosts import STAGES, Machines, command, launch
 from prm_gym.hosts.tiny_model import make_tiny_model
 from prm_gym.hosts.trl.__main__ import main
+from prm_gym.hosts.trl.arguments import check
 from prm_gym.hosts.trl.inputs import load_split
 from prm_gym.labels import monte_carlo
+from prm_gym.runs import recipe
 from prm_gym.store import EpisodeWriter
 from prm_gym.types import Episode, Turn
 
+RECIPES = Path(__file__).parents[3] / "recipes"
 TEXTS = ["On the shelf 1, you see a mug 1. Task: put a mug in desk.", "go to shelf 1"] * 20
 
 
@@ -91,14 +94,59 @@ def thread_names() -> list[str]:
 
 def test_a_dataset_of_another_kind_is_named(tmp_path: Path) -> None:
     make_labels(tmp_path)
-    assert len(load_split(str(tmp_path / "labels"), "train", ("prompt", "target"))) > 0
+    labels, kinds = str(tmp_path / "labels"), ["monte_carlo"]
+    assert len(load_split(labels, "train", ("prompt", "target"), kinds)) > 0
     with pytest.raises(UserError, match="lacks the columns chosen"):
-        load_split(str(tmp_path / "labels"), "train", ("prompt", "chosen"))
+        load_split(labels, "train", ("prompt", "chosen"), kinds)
+    with pytest.raises(UserError, match="is a monte_carlo dataset; name one of value"):
+        load_split(labels, "train", ("prompt", "target"), ["value"])  # whose columns it has, and more
+
+
+@pytest.mark.parametrize("stage", ["sft", "online_dpo", "policy_gradient"])
+def test_a_stage_does_not_train_on_labels_of_another(stage: str, checkpoint: Path, tmp_path: Path) -> None:
+    """A monte_carlo dataset has prompts and completions: SFT on it would imitate the bad actions as well."""
+    make_labels(tmp_path)
+    q = tmp_path / "q"
+    AutoModelForSequenceClassification.from_pretrained(checkpoint, num_labels=1).save_pretrained(q)
+    AutoTokenizer.from_pretrained(checkpoint).save_pretrained(q)
+    options = {"model_name_or_path": checkpoint, "dataset_name": tmp_path / "labels", "output_dir": tmp_path / "out"}
+    options |= {"use_cpu": True, "bf16": False, "report_to": "none"}
+    if stage != "sft":
+        options["reward_model_path"] = q
+    with pytest.raises(UserError, match="dataset_name: is a monte_carlo dataset"):
+        main([stage, *(word for name, value in options.items() for word in (f"--{name}", str(value)))])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learnin_rate: 0.1", r"prm.yaml: learnin_rate: unknown key; did you mean 'learning_rate'\?"),
+        ("learning_rate: fast", "prm.yaml: learning_rate: must be of type float, not 'fast'"),
+        ("max_length: 9\nmax_length: 8", "prm.yaml: not valid YAML .*the key 'max_length' stands twice"),
+    ],
+)
+def test_a_mistake_in_a_stage_s_file_is_named(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "prm.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        main(["prm", "--config", str(tmp_path / "prm.yaml")])
+
+
+def test_an_unknown_field_is_named() -> None:
+    with pytest.raises(UserError, match="--bta"):
+        main(["prm", "--model_name_or_path", "m", "--dataset_name", "d", "--output_dir", "o", "--bta", "1"])
+
+
+@pytest.mark.parametrize("folder", sorted(RECIPES.glob("*/recipe.yaml")), ids=lambda file: file.parent.name)
+def test_the_files_of_every_recipe_on_trl_have_known_keys(folder: Path, tmp_path: Path) -> None:
+    loaded = recipe.load(folder.parent)
+    for stage, file in {"sft": loaded.start.sft, "prm": loaded.stages.prm, **loaded.stages.of_policy}.items():
+        if loaded.host == "trl" and file is not None:
+            check(STAGES["trl"][stage], folder.parent / file)
 
 
 def test_a_missing_dataset_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="dataset_name: no such dataset folder; run `prm-gym label` first"):
-        load_split(str(tmp_path / "none"), "train", ("prompt",))
+        load_split(str(tmp_path / "none"), "train", ("prompt",), [])
 
 
 def test_several_processes_are_launched_through_torch() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prm_gym import provenance
 from prm_gym.errors import UserError, first_line
 from prm_gym.hosts.trl.tokenization import adapt
+from prm_gym.inference.model_location import check_policy
 from prm_gym.prompts.chat import template_of
 
 if TYPE_CHECKING:
@@ -14,12 +17,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def load_split(folder: str, split: str, columns: tuple[str, ...]) -> Dataset:
+def check_kind(folder: str, kinds: Sequence[str]) -> None:
+    """Raise `UserError` for a folder that is missing, or that `prm-gym label` wrote and that is of none of `kinds`."""
+    if not Path(folder).is_dir():
+        raise UserError(folder, "no such dataset folder", "run `prm-gym label` first", field="dataset_name")
+    label = (provenance.read(Path(folder)) or {"settings": {}})["settings"].get("label")
+    if label is not None and label not in kinds:
+        raise UserError(folder, f"is a {label} dataset", f"name one of {', '.join(kinds)}", field="dataset_name")
+
+
+def load_split(folder: str, split: str, columns: tuple[str, ...], kinds: Sequence[str]) -> Dataset:
     """The split `split` of a folder written by `prm-gym label`. Raises `UserError` if it cannot be trained on."""
     from datasets import load_dataset
 
-    if not Path(folder).is_dir():
-        raise UserError(folder, "no such dataset folder", "run `prm-gym label` first", field="dataset_name")
+    check_kind(folder, kinds)
     splits = load_dataset(folder)
     if split not in splits or len(splits[split]) == 0:
         raise UserError(folder, f"has no rows in split '{split}'", "collect more games", field="dataset_name")
@@ -50,7 +61,7 @@ def load_model(auto_class: Any, folder: str, field: str, **options: Any) -> PreT
 
 def load_prompts(folder: str, columns: tuple[str, ...], tokenizer: Any, training: Any) -> Dataset:
     """The `columns` of prompts in the dataset `folder`, as the chat template takes them."""
-    prompts = load_split(folder, "train", columns).select_columns(list(columns))
+    prompts = load_split(folder, "train", columns, ["prompts"]).select_columns(list(columns))
     with training.main_process_first():  # the other processes read its cache
         return prompts.map(adapt, batched=True, fn_kwargs={"tokenizer": tokenizer})
 
@@ -59,6 +70,7 @@ def load_policy(folder: str, tokenizer: Any) -> PreTrainedModel:
     """The policy in the checkpoint `folder`; generation stops at the token with which the chat template ends a turn."""
     from transformers import AutoModelForCausalLM
 
+    check_policy(folder)
     policy = load_model(AutoModelForCausalLM, folder, "model_name_or_path")
     end = tokenizer.convert_tokens_to_ids(template_of(tokenizer).end)
     ends = policy.generation_config.eos_token_id

@@ -8,8 +8,10 @@ gradients cancel.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from prm_gym.errors import UserError
+from prm_gym.hosts.trl.arguments import parse
 from prm_gym.hosts.trl.inputs import load_model, load_policy, load_prompts
 from prm_gym.hosts.trl.tokenization import check_vllm, scored_as_trained
 from prm_gym.prompts.tokenizer import check_same_vocabulary, load_tokenizer
@@ -30,15 +32,19 @@ class PolicyArguments:
     )
 
 
+def argument_classes() -> tuple[type[Any], ...]:
+    from trl.experimental.online_dpo import OnlineDPOConfig
+
+    return PolicyArguments, OnlineDPOConfig
+
+
 def main(arguments: list[str]) -> None:
     from transformers import AutoModelForSequenceClassification
-    from trl import TrlParser
-    from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
+    from trl.experimental.online_dpo import OnlineDPOTrainer
 
     from prm_gym.hosts.trl.exploration_prompts import steered
 
-    parser = TrlParser((PolicyArguments, OnlineDPOConfig))
-    script, training = parser.parse_args_and_config(arguments, fail_with_unknown_args=True)[:2]
+    script, training = parse(arguments, argument_classes())
     tokenizer = load_tokenizer(script.model_name_or_path, "model_name_or_path")
     if training.reward_model_path is None:
         raise UserError(script.dataset_name, "Stage 3 needs Q", "name its checkpoint", field="reward_model_path")

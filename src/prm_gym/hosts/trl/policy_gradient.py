@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from prm_gym.hosts.trl.arguments import parse
 from prm_gym.hosts.trl.inputs import load_model, load_policy, load_prompts
 from prm_gym.hosts.trl.tokenization import check_vllm, q_logits
 from prm_gym.prompts.tokenizer import check_same_vocabulary, load_tokenizer
@@ -28,12 +29,17 @@ class PolicyGradientArguments:
     dataset_name: str = field(metadata={"help": "Folder written by `prm-gym label prompts`."})
 
 
+def argument_classes() -> tuple[type[Any], ...]:
+    from trl import RLOOConfig
+
+    return PolicyGradientArguments, RLOOConfig
+
+
 def main(arguments: list[str]) -> None:
     from transformers import AutoModelForSequenceClassification
-    from trl import RLOOConfig, RLOOTrainer, TrlParser
+    from trl import RLOOTrainer
 
-    parser = TrlParser((PolicyGradientArguments, RLOOConfig))
-    script, training = parser.parse_args_and_config(arguments, fail_with_unknown_args=True)[:2]
+    script, training = parse(arguments, argument_classes())
     tokenizer = load_tokenizer(script.model_name_or_path, "model_name_or_path")
     prm_tokenizer = load_tokenizer(script.reward_model_path, "reward_model_path")
     check_same_vocabulary(tokenizer, prm_tokenizer, script.reward_model_path)

@@ -16,9 +16,10 @@ from functools import partial
 from typing import Any
 
 from prm_gym.errors import UserError
-from prm_gym.hosts.losses import FIRST, NUMBERS, SECOND, SOURCE_COLUMNS
+from prm_gym.hosts.losses import FIRST, LABELS, NUMBERS, SECOND, SOURCE_COLUMNS
 from prm_gym.hosts.scored_rows import ROWS, longest
 from prm_gym.hosts.trl import pairs_by_state
+from prm_gym.hosts.trl.arguments import parse
 from prm_gym.hosts.trl.inputs import load_model, load_split
 from prm_gym.prompts.tokenizer import load_tokenizer
 from prm_gym.provenance.checkpoint_settings import READS, carry
@@ -35,26 +36,31 @@ class PRMArguments:
     gamma: float = field(default=0.95, metadata={"help": "Discount of the loss `inverse`; the others have none."})
 
 
+def argument_classes() -> tuple[type[Any], ...]:
+    from transformers import TrainingArguments
+
+    from prm_gym.hosts.trl.muon import MuonArguments
+
+    return PRMArguments, TrainingArguments, MuonArguments
+
+
 def main(arguments: list[str]) -> None:
     import torch
-    from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
-    from trl import TrlParser
+    from transformers import AutoModelForSequenceClassification, Trainer
 
     from prm_gym.hosts.losses import make_compute_loss
-    from prm_gym.hosts.trl.muon import MuonArguments, with_muon
+    from prm_gym.hosts.trl.muon import with_muon
 
-    parser = TrlParser((PRMArguments, TrainingArguments, MuonArguments))
-    script, training, optimizer = parser.parse_args_and_config(arguments, fail_with_unknown_args=True)[:3]
+    script, training, optimizer = parse(arguments, argument_classes())
     if script.loss not in SOURCE_COLUMNS:
-        remedy = f"choose one of {', '.join(SOURCE_COLUMNS)}"
-        raise UserError(script.dataset_name, f"no loss '{script.loss}'", remedy, field="loss")
+        raise UserError("loss", f"no loss '{script.loss}'", f"choose one of {', '.join(SOURCE_COLUMNS)}")
     training.remove_unused_columns = False  # the batches are not the model's own arguments
     tokenizer = load_tokenizer(script.model_name_or_path, "model_name_or_path")
     pairs = script.loss == "bradley_terry"
     encode = pairs_by_state.pair_row if pairs else partial(to_ids, loss=script.loss)
 
     def load(split: str) -> Any:
-        rows = load_split(script.dataset_name, split, SOURCE_COLUMNS[script.loss])
+        rows = load_split(script.dataset_name, split, SOURCE_COLUMNS[script.loss], LABELS[script.loss])
         with training.main_process_first():  # the other processes read its cache
             unused = [name for name in rows.column_names if name not in NUMBERS]
             encoded = rows.map(encode, fn_kwargs={"tokenizer": tokenizer}, remove_columns=unused)
