@@ -39,9 +39,7 @@ class Run(Evaluations):
 
         Raises `UserError` if the host, the value model of the labels or the previous iteration is missing.
         """
-        r = self.recipe
-        files = {"sft": r.start.sft, "prm": r.stages.prm, **r.stages.of_policy}
-        hosts.check(r.host, {name: self.folder / file for name, file in files.items() if file is not None})
+        hosts.check(self.recipe.host, self._files_to_train())
         self.servers.check()
         games = [start.games(self)] if self.generates else []
         if self.n == 0:
@@ -64,6 +62,19 @@ class Run(Evaluations):
             self.evaluation(self.n),
             *(self.evaluation(self.n, best_of=choice) for choice in self.recipe.evaluation.best_of),
         ]
+
+    def _files_to_train(self) -> dict[str, Path]:
+        """The host's file of each training that is not complete."""
+        r, policy = self.recipe, self.iter / "policy"
+        trained = {"sft": (r.start.sft, self.root / "pi_0")} if self.n < 2 else {}
+        if self.n:
+            trained["prm"] = r.stages.prm, self.iter / "prm"
+            trained |= {name: (file, policy) for name, file in r.stages.of_policy.items()}
+        return {
+            name: self.folder / file
+            for name, (file, out) in trained.items()
+            if file is not None and not (out / stage.MANIFEST).exists()
+        }
 
     def _stage1(self) -> list[Stage]:
         r, wanted, branches = self.recipe, self.recipe.rollouts, self.recipe.branches
