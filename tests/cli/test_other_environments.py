@@ -44,7 +44,7 @@ def test_all_the_commands_on_a_lake(tmp_path: Path, capsys: pytest.CaptureFixtur
     ("flags", "said"),
     [
         (["--env", "FrozenLake-v1"], "--max-games: FrozenLake-v1 has 10,000 tasks; say how many to play"),
-        (["--env", "no.such:make", "--max-games", "2"], "error: no.such:make: no is not installed; pip install no"),
+        (["--env", "no.such:make", "--max-games", "2"], "error: no.such:make: module no not found; correct"),
         (["--env", "FrozenLake-v1", "--games", "x"], "--games: has no effect with --env"),
         (["--games", "x", "--env-kwargs", "{}"], "--env-kwargs: has no effect without --env"),
         (["--env", "FrozenLake-v1", "--env-kwargs", "[1]"], "--env-kwargs: '[1]' is no mapping"),
