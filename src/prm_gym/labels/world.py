@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
+from prm_gym.labels.folders import one_or_more_folders
 from prm_gym.labels.sql_views import Rollouts
 from prm_gym.labels.turn_texts import Texts, visits
 from prm_gym.prompts import load
@@ -36,6 +37,7 @@ FROM turns t SEMI JOIN kept USING (draw_rank) WHERE t.visit GROUP BY t.episode
 """
 
 
+@one_or_more_folders
 def label(
     rollouts: Sequence[Path],
     out: Path,
