@@ -112,6 +112,25 @@ def test_every_command_names_a_path(refusal, tmp_path, monkeypatch, arguments, p
     assert refusal(*arguments).startswith(f"{tmp_path if place == '.' else place}: Input/output error; ")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["label", "monte_carlo", "--out", "o", "--rollouts"],
+        ["show"],
+        ["store", "check"],
+        ["compile"],
+        ["report"],
+        ["iter", "1", "--recipe"],
+    ],
+)
+def test_a_file_in_place_of_a_folder_is_told_as_one(refusal, tmp_path, arguments):
+    file = tmp_path / "recipe.yaml"
+    file.touch()
+    line = refusal(*arguments, file)
+    assert line.startswith(f"{file}: is a file and no folder")
+    assert "; name " in line or "; give " in line
+
+
 def test_a_full_disk_at_the_first_file_of_a_label_leaves_nothing(refusal, tmp_path, monkeypatch):
     episodes = tmp_path / "r"
     rollout(make_games(2), Walker(), episodes, make_env=Corridor, progress=False)
