@@ -49,7 +49,7 @@ def test_all_the_commands_on_a_lake(tmp_path: Path, capsys: pytest.CaptureFixtur
         (["--games", "x", "--env-kwargs", "{}"], "--env-kwargs: has no effect without --env"),
         (["--env", "FrozenLake-v1", "--env-kwargs", "[1]"], "--env-kwargs: '[1]' is no mapping"),
         (["--env", "FrozenLake-v1", "--env-kwargs", "{1}"], "--env-kwargs: '{1}' is not JSON"),
-        ([*LAKE, "--reward-range", "1", "0"], "--env: reward_range: got [1.0, 0.0]; give [low, high] with low < high"),
+        ([*LAKE, "--reward-range", "1", "0"], "--reward-range: got [1.0, 0.0]; give [low, high] with low < high"),
         ([*LAKE, "--max-games", "2", "--split", "test"], "has no split 'test'"),
         (["--env", "FrozenLake-v1", "--max-games", "30"], "FrozenLake-v1: an observation of type int, not str"),
     ],
