@@ -383,12 +383,15 @@ def part_files(folder: Path) -> list[Path]:
 
 
 def _whole_parts(folder: Path) -> list[Path]:
-    """Parts with a sound footer, except those that a merged part replaces."""
+    """Parts with a sound footer, except those that a merged part replaces, which may be damaged."""
     files = part_files(folder)
     replaced: set[str] = set()
-    for file in files:
+    for file in reversed(files):  # a merged part is numbered after those that it replaces
         try:
             replaced.update(replaced_by(file))
         except FileNotFoundError:  # a merge has removed it since it was listed
             return _whole_parts(folder)
+        except UserError:
+            if file.name not in replaced:
+                raise
     return [file for file in files if file.name not in replaced]
