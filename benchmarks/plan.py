@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
+from prm_gym.errors import UserError
 from prm_gym.runs import forecast
 from prm_gym.runs.iteration import Run
 from prm_gym.runs.probe import place
@@ -60,4 +62,8 @@ def _cell(one: float, other: float) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -25,6 +25,7 @@ import json
 import math
 import multiprocessing
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ from typing import Any
 
 from prm_gym.envs.alfworld import ALFWorldEnv
 from prm_gym.envs.games import Game, find_games
+from prm_gym.errors import UserError
 from prm_gym.policies.random import RandomPolicy
 from prm_gym.policies.server import ServerPolicy
 from prm_gym.rollout import collect, draw_games
@@ -217,4 +219,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

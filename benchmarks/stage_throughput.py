@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import sys
 import time
 from itertools import islice
 from pathlib import Path
@@ -24,6 +25,7 @@ import torch
 import yaml
 from datasets import load_dataset
 
+from prm_gym.errors import UserError, no_folder
 from prm_gym.hosts.demonstrations import demonstrations
 from prm_gym.inference.checkpoint import load_tokenizer
 from prm_gym.policies.transformers import TransformersPolicy
@@ -139,6 +141,9 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=256)
     parser.add_argument("--max-batch", type=int, default=128)
     options = parser.parse_args()
+    for needed in (options.run, options.run / "pi_0", options.run / "iter1" / "rollouts"):
+        if not needed.is_dir():
+            raise UserError(needed, no_folder(needed), "name the folder of a run, after `prm-gym iter 1`")
     run, device = options.run, "cuda" if torch.cuda.is_available() else "cpu"
     parameters, most = _parameters(run / "pi_0"), limit(device)
     name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
@@ -150,7 +155,8 @@ def main() -> None:
         print(f"{stage:28} {tokens:12,} tokens in {seconds:8.1f} s: {rate}{more}")
 
     tokenizer, trained = load_tokenizer(run / "pi_0"), trained_for(run / "pi_0")
-    assert trained is not None, f"{run / 'pi_0'} does not say which prompt it reads"
+    if trained is None:
+        raise UserError(run / "pi_0", "does not say which prompt it reads", "name a run of `prm-gym iter`")
     prompt = trained.prompt
     episodes = visits(run / "iter1" / "rollouts", options.episodes)
     prompts = [[prompt_ids(tokenizer, prompt.messages(state)) for state, _ in turns] for turns in episodes]
@@ -175,4 +181,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

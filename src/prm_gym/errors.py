@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from os import PathLike
+from pathlib import Path
 
 INT32, INT64 = 2**31 - 1, 2**63 - 1  # the largest turn, iteration or count, and the largest seed
 HOTTEST = 100.0  # the highest sampling temperature; all tokens are about equally likely there
@@ -50,6 +51,11 @@ def check_range(
     bounds = [f"above {above}"] if above > -math.inf else [f"at least {least}"] if least > -math.inf else []
     bounds += [f"at most {most}"] if most < INT32 or (most < math.inf and not value <= most) else []
     raise UserError(name, f"got {value}", f"must be {' and '.join(bounds)}")
+
+
+def no_folder(path: Path) -> str:
+    """Why `path`, which is no folder, cannot be read as one."""
+    return "is a file and no folder" if path.exists() else "no such folder"
 
 
 def of_system(error: Exception, where: str | PathLike[str]) -> UserError | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 
 import gymnasium
 import pytest
@@ -156,3 +158,16 @@ def test_a_hosts_configuration_names_games_or_another_environment(world):
     assert lake.tasks == named("prm_gym.envs.toy_text:frozen_lake", "valid_seen").tasks
     assert lake.max_episode_steps == 7
     assert step_q.configured("", 1.0) is None
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"), [("openenv", "openenv"), ("skyrl_gym", "skyrl-gym"), ("verifiers", "verifiers")]
+)
+def test_a_bridge_without_its_package_names_the_extra(module, extra):
+    """In a process of its own, in which the package cannot be imported."""
+    hidden = f"import runpy, sys; sys.modules[{module!r}] = None; sys.argv = ['bridge', 'games']; "
+    program = hidden + f"runpy.run_module('prm_gym.bridges.{module}', run_name='__main__')"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.stderr.splitlines()[-1].endswith(f" is not installed; pip install 'prm-gym[{extra}]'")
+    if module == "openenv":  # a program
+        assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import pickle
+import runpy
+from pathlib import Path
 
 import duckdb
 import pytest
@@ -110,6 +112,39 @@ def test_every_command_names_a_path(refusal, tmp_path, monkeypatch, arguments, p
 
     monkeypatch.setattr(f"prm_gym.cli.{arguments[0]}.run", refuse)
     assert refusal(*arguments).startswith(f"{tmp_path if place == '.' else place}: Input/output error; ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["label", "monte_carlo", "--out", "o", "--rollouts"],
+        ["show"],
+        ["store", "check"],
+        ["compile"],
+        ["report"],
+        ["iter", "1", "--recipe"],
+    ],
+)
+def test_a_file_in_place_of_a_folder_is_told_as_one(refusal, tmp_path, arguments):
+    file = tmp_path / "recipe.yaml"
+    file.touch()
+    line = refusal(*arguments, file)
+    assert line.startswith(f"{file}: is a file and no folder")
+    assert "; name " in line or "; give " in line
+
+
+@pytest.mark.parametrize("program", ["stage_throughput", "rollout", "plan"])
+def test_a_benchmark_of_a_missing_folder_ends_in_one_line(capsys, tmp_path, monkeypatch, program):
+    if program == "stage_throughput":
+        pytest.importorskip("torch")
+        pytest.importorskip("datasets")
+    monkeypatch.setattr("sys.argv", [program, str(tmp_path / "nope")])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / f"{program}.py"), run_name="__main__")
+    told = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert told.startswith(f"error: {tmp_path / 'nope'}: no such folder; ")
+    assert told.count("\n") == 1
 
 
 def test_a_full_disk_at_the_first_file_of_a_label_leaves_nothing(refusal, tmp_path, monkeypatch):

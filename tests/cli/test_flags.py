@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from pathlib import Path
 
@@ -173,3 +174,21 @@ def test_a_file_is_no_output_folder(refusal, games, model, tmp_path):
     (tmp_path / "out").write_text("")
     line = refusal("rollout", "--games", games, "--policy", model, "--out", tmp_path / "out")
     assert line == f"--out: {tmp_path / 'out'} is a file; name a folder"
+
+
+@pytest.mark.parametrize("command", ["rollout", "evaluate", "model"])
+def test_nothing_is_written_among_games(refusal, games, command):
+    before = sorted(games.rglob("*"))
+    flags = {"model": ["model", "anything", games]}
+    play = [command, "--games", games, "--policy", "expert", "--out", games]
+    assert refusal(*flags.get(command, play)) == f"{games}: holds games already; name another folder"
+    assert sorted(games.rglob("*")) == before
+
+
+def test_parents_of_other_games_leave_no_folder(refusal, capsys, games, tmp_path):
+    assert main(["rollout", "--games", str(games), "--policy", "expert", "--out", str(tmp_path / "e")]) == 0
+    capsys.readouterr()
+    play = ["rollout", "--games", games, "--split", "valid_unseen", "--policy", "expert", "--out", tmp_path / "b"]
+    line = refusal(*play, "--branch-from", tmp_path / "e")
+    assert re.match(rf"--games: train/\S+ of the parents in {tmp_path}/e is not there; name its folder", line)
+    assert not (tmp_path / "b").exists()

@@ -29,3 +29,9 @@ def test_flags_of_a_server_need_one(games, tmp_path, refusal):
         "label", "posterior", "--rollouts", games, "--policy", "m", "--served-model", "x", "--out", tmp_path
     )
     assert "--served-model: has no effect without --server" in message
+
+
+def test_the_expert_is_no_model_and_is_not_asked_for_at_the_hub(games, tmp_path, refusal, monkeypatch):
+    monkeypatch.setattr("prm_gym.inference.model_location._not_on_hub", lambda model: pytest.fail("asked the Hub"))
+    line = refusal("label", "posterior", "--rollouts", games, "--policy", "expert", "--out", tmp_path / "out")
+    assert line.startswith("--policy: expert is no model to sample from; name a model's folder")

@@ -107,6 +107,13 @@ def test_a_line_that_is_no_chat_is_named_before_any_is_scored(tmp_path: Path, re
     assert problem in said
 
 
+def test_a_file_without_chats_is_an_error(tmp_path: Path, refusal) -> None:
+    (tmp_path / "chats.jsonl").write_text("\n \n")
+    said = refusal("score", tmp_path / "chats.jsonl", "--prm", classifier(), "--out", tmp_path / "q.jsonl")
+    assert said.startswith(f"{tmp_path / 'chats.jsonl'}: holds no chat; write {{")
+    assert not (tmp_path / "q.jsonl").exists()
+
+
 def test_nothing_is_left_of_an_output_that_was_not_finished(
     episodes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -121,6 +121,19 @@ def test_table_shows_success_and_best_of_n() -> None:
     assert "100.0" in text
 
 
+def test_an_environment_without_task_types_has_no_column_of_them() -> None:
+    played = episode(0, True, 3)
+    played.task_type = ""
+    result = summarise([played], policy="pi_1", prm=None, mode="policy", split="train", seed=0)
+    assert [column.header for column in table([result]).columns] == [
+        "Policy and split",
+        "Games",
+        "All %",
+        "95%",
+        "Actions",
+    ]
+
+
 def test_a_long_name_takes_no_number_out_of_80_columns() -> None:
     result = summarise([episode(0, True, 3)], policy="runs/" * 20, prm=None, mode="policy", split="valid_seen", seed=0)
     row = printed(result, 80).splitlines()[3].split()

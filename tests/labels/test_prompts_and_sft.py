@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from label_worlds import counts, play, prompt_of, rows, template, text, tree, write
 
 from prm_gym.errors import UserError
-from prm_gym.labels import prompts, sft
+from prm_gym.labels import label_function, prompts, sft
 from prm_gym.labels.stage3_states import quotas
 from prm_gym.prompts import load
 from prm_gym.types import Episode
@@ -140,3 +141,14 @@ def test_exploring_demonstrations_stand_under_the_exploration_prompt(tmp_path: P
     assert plain
     assert all(prompt.endswith("|explore") for prompt in marked)
     assert not any(prompt.endswith("|explore") for prompt in plain)
+
+
+def test_one_folder_is_as_good_as_a_list_of_one(tmp_path: Path) -> None:
+    policy, expert = write(tmp_path / "a", tree()), write(tmp_path / "b", tree(policy="expert"))
+    label = label_function("prompts")
+    label([policy], tmp_path / "lists", expert=[expert], prompt=template(tmp_path))
+    for name, one, other in (("texts", str(policy), str(expert)), ("paths", policy, expert)):
+        label(one, tmp_path / name, expert=other, prompt=template(tmp_path))
+        assert rows(tmp_path / name) == rows(tmp_path / "lists")
+    made = [json.loads((tmp_path / name / "provenance.json").read_text()) for name in ("lists", "texts", "paths")]
+    assert made[0]["settings"] == made[1]["settings"] == made[2]["settings"]

@@ -72,3 +72,9 @@ def test_a_prompt_that_shows_no_reason_shows_no_plan(tmp_path: Path) -> None:
     folder = write(tmp_path / "in", tree(20))
     with pytest.raises(UserError, match="shows no reason, so no plan"):
         plans.label([folder], tmp_path / "out", prompt="compact")
+
+
+def test_a_prompt_of_policies_is_refused_as_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"full lists the admissible commands, which a world model .*name world"):
+        world.label([write(tmp_path / "in", tree(5))], tmp_path / "out", prompt="full")
+    assert not (tmp_path / "out").exists()

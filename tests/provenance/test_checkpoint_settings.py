@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +97,19 @@ def test_a_q_that_read_the_end_of_the_turn_is_named_with_the_remedy(
     provenance.write(tmp_path / "q", {"kind": "training", **stage, "trained_for": trained})
     with pytest.raises(UserError, match=r"q/provenance.json: reads: this Q .* ends the turn.*; train it again"):
         check_reads(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "labels", "said"),
+    [
+        ("LlamaForCausalLM", {}, "LlamaForCausalLM is no Q"),
+        ("LlamaForSequenceClassification", {"0": "a", "1": "b", "2": "c"}, "a classifier with 3 labels is no Q"),
+    ],
+)
+def test_a_model_that_is_no_q_is_not_called_an_old_q(
+    architecture: str, labels: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    provenance.write(tmp_path, {"kind": "training", "stage": "sft"})
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": [architecture], "id2label": labels}))
+    with pytest.raises(UserError, match=f"config.json: architectures: {said}, .*one logit"):
+        check_reads(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -142,13 +143,16 @@ class Doubled(Counter):
 @pytest.mark.parametrize(
     ("env", "said"),
     [
-        (NamedEnvironment(factory="no_such_package.deep:make"), "no_such_package is not installed; pip install"),
+        (NamedEnvironment(factory="no_such_package.deep:make"), "module no_such_package not found; .*PYTHONPATH"),
         (NamedEnvironment(factory="json:no_such"), "json has no function no_such; say package.module:factory"),
         (NamedEnvironment(id="NoSuch-v0"), "NoSuch.* doesn't exist.*; correct the id"),
-        (NamedEnvironment(id="no_such_package:Walk-v0"), "No module named 'no_such_package'.*; install its package"),
-        (NamedEnvironment(id="FrozenLake-v1", kwargs={"size": 8}), "cannot be made .*size.*; correct its kwargs"),
+        (NamedEnvironment(id="no_such_package:Walk-v0"), "module no_such_package not found; .*PYTHONPATH"),
+        (
+            NamedEnvironment(id="FrozenLake-v1", kwargs={"size": 8}),
+            "cannot be made .*size.*; correct its kwargs",
+        ),
         (NamedEnvironment(factory="math:hypot"), "made a float, which has no method reset; return a gymnasium.Env"),
-        (NamedEnvironment(factory="sys:exit"), r"cannot be made \(SystemExit.*; correct its kwargs"),
+        (NamedEnvironment(factory="sys:exit"), r"cannot be made \(SystemExit.*; correct its kwargs or code"),
         (NamedEnvironment(factory=f"{__name__}:Doubled"), r"tasks\('train'\) names 'same' twice; give each task"),
     ],
 )
@@ -157,3 +161,25 @@ def test_an_environment_that_cannot_be_made_is_told_before_work(env: NamedEnviro
         env.tasks("train")
     assert str(told.value).startswith(env.name)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("factory", "source", "said"),
+    [
+        ("worlds.wrold:World", "", "module worlds.wrold not found; correct the name, put its folder on PYTHONPATH"),
+        ("worlds.world:World", "import no_such_package.deep", "worlds.world is there, but it imports no_such_package"),
+        ("worlds.world:World", "class World(:", r"cannot be made \(SyntaxError: .*line 1\)\); correct its code$"),
+        ("worlds.world:World", "def World(): return undefined", r"cannot be made \(NameError: .*; correct its code$"),
+    ],
+)
+def test_a_missing_module_is_told_from_a_faulty_one(
+    factory: str, source: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "worlds").mkdir()
+    (tmp_path / "worlds" / "__init__.py").touch()
+    (tmp_path / "worlds" / "world.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    for module in ("worlds", "worlds.world"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    with pytest.raises(UserError, match=said):
+        NamedEnvironment(factory=factory).make()

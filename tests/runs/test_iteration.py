@@ -261,7 +261,7 @@ def test_the_second_iteration_needs_the_first(miniature: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["iter", "1", "--recipe", "none"], "none/recipe.yaml: no such file; check the path"),
+        (["iter", "1", "--recipe", "none"], "none: no such folder; name the folder of the recipe"),
         (["rollout", "--games", "none", "--policy", "expert", "--out", "out"], "none"),
         (["games", "out", "--split", "train=x"], "--split: 'train=x' is not NAME=COUNT"),
         (["label", "monte_carlo", "--rollouts", "none", "--out", "out"], "none"),

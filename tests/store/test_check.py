@@ -165,6 +165,20 @@ def test_killed_between_the_copy_and_the_removal_nothing_is_lost_or_doubled(
     assert len(list(read_episodes(folder))) == 26
 
 
+def test_damage_to_a_part_that_was_merged_is_none_to_check_and_readers(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(episodes, "_MERGED_ROWS", 1_000)
+    with monkeypatch.context() as killed:
+        killed.setattr(episodes, "_remove_replaced", lambda folder: None)
+        EpisodeWriter(folder).close()
+    (folder / "part-000001.parquet").write_bytes(b"")
+    assert check(folder).damaged == []
+    assert len(list(read_episodes(folder))) == 30
+    EpisodeWriter(folder).close()
+    assert [file.name for file in folder.glob("*.parquet")] == ["part-000004.parquet"]
+
+
 @pytest.mark.parametrize(
     ("make", "problem"),
     [

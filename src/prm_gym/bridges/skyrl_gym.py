@@ -13,8 +13,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import skyrl_gym
-from skyrl_gym.envs.base_text_env import BaseTextEnv, BaseTextEnvStepOutput
+try:
+    import skyrl_gym
+    from skyrl_gym.envs.base_text_env import BaseTextEnv, BaseTextEnvStepOutput
+except ModuleNotFoundError as error:
+    message = f"{error.name} is not installed; pip install 'prm-gym[skyrl-gym]'"
+    raise ModuleNotFoundError(message, name=error.name) from None
 
 from prm_gym import prompts
 from prm_gym.bridges.step_q import StepQ

@@ -21,9 +21,13 @@ from contextlib import closing
 from functools import cache
 from statistics import fmean
 
-import httpx
-import verifiers.v1 as vf
-from verifiers.v1.types import content_text
+try:
+    import httpx
+    import verifiers.v1 as vf
+    from verifiers.v1.types import content_text
+except ModuleNotFoundError as error:
+    message = f"{error.name} is not installed; pip install 'prm-gym[verifiers]'"
+    raise ModuleNotFoundError(message, name=error.name) from None
 
 from prm_gym.bridges import step_q, world
 from prm_gym.bridges.text_episode import TextEpisode

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from prm_gym.cli.console import console
 from prm_gym.cli.flag_types import count, name, number, path
+from prm_gym.cli.output_folder import refuse_others
 from prm_gym.cli.parser import Commands, add_command, refuse_idle
 from prm_gym.cli.policy_flags import (
     REACT,
@@ -65,6 +66,7 @@ def run(options: argparse.Namespace) -> None:
     choice = _best_of(options)
     read_by_q = options.prm if options.policy == "random" and options.prompt is None else None
     _check_idle(options)
+    refuse_others(options.out, "evaluations")
     settle(options)
     games = find(options)
     if choice is not None:

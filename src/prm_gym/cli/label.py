@@ -17,6 +17,8 @@ from prm_gym.cli.parser import Commands, Parser, add_command, flags_alone, refus
 from prm_gym.cli.policy_flags import (
     MAX_NEW_TOKENS,
     OF_SERVERS,
+    REACT,
+    SCRIPTED,
     add_sampling,
     add_server,
     make_model,
@@ -205,6 +207,8 @@ def _policy(options: argparse.Namespace) -> tuple[Any, Prompt]:
     from prm_gym.provenance import checkpoint_settings
     from prm_gym.store import parts
 
+    if options.policy in (*SCRIPTED, REACT) and not Path(options.policy).is_dir():
+        raise UserError("policy", f"{options.policy} is no model to sample from", "name a model's folder or Hub name")
     for folder in [*options.rollouts, *options.expert]:
         parts(folder)
     check_model(options.policy, "policy")

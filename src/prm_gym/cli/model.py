@@ -6,8 +6,8 @@ import argparse
 
 from prm_gym.cli.console import console
 from prm_gym.cli.flag_types import name, path
+from prm_gym.cli.output_folder import refuse_others
 from prm_gym.cli.parser import Commands, add_command
-from prm_gym.errors import UserError
 
 
 def add(commands: Commands) -> None:
@@ -25,8 +25,7 @@ def run(options: argparse.Namespace) -> None:
     from prm_gym import provenance
     from prm_gym.pretrained.checkpoint import conversations, prepare
 
-    if (options.out / "config.json").exists():
-        raise UserError(options.out, "holds a model already", "name another folder")
+    refuse_others(options.out)
     corpus = options.vocabulary_of and conversations(options.vocabulary_of)
     made = prepare(options.source, options.out, corpus)
     texts = [provenance.identity(folder) for folder in options.vocabulary_of or []]

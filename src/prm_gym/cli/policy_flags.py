@@ -148,7 +148,11 @@ def make_env(options: argparse.Namespace) -> NamedEnvironment | None:
     if options.env is None:
         return None
     env = replace(named_by(options.env), kwargs=options.env_kwargs or {}, reward_range=options.reward_range)
-    env.check("--env")
+    try:
+        env.check("env")
+    except UserError as error:
+        flag = {"kwargs": "env_kwargs", "reward_range": "reward_range"}.get(error.field or "", "env")
+        raise UserError(flag, error.problem, error.remedy) from None
     return env
 
 

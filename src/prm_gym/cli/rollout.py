@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from prm_gym.cli.console import console
 from prm_gym.cli.flag_types import count, integer, name, path, temperature
+from prm_gym.cli.output_folder import refuse_others
 from prm_gym.cli.parser import Commands, add_command, flags_alone, refuse_idle
 from prm_gym.cli.policy_flags import SCRIPTED, add_playing, find, make_env, make_policy, settle
 from prm_gym.envs.games import ALFWORLD_DATA
@@ -45,6 +46,7 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     _check(options)
+    refuse_others(options.out, "episodes")
     settle(options)
     if options.ray is None:
         summary = _play(options, options.out)

@@ -18,7 +18,7 @@ from typing import Any
 from warnings import warn
 
 from prm_gym.envs.contract import Task
-from prm_gym.errors import UserError
+from prm_gym.errors import UserError, no_folder
 from prm_gym.unicode import well_formed
 
 ALFWORLD_DATA = "ALFWORLD_DATA"  # the environment variable that names the folder of games
@@ -141,7 +141,7 @@ def first_few(lines: Sequence[str], others: str) -> list[str]:
 def _root(folder: str | os.PathLike[str]) -> Path:
     root = Path(folder)
     if not root.is_dir():
-        raise UserError(root, "no such folder", "give a folder made by `prm-gym games` or an ALFWORLD_DATA folder")
+        raise UserError(root, no_folder(root), "give a folder made by `prm-gym games` or an ALFWORLD_DATA folder")
     return root / "json_2.1.1" if (root / "json_2.1.1").is_dir() else root
 
 

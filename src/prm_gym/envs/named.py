@@ -69,10 +69,13 @@ class NamedEnvironment:
         return CheckedEnvironment(self.make(), self.name, self.reward_range)
 
     def make(self) -> Environment:
-        """The environment. Raises `UserError` if its name is unknown, a package or an argument is missing, or a factory
-        makes something else.
+        """The environment. Raises `UserError` if its name is unknown, a module or an argument is missing, its code is
+        faulty, or a factory makes something else.
         """
+        module = self.name.partition(":")[0] if ":" in self.name else None
         try:
+            if module is not None:
+                import_module(module)
             if self.factory is not None:
                 made = _find(self.name)(**self.kwargs)
                 if absent := [name for name in _METHODS if not callable(getattr(made, name, None))]:
@@ -84,17 +87,21 @@ class NamedEnvironment:
         except UserError:
             raise
         except ImportError as error:
-            if error.name is None:
-                raise UserError(self.name, first_line(error), "install its package") from error
-            missing = error.name.partition(".")[0]
-            raise UserError(self.name, f"{missing} is not installed", f"pip install {missing}") from error
+            if not isinstance(error, ModuleNotFoundError) or error.name is None:
+                raise UserError(self.name, first_line(error), "correct the import, or install its package") from error
+            if f"{module}.".startswith(f"{error.name}."):
+                remedy = "correct the name, put its folder on PYTHONPATH, or pip install -e its project"
+                raise UserError(self.name, f"module {error.name} not found", remedy) from error
+            problem = f"{module or self.name} is there, but it imports {error.name}, which is missing"
+            raise UserError(self.name, problem, "install the package of that module") from error
         except gymnasium.error.DependencyNotInstalled as error:
             raise UserError(self.name, first_line(error), "install it") from error
         except gymnasium.error.Error as error:
             raise UserError(self.name, first_line(error), "correct the id, or import its package: module:id") from error
         except RAISED as error:
             problem = f"cannot be made ({type(error).__name__}: {first_line(error)})"
-            raise UserError(self.name, problem, "correct its kwargs") from error
+            remedy = "correct its code" if isinstance(error, SyntaxError | NameError) else "correct its kwargs or code"
+            raise UserError(self.name, problem, remedy) from error
 
     def tasks(self, split: str) -> list[Task]:
         """The tasks of `split`: those of the environment's own `tasks(split)`, or else 10,000 seeds.

@@ -52,8 +52,8 @@ def table(results: Iterable[dict[str, Any]]) -> Table:
     out = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
     out.add_column("Policy and split", overflow="fold")
     results = list(results)
-    found = {kind for entry in results for kind in entry["by_task_type"]}
-    kinds = SHORT_NAMES if found <= SHORT_NAMES.keys() else {kind: kind for kind in sorted(found)}
+    found = {kind for entry in results for kind in entry["by_task_type"]} - {""}  # environments without task types
+    kinds = SHORT_NAMES if found and found <= SHORT_NAMES.keys() else {kind: kind for kind in sorted(found)}
     rewarded = any(has_returns(entry) for entry in results)
     for column in ("Games", "All %", "95%", *(["Return"] if rewarded else []), "Actions", *kinds.values()):
         out.add_column(column, justify="right", no_wrap=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 from prm_gym import provenance
 from prm_gym.errors import UserError, check_range
 from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
+from prm_gym.labels.folders import one_or_more_folders
 from prm_gym.labels.sql_views import Rollouts, prompt_of
 from prm_gym.labels.turn_texts import completion, visits
 from prm_gym.policies.expert import ExpertPolicy
@@ -34,6 +35,7 @@ FROM (
 """
 
 
+@one_or_more_folders
 def label(
     rollouts: Sequence[Path],
     out: Path,

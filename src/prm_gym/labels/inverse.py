@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from prm_gym.errors import UserError, check_range
 from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
+from prm_gym.labels.folders import one_or_more_folders
 from prm_gym.labels.sampled_responses import sample_responses
 from prm_gym.labels.sql_views import Rollouts, prompt_of
 from prm_gym.labels.turn_texts import completion, visits
@@ -89,6 +90,7 @@ DELETE FROM transitions WHERE NOT terminated AND next_key NOT IN (SELECT next_ke
 """
 
 
+@one_or_more_folders
 def label(
     rollouts: Sequence[Path],
     out: Path,

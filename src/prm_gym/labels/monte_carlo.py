@@ -15,6 +15,7 @@ import pyarrow as pa
 from prm_gym.envs.contract import TOLERANCE
 from prm_gym.errors import UserError, check_range
 from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
+from prm_gym.labels.folders import one_or_more_folders
 from prm_gym.labels.sql_views import Rollouts, prompt_of, turns_of
 from prm_gym.labels.statistics import of_states, of_targets
 from prm_gym.labels.turn_texts import visits
@@ -60,6 +61,7 @@ SELECT episode, state::BLOB AS state_key, m.* EXCLUDE (draw_rank) FROM means m J
 """
 
 
+@one_or_more_folders
 def label(
     rollouts: Sequence[Path],
     out: Path,
@@ -78,7 +80,7 @@ def label(
     Parameters
     ----------
     rollouts
-        Folders of episodes. Several policies together give the Q of their mixture.
+        A folder of episodes, or several. Several policies together give the Q of their mixture.
     out
         The dataset's folder.
     prompt

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from prm_gym.errors import check_range
 from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
+from prm_gym.labels.folders import one_or_more_folders
 from prm_gym.labels.sft import DEMONSTRATIONS, TURNS
 from prm_gym.labels.sql_views import Rollouts, prompt_of
 from prm_gym.labels.turn_texts import check_shows_reasons, visits
@@ -20,6 +21,7 @@ from prm_gym.prompts import load
 COLUMNS = [("prompt", MESSAGES), ("completion", MESSAGES)]
 
 
+@one_or_more_folders
 def label(
     rollouts: Sequence[Path],
     out: Path,

@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from prm_gym.errors import UserError, check_range
 from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
+from prm_gym.labels.folders import one_or_more_folders
 from prm_gym.labels.leaks import leak
 from prm_gym.labels.sampled_responses import open_journal
 from prm_gym.labels.sft import DEMONSTRATIONS, TURNS
@@ -34,6 +35,7 @@ from prm_gym.types import ChatModel, PromptTooLong, Response
 COLUMNS = [("prompt", MESSAGES), ("completion", MESSAGES)]
 
 
+@one_or_more_folders
 def label(
     rollouts: Sequence[Path],
     out: Path,

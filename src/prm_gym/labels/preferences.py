@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from prm_gym.errors import UserError, check_range
 from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
+from prm_gym.labels.folders import one_or_more_folders
 from prm_gym.labels.monte_carlo import action_values
 from prm_gym.labels.sql_views import Rollouts, prompt_of
 from prm_gym.labels.statistics import of_states, of_targets
@@ -93,6 +94,7 @@ QUALIFY row_number() OVER (PARTITION BY state ORDER BY draw, action) <= $inadmis
 """
 
 
+@one_or_more_folders
 def label(
     rollouts: Sequence[Path],
     out: Path,

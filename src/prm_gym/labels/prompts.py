@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
+from prm_gym.labels.folders import one_or_more_folders
 from prm_gym.labels.sql_views import Rollouts, prompt_of
 from prm_gym.labels.stage3_states import check_choice, stage3_states
 from prm_gym.labels.turn_texts import visits
@@ -22,6 +23,7 @@ from prm_gym.prompts.hindsight import hindsight_messages
 COLUMNS = [("prompt", MESSAGES), ("exploration_prompt", MESSAGES), ("source", pa.string())]
 
 
+@one_or_more_folders
 def label(
     rollouts: Sequence[Path],
     out: Path,

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from prm_gym.errors import check_range
 from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
+from prm_gym.labels.folders import one_or_more_folders
 from prm_gym.labels.sampled_responses import sample_responses
 from prm_gym.labels.sql_views import Rollouts, prompt_of
 from prm_gym.labels.stage3_states import check_choice, stage3_states
@@ -35,6 +36,7 @@ _STATES = "SELECT *, {n} AS samples FROM ({states})"
 _SAMPLED = "SELECT chosen.*, r.samples FROM ({states}) AS chosen JOIN responses r USING (state_key)"
 
 
+@one_or_more_folders
 def label(
     rollouts: Sequence[Path],
     out: Path,

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
+from prm_gym.labels.folders import one_or_more_folders
 from prm_gym.labels.sql_views import Rollouts, prompt_of
 from prm_gym.labels.turn_texts import visits
 from prm_gym.prompts import load
@@ -34,6 +35,7 @@ GROUP BY t.episode HAVING bool_and(t.action_valid) OR NOT $valid_only
 """
 
 
+@one_or_more_folders
 def label(
     rollouts: Sequence[Path],
     out: Path,

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from prm_gym import provenance
 from prm_gym.errors import UserError, check_range
 from prm_gym.labels.dataset import Dataset, LabelReport
+from prm_gym.labels.folders import one_or_more_folders
 from prm_gym.labels.monte_carlo import COLUMNS, action_values
 from prm_gym.labels.sql_views import Rollouts, file_list, prompt_of
 from prm_gym.labels.statistics import of_states, of_targets
@@ -64,6 +65,7 @@ SELECT episode, turn, state_key FROM (
 """
 
 
+@one_or_more_folders
 def label(
     rollouts: Sequence[Path],
     out: Path,

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
+from prm_gym.labels.folders import one_or_more_folders
 from prm_gym.labels.monte_carlo import returns
 from prm_gym.labels.sql_views import Rollouts, prompt_of
 from prm_gym.labels.statistics import of_targets
@@ -32,6 +33,7 @@ SELECT episode, state::BLOB AS state_key, v.* EXCLUDE (state, draw_rank) FROM v 
 """
 
 
+@one_or_more_folders
 def label(
     rollouts: Sequence[Path],
     out: Path,

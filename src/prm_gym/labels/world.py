@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from prm_gym.errors import UserError
 from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
+from prm_gym.labels.folders import one_or_more_folders
 from prm_gym.labels.sql_views import Rollouts
 from prm_gym.labels.turn_texts import Texts, visits
 from prm_gym.prompts import load
 from prm_gym.prompts.world import Answer, world_state, write
-from prm_gym.types import Message
+from prm_gym.types import Message, State
 
 COLUMNS = [("prompt", MESSAGES), ("completion", MESSAGES)]
 
@@ -36,6 +38,7 @@ FROM turns t SEMI JOIN kept USING (draw_rank) WHERE t.visit GROUP BY t.episode
 """
 
 
+@one_or_more_folders
 def label(
     rollouts: Sequence[Path],
     out: Path,
@@ -53,6 +56,11 @@ def label(
     """
     settings = locals().copy()
     template = load(prompt)
+    try:
+        template.messages(State(game_id="", task="", observations=("",), actions=(), admissible_commands=None))
+    except UserError:
+        problem = f"{template.name} lists the admissible commands, which a world model is not told"
+        raise UserError("prompt", problem, "name world, world_compact, or a template without them") from None
 
     def asked(texts: Texts, turn: int) -> list[Message]:
         return template.messages(world_state(texts.state(turn), texts.actions[turn]))

@@ -43,6 +43,7 @@ _SCORES = [("q", pa.float64()), ("logit", pa.float64())]
 _OF_EPISODES = [(name, pa.string()) for name in ("episode_id", "policy_id", "game_id")]
 _OF_EPISODES += [("turn", pa.int32()), ("state_key", pa.string()), ("action", pa.string())]
 _OF_CHATS = [("line", pa.int64())]
+_CHAT_REMEDY = 'write {"messages": [{"role": ..., "content": ...}, ...]} a line, the last one the assistant\'s'
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,9 @@ def of_episodes(folders: Sequence[Path], prompt: Prompt) -> Source:
 
 
 def of_chats(file: Path) -> Source:
-    """Every line of a JSONL file. Raises `UserError` at once for the first line that is not a chat with an answer."""
+    """Every line of a JSONL file. Raises `UserError` at once for the first line that is not a chat with an answer, or
+    if there is none.
+    """
 
     def rows() -> Iterator[tuple[Row, list[Message]]]:
         with file.open(encoding="utf-8", errors="replace") as lines:
@@ -83,7 +86,10 @@ def of_chats(file: Path) -> Source:
                 if line.strip():
                     yield {"line": number}, _chat(line, f"{file}:{number}")
 
-    return Source(sum(1 for _ in rows()), pa.schema([*_OF_CHATS, *_SCORES]), rows)
+    total = sum(1 for _ in rows())
+    if not total:
+        raise UserError(file, "holds no chat", _CHAT_REMEDY)
+    return Source(total, pa.schema([*_OF_CHATS, *_SCORES]), rows)
 
 
 def score(
@@ -126,15 +132,14 @@ def _writer(path: Path, suffix: str, schema: pa.Schema) -> Iterator[Callable[[li
 
 
 def _chat(line: str, where: str) -> list[Message]:
-    remedy = 'write {"messages": [{"role": ..., "content": ...}, ...]}, the last one the assistant\'s'
     try:
         values = json.loads(line)
         chat = values["messages"] if "messages" in values else [*values["prompt"], *values["completion"]]
         chat = [{"role": message["role"], "content": message["content"]} for message in chat]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(where, f"is no chat ({type(error).__name__}: {error})", remedy) from None
+        raise UserError(where, f"is no chat ({type(error).__name__}: {error})", _CHAT_REMEDY) from None
     if not all(isinstance(text, str) for message in chat for text in message.values()):
-        raise UserError(where, "has a message whose role or content is no text", remedy)
+        raise UserError(where, "has a message whose role or content is no text", _CHAT_REMEDY)
     if not chat or chat[-1]["role"] != "assistant":
-        raise UserError(where, "does not end with an assistant's message", remedy)
+        raise UserError(where, "does not end with an assistant's message", _CHAT_REMEDY)
     return chat

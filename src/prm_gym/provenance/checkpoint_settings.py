@@ -8,6 +8,7 @@ error unless forced. A Q also has "reads", the tokens that it was trained to rea
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -143,14 +144,32 @@ def check_prm(folder: str | PathLike[str], prompt: Prompt, *, force: bool = Fals
 
 
 def check_reads(folder: str | PathLike[str]) -> None:
-    """Raise `UserError` if the Q in `folder` was trained to read other tokens than `READS`. One without a
-    provenance.json is of another program, and accepted.
+    """Raise `UserError` if `folder` holds a model other than a Q, or a Q that was trained to read other tokens than
+    `READS`. One without a provenance.json is of another program, and accepted.
     """
+    _check_is_q(Path(folder) / "config.json")
     for place in _places(folder):
         settings = (provenance.read(place) or {"settings": {}})["settings"]
         if settings.get("kind") == "training" and settings.get("reads") != READS:
             problem = "this Q was trained by an older version, which read the token that ends the turn as well"
             raise UserError(place / provenance.FILE, problem, "train it again", field="reads")
+
+
+def _check_is_q(config: Path) -> None:
+    if not config.is_file():  # a name on the Hub, or an adapter
+        return
+    try:
+        said = json.loads(config.read_text("utf-8"))
+        [architecture] = said.get("architectures") or ["ForSequenceClassification"]
+        labels = len(said.get("id2label") or ("LABEL_0", "LABEL_1"))  # two by default
+    except (ValueError, TypeError, AttributeError):
+        return  # loading the model tells
+    is_classifier = architecture.endswith("ForSequenceClassification")
+    if not is_classifier or labels != 1:
+        found = f"a classifier with {labels} labels" if is_classifier else architecture
+        problem = f"{found} is no Q, a sequence classifier with one logit"
+        remedy = "name a checkpoint that was trained on labels of Q"
+        raise UserError(config, problem, remedy, field="architectures")
 
 
 def _other(folder: Any, field: str, trained: object, given: object) -> UserError:

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prm_gym.errors import UserError
+from prm_gym.errors import UserError, no_folder
 from prm_gym.evaluation.results_file import read_results
 from prm_gym.report import result_entries
 from prm_gym.report.episode_summaries import stores
@@ -31,7 +31,7 @@ def gather(run: Path, name: str) -> dict[str, Any]:
     results = run / "results.json"
     remedy = "name a folder that `prm-gym iter` or `prm-gym evaluate` wrote"
     if not iterations and not results.exists():
-        problem = "is no run (no results.json, no iter1)" if run.is_dir() else "no such folder"
+        problem = "is no run (no results.json, no iter1)" if run.is_dir() else no_folder(run)
         raise UserError(run, problem, remedy)
     known = [result_entries.checked(results, entry) for entry in read_results(results)]
     played = stores(run, result_entries.digests(known))

@@ -16,11 +16,13 @@ same candidates.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
+
+import pyarrow.compute as pc
 
 from prm_gym import provenance
 from prm_gym.envs.contract import Task
@@ -40,7 +42,8 @@ from prm_gym.rollout.concurrency import (
 )
 from prm_gym.rollout.episode import hash_id, hash_seed
 from prm_gym.rollout.monitoring import Monitor, Summary
-from prm_gym.store import EpisodeWriter, read_episodes, won_ids
+from prm_gym.store import EpisodeWriter, parts, read_episodes, won_ids
+from prm_gym.store.parquet import read_columns
 from prm_gym.types import Episode, Policy, PromptTooLong, Response, StopReason
 
 POINTS = "branch_points.jsonl"
@@ -125,6 +128,7 @@ async def branch(
         **settings_of_env(make_env),
     }
     by_id = {game.game_id: game for game in games}
+    _check_games(folders, by_id)
     make_env = make_env or alfworld(games, max_episode_steps)
     proposer = proposals or policy
     chooser = _Chooser(proposer, states_per_episode, actions_per_state, samples, seed, max_episode_steps)
@@ -137,10 +141,6 @@ async def branch(
         failures = Failures(out, monitor, max_failed_share)
 
         async def choose(parent: Episode) -> None:
-            if parent.game_id not in by_id:
-                raise UserError(
-                    "games", f"{parent.game_id} of parent {parent.episode_id} is not there", "name its folder"
-                )
             try:
                 chosen = await chooser.points(parent, monitor)
             except Failed as failure:
@@ -248,6 +248,14 @@ class _Chooser:
         for response in responses:
             actions.setdefault(response.action, response)
         return Point(turn, tuple(actions.values())[: self.actions_per_state])
+
+
+def _check_games(folders: Sequence[Path], games: Mapping[str, Task]) -> None:
+    """Raise `UserError` for a parent whose game is not among `games`."""
+    for part in (part for folder in folders for part in parts(folder)):
+        for game in pc.unique(read_columns(part, ["game_id"])["game_id"]).to_pylist():
+            if game not in games:
+                raise UserError("games", f"{game} of the parents in {part.parent} is not there", "name its folder")
 
 
 def _read_points(file: Path) -> dict[str, list[Point]]:

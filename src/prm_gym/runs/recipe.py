@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prm_gym.config import build, read_yaml
-from prm_gym.errors import UserError
+from prm_gym.errors import UserError, no_folder
 from prm_gym.runs.recipe_checks import check
 from prm_gym.runs.recipe_sections import Recipe
 
@@ -22,6 +22,8 @@ _PLACE = re.compile(r"\{(run|iter|iter-1)\}")
 def load(folder: str | PathLike[str]) -> Recipe:
     """The recipe in `folder`. Raises `UserError` for the first key, value or file that is wrong."""
     path = Path(folder) / "recipe.yaml"
+    if not path.parent.is_dir():
+        raise UserError(folder, no_folder(path.parent), "name the folder of the recipe")
     recipe = build(Recipe, _best_of_listed(read_yaml(path)), path)
     check(recipe, path)
     return recipe

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prm_gym import provenance
-from prm_gym.errors import UserError
+from prm_gym.errors import UserError, no_folder
 from prm_gym.store.episodes import METRICS, being_written, only_writer, part_files, set_aside
 from prm_gym.store.parquet import UNREADABLE, episodes_of, problem_of, read_part, replaced_by
 from prm_gym.types import Episode
@@ -80,7 +80,7 @@ def check(folder: Path) -> StoreCheck:
         No such folder, no part in it, one that is being written, or a Parquet file that is no part of a store.
     """
     if not folder.is_dir():
-        raise UserError(folder, "no such folder of episodes", "name a folder that `prm-gym rollout` wrote")
+        raise UserError(folder, f"{no_folder(folder)} of episodes", "name a folder that `prm-gym rollout` wrote")
     if being_written(folder):
         raise UserError(folder, "is being written", "run again when its writer has finished")
     if not part_files(folder):

@@ -34,7 +34,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from prm_gym.errors import UserError
+from prm_gym.errors import UserError, no_folder
 from prm_gym.store.parquet import (
     ADOPTED,
     PARTS,
@@ -214,7 +214,7 @@ def parts(folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(folder, "no such folder of episodes", "name a folder that `prm-gym rollout` wrote")
+        raise UserError(folder, f"{no_folder(folder)} of episodes", "name a folder that `prm-gym rollout` wrote")
     found = _whole_parts(folder)
     if not found:
         raise UserError(folder, "holds no episodes", "run `prm-gym rollout` into it first")
@@ -233,7 +233,7 @@ def being_written(folder: str | Path) -> bool:
         return True
     try:
         file = (folder / _LOCK_NAME).open("rb")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     with file:
         try:
@@ -383,12 +383,15 @@ def part_files(folder: Path) -> list[Path]:
 
 
 def _whole_parts(folder: Path) -> list[Path]:
-    """Parts with a sound footer, except those that a merged part replaces."""
+    """Parts with a sound footer, except those that a merged part replaces, which may be damaged."""
     files = part_files(folder)
     replaced: set[str] = set()
-    for file in files:
+    for file in reversed(files):  # a merged part is numbered after those that it replaces
         try:
             replaced.update(replaced_by(file))
         except FileNotFoundError:  # a merge has removed it since it was listed
             return _whole_parts(folder)
+        except UserError:
+            if file.name not in replaced:
+                raise
     return [file for file in files if file.name not in replaced]

@@ -9,8 +9,19 @@ up, never opened. What clients send is at most `MESSAGE_BYTES` long, and a sessi
 Left out: OpenEnv's MCP tools and web page.
 """
 
-from prm_gym.bridges.openenv.client import TextEnvClient
-from prm_gym.bridges.openenv.messages import MESSAGE_BYTES, Command, Shown, TextState
-from prm_gym.bridges.openenv.server import TextEnvironment, app
+from __future__ import annotations
+
+try:
+    from prm_gym.bridges.openenv.client import TextEnvClient
+    from prm_gym.bridges.openenv.messages import MESSAGE_BYTES, Command, Shown, TextState
+    from prm_gym.bridges.openenv.server import TextEnvironment, app
+except ModuleNotFoundError as error:
+    _missing = error.name
+
+    def __getattr__(name: str) -> object:  # not at once: `__main__`, which imports this package, says it in one line
+        if name not in __all__:
+            raise AttributeError(name)
+        raise ModuleNotFoundError(f"{_missing} is not installed; pip install 'prm-gym[openenv]'", name=_missing)
+
 
 __all__ = ["MESSAGE_BYTES", "Command", "Shown", "TextEnvClient", "TextEnvironment", "TextState", "app"]

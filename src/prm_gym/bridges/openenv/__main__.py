@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
-import uvicorn
-
-from prm_gym.bridges.openenv import MESSAGE_BYTES, app
 from prm_gym.bridges.world import alfworld
+from prm_gym.errors import UserError
 
 
 def main() -> None:
@@ -18,9 +17,21 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--sessions", type=int, default=64)
     options = parser.parse_args()
+    try:
+        import uvicorn
+
+        from prm_gym.bridges.openenv import MESSAGE_BYTES, app
+    except ModuleNotFoundError:
+        raise UserError(
+            "prm_gym.bridges.openenv", "openenv is not installed", "pip install 'prm-gym[openenv]'"
+        ) from None
     served = app(alfworld(options.games, options.split), options.sessions)
     uvicorn.run(served, host=options.host, port=options.port, ws_max_size=MESSAGE_BYTES, log_level="warning")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

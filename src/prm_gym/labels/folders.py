@@ -1,0 +1,30 @@
+"""The folders that a label function takes: several paths or one, as texts or `Path`s."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from os import PathLike
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+_FOLDERS = ("rollouts", "expert", "exploring")
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def one_or_more_folders(label: Callable[P, T]) -> Callable[P, T]:
+    """Let `rollouts`, `expert` and `exploring` of a label function be a single path; the function gets `Path`s."""
+    signature = inspect.signature(label)
+
+    @wraps(label)
+    def with_paths(*args: P.args, **kwargs: P.kwargs) -> T:
+        given = signature.bind(*args, **kwargs)
+        for name in _FOLDERS:
+            if folders := given.arguments.get(name):
+                one = isinstance(folders, str | PathLike)
+                given.arguments[name] = [Path(folder) for folder in ([folders] if one else folders)]
+        return label(*given.args, **given.kwargs)
+
+    return with_paths
