@@ -72,9 +72,11 @@ def test_every_block_is_of_a_language_that_is_checked():
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two games, and a checkpoint of random weights where the demo leaves pi_1."""
+    """The games of Getting started; where the demo leaves them, a few games, pi_1 and Q_0, of random weights."""
     pytest.importorskip("alfworld")
     pytest.importorskip("trl")
+    from transformers import AutoModelForSequenceClassification
+
     from prm_gym import provenance
     from prm_gym.envs.households import generate
     from prm_gym.hosts.tiny_model import make_tiny_model
@@ -82,11 +84,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from prm_gym.provenance.checkpoint_settings import TrainedFor
 
     folder = tmp_path_factory.mktemp("world")
-    generate(folder / "games", preset="small", splits={"train": 2}, seed=11, progress=False)
-    model = folder / "runs" / "demo" / "pi_1"
-    model.mkdir(parents=True)
-    make_tiny_model(model, ["You see a mug 1 and a desk 2. Task: put a mug in desk."] * 20, hidden_size=16, heads=1)
-    provenance.write(model, {"kind": "training", "trained_for": TrainedFor(load("compact"), 30, 0.3).as_dict()})
+    demo = folder / "runs" / "demo"
+    generate(folder / "games", preset="small", splits={"train": 20}, seed=0, progress=False)
+    generate(demo / "games", preset="small", splits={"train": 2, "valid_unseen": 2}, seed=11, progress=False)
+    model, q = demo / "pi_1", demo / "iter1" / "prm"
+    for each in (model, q):
+        each.mkdir(parents=True)
+        make_tiny_model(each, ["You see a mug 1 and a desk 2. Task: put a mug in desk."] * 20, hidden_size=16, heads=1)
+        provenance.write(each, {"kind": "training", "trained_for": TrainedFor(load("compact"), 16, 0.3).as_dict()})
+    AutoModelForSequenceClassification.from_pretrained(q, num_labels=1).save_pretrained(q)
     return folder
 
 
