@@ -81,7 +81,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from prm_gym.envs.households import generate
     from prm_gym.hosts.tiny_model import make_tiny_model
     from prm_gym.prompts import load
-    from prm_gym.provenance.checkpoint_settings import TrainedFor
+    from prm_gym.provenance.checkpoint_settings import READS, TrainedFor
 
     folder = tmp_path_factory.mktemp("world")
     demo = folder / "runs" / "demo"
@@ -91,7 +91,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for each in (model, q):
         each.mkdir(parents=True)
         make_tiny_model(each, ["You see a mug 1 and a desk 2. Task: put a mug in desk."] * 20, hidden_size=16, heads=1)
-        provenance.write(each, {"kind": "training", "trained_for": TrainedFor(load("compact"), 16, 0.3).as_dict()})
+        settings = {"kind": "training", "trained_for": TrainedFor(load("compact"), 16, 0.3).as_dict()}
+        provenance.write(each, settings if each is model else {**settings, "reads": READS})
     AutoModelForSequenceClassification.from_pretrained(q, num_labels=1).save_pretrained(q)
     return folder
 
@@ -258,10 +259,17 @@ def test_parameters_on_one_line_are_names_and_descriptions():
 
 
 def resolve(name: str) -> Any:
-    """The module, class or function that is called `name`; a bridge's module is not imported without its package."""
+    """The module, class or function that is called `name`. A bridge is not imported, since its package may be missing:
+    its source must define or export the name.
+    """
     parts = name.split(".")
-    if parts[:2] == ["prm_gym", "bridges"]:
-        return importlib.util.find_spec(name) or pytest.fail(name)
+    if parts[:2] == ["prm_gym", "bridges"] and len(parts) > 2:
+        module = importlib.util.find_spec(".".join(parts[:3]))
+        assert module is not None, name
+        assert module.origin is not None, name
+        source = Path(module.origin).read_text()
+        assert all(re.search(rf'^(class|def) {part}\b|"{part}"', source, re.MULTILINE) for part in parts[3:]), name
+        return module
     for length in range(len(parts), 0, -1):
         with suppress(ImportError):
             found = importlib.import_module(".".join(parts[:length]))
