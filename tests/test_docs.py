@@ -72,21 +72,28 @@ def test_every_block_is_of_a_language_that_is_checked():
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two games, and a checkpoint of random weights where the demo leaves pi_1."""
+    """The games of Getting started; where the demo leaves them, a few games, pi_1 and Q_0, of random weights."""
     pytest.importorskip("alfworld")
     pytest.importorskip("trl")
+    from transformers import AutoModelForSequenceClassification
+
     from prm_gym import provenance
     from prm_gym.envs.households import generate
     from prm_gym.hosts.tiny_model import make_tiny_model
     from prm_gym.prompts import load
-    from prm_gym.provenance.checkpoint_settings import TrainedFor
+    from prm_gym.provenance.checkpoint_settings import READS, TrainedFor
 
     folder = tmp_path_factory.mktemp("world")
-    generate(folder / "games", preset="small", splits={"train": 2}, seed=11, progress=False)
-    model = folder / "runs" / "demo" / "pi_1"
-    model.mkdir(parents=True)
-    make_tiny_model(model, ["You see a mug 1 and a desk 2. Task: put a mug in desk."] * 20, hidden_size=16, heads=1)
-    provenance.write(model, {"kind": "training", "trained_for": TrainedFor(load("compact"), 30, 0.3).as_dict()})
+    demo = folder / "runs" / "demo"
+    generate(folder / "games", preset="small", splits={"train": 20}, seed=0, progress=False)
+    generate(demo / "games", preset="small", splits={"train": 2, "valid_unseen": 2}, seed=11, progress=False)
+    model, q = demo / "pi_1", demo / "iter1" / "prm"
+    for each in (model, q):
+        each.mkdir(parents=True)
+        make_tiny_model(each, ["You see a mug 1 and a desk 2. Task: put a mug in desk."] * 20, hidden_size=16, heads=1)
+        settings = {"kind": "training", "trained_for": TrainedFor(load("compact"), 16, 0.3).as_dict()}
+        provenance.write(each, settings if each is model else {**settings, "reads": READS})
+    AutoModelForSequenceClassification.from_pretrained(q, num_labels=1).save_pretrained(q)
     return folder
 
 
@@ -252,10 +259,17 @@ def test_parameters_on_one_line_are_names_and_descriptions():
 
 
 def resolve(name: str) -> Any:
-    """The module, class or function that is called `name`; a bridge's module is not imported without its package."""
+    """The module, class or function that is called `name`. A bridge is not imported, since its package may be missing:
+    its source must define or export the name.
+    """
     parts = name.split(".")
-    if parts[:2] == ["prm_gym", "bridges"]:
-        return importlib.util.find_spec(name) or pytest.fail(name)
+    if parts[:2] == ["prm_gym", "bridges"] and len(parts) > 2:
+        module = importlib.util.find_spec(".".join(parts[:3]))
+        assert module is not None, name
+        assert module.origin is not None, name
+        source = Path(module.origin).read_text()
+        assert all(re.search(rf'^(class|def) {part}\b|"{part}"', source, re.MULTILINE) for part in parts[3:]), name
+        return module
     for length in range(len(parts), 0, -1):
         with suppress(ImportError):
             found = importlib.import_module(".".join(parts[:length]))

@@ -17,6 +17,7 @@ from prm_gym import cli
 from prm_gym.cli import label, main
 from prm_gym.cli.parser import Parser
 from prm_gym.labels import KINDS
+from prm_gym.prompts.render import BUILT_IN
 
 
 def parsers(parser: Parser, name: str = "prm-gym") -> Iterator[tuple[str, Parser]]:
@@ -43,6 +44,12 @@ def test_every_flag_is_explained_with_its_default(command):
             assert "default: " in action.help or "or give --" in action.help, action.dest
         else:
             assert f"default: {' '.join(str(action.default).split())}" in shown, action.dest
+
+
+@pytest.mark.parametrize("command", ["prm-gym play", "prm-gym score", "prm-gym label sft"])
+def test_the_help_of_a_prompt_names_those_of_the_package(command):
+    [text] = [action.help for action in COMMANDS[command]._actions if action.dest == "prompt"]
+    assert sorted(text.partition(", or a jinja file")[0].split(", ")) == sorted(BUILT_IN)
 
 
 @pytest.mark.parametrize("kind", KINDS)

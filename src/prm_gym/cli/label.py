@@ -12,7 +12,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from prm_gym.cli.console import console
-from prm_gym.cli.flag_types import count, integer, name, number, path, seed, share
+from prm_gym.cli.flag_types import PROMPTS, count, integer, name, number, path, seed, share
 from prm_gym.cli.parser import Commands, Parser, add_command, flags_alone, refuse_idle
 from prm_gym.cli.policy_flags import (
     MAX_NEW_TOKENS,
@@ -115,7 +115,7 @@ KINDS = {
 
 # Type and help of each argument of a label function; defaults are read from its signature.
 _ARGUMENTS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "prompt": (name, "full, compact, or a jinja file; default: the one that the episodes were played with"),
+    "prompt": (name, f"{PROMPTS}; default: the one that the episodes were played with"),
     "gamma": (share, "discount of a reward per step, from 0 to 1"),
     "delta": (number(above=0, most=1), "least difference in Q of a pair"),
     "alpha": (share, "weight of the advantage, from 0 to 1"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from prm_gym.cli.flag_types import name
+from prm_gym.cli.flag_types import PROMPTS, name
 from prm_gym.cli.parser import Parser
 from prm_gym.errors import UserError
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add_prompt(command: Parser) -> None:
-    text = "full, compact, or a jinja file; default: as the PRM was trained, else full"
+    text = f"{PROMPTS}; default: as the PRM was trained, else full"
     command.add_argument("--prompt", type=name, help=text)
     command.add_argument("--force", action="store_true", help="take another prompt than the PRM was trained on")
 

@@ -1,6 +1,6 @@
 """Environments by name, so that recipes and commands can state them and every worker process can construct them.
 
-NamedEnvironment(id="FrozenLake-v1", kwargs={"map_name": "8x8"})       as `gymnasium.make`; "module:Name-v0" imports
+NamedEnvironment(id="package:Name-v0", kwargs={...})                   as `gymnasium.make`; imports package first
 NamedEnvironment(factory="package.module:factory", kwargs={...})       calls factory(**kwargs)
 """
 
