@@ -24,6 +24,7 @@ import yaml
 
 from prm_gym import cli
 from prm_gym.cli.parser import Parser
+from prm_gym.hosts.losses import LABELS
 from prm_gym.runs import recipe, recipe_sections
 
 ROOT = Path(__file__).parent.parent
@@ -213,6 +214,11 @@ def test_yaml_blocks_are_parts_of_a_recipe(block, tmp_path):
     if "env" in part:
         del values["games"]
     (folder / "recipe.yaml").write_text(yaml.safe_dump({**values, **part}))
+    if "labels" in part:  # the loss of prm.yaml goes with it
+        prm = yaml.safe_load((folder / "prm.yaml").read_text())
+        kind = part["labels"].get("kind", "monte_carlo")
+        prm["loss"] = next((loss for loss, kinds in LABELS.items() if kind in kinds), prm["loss"])
+        (folder / "prm.yaml").write_text(yaml.safe_dump(prm))
     recipe.load(folder)
 
 

@@ -105,7 +105,7 @@ def test_a_crash_loses_no_seed_that_is_done(asked: list[tuple[str, int]], tmp_pa
     assert asked == [("loss", 1), ("loss", 2)]
 
 
-@pytest.mark.parametrize(("text", "again"), [("# A comment.\n", []), ("max_steps: 1\n", [("loss", 0)])])
+@pytest.mark.parametrize(("text", "again"), [("# A comment.\n", []), ("weight_decay: 0.5\n", [("loss", 0)])])
 def test_a_record_is_of_what_the_recipe_says(
     text: str, again: list[tuple[str, int]], asked: list[tuple[str, int]], tmp_path: Path, monkeypatch: Any
 ) -> None:

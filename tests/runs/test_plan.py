@@ -31,7 +31,7 @@ FOLDERS = sorted(path.parent for path in RECIPES.glob("*/recipe.yaml"))
 def anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recipes name files from the checkout, hosts that are not here, and servers."""
     monkeypatch.chdir(RECIPES.parent)
-    monkeypatch.setattr("prm_gym.hosts.check", lambda host: None)
+    monkeypatch.setattr("prm_gym.hosts.check", lambda *_: None)
     monkeypatch.setattr("prm_gym.runs.servers.Servers.check", lambda self: None)
     monkeypatch.setattr("prm_gym.runs.iteration.check_value_model", lambda folder: None)
 

@@ -235,12 +235,22 @@ def test_less_data_than_a_batch(untrained: Path, labels: Labels, tmp_path: Path)
         stage2(untrained, labels("monte_carlo", 8), tmp_path / "out", per_device_train_batch_size=16)
 
 
+def as_q(model: Path, out: Path) -> Path:
+    """A copy of `model` whose config says that it is a Q; its weights are not read here."""
+    shutil.copytree(model, out, dirs_exist_ok=True)
+    config = json.loads((out / "config.json").read_text("utf-8"))
+    config |= {"architectures": ["LlamaForSequenceClassification"], "id2label": {"0": "LABEL_0"}}
+    (out / "config.json").write_text(json.dumps(config), "utf-8")
+    return out
+
+
 def stage3(
     model: Path, prompts: Path, out: Path, *, prm: Path | None = None, dtype: str = "float32", **changes: Any
 ) -> Any:
     args = SimpleNamespace(
         **{
-            "reward_model_path": str(prm or model), "reward_model_revision": None, "response_length": 8,
+            "reward_model_path": str(prm or as_q(model, out.parent / "q")), "reward_model_revision": None,
+            "response_length": 8,
             "dataset_mixer_dict": {str(prompts): 1.0}, "dataset_train_splits": ["train"],
             "dataset_eval_mixer_dict": {str(prompts): 1.0}, "dataset_eval_splits": ["test"],
             "stop_token": "eos", "non_stop_penalty": False, "num_generation_per_prompt": 2,
@@ -256,7 +266,7 @@ def stage3(
 
 
 def test_stage_3_refuses_a_q_that_read_other_tokens(untrained: Path, labels: Labels, tmp_path: Path) -> None:
-    old = shutil.copytree(untrained, tmp_path / "old")
+    old = as_q(untrained, tmp_path / "old")
     provenance.write(old, {"kind": "training", "stage": "prm"})
     with pytest.raises(UserError, match=r"old/provenance.json: reads: "):
         stage3(untrained, labels("prompts", 8), tmp_path / "out", prm=old)
@@ -297,11 +307,10 @@ def test_settings_that_would_fail_late(
 
 
 def test_a_prm_of_another_vocabulary_is_refused(untrained: Path, labels: Labels, tmp_path: Path) -> None:
+    smaller = copy_model(untrained, tmp_path / "m", vocab_size=999)
     with pytest.raises(UserError, match="reward_model_path: the PRM's embedding has 999 rows"):
-        stage3(
-            untrained, labels("prompts", 8), tmp_path / "o", prm=copy_model(untrained, tmp_path / "m", vocab_size=999)
-        )
-    prm = copy_model(untrained, tmp_path / "swapped")
+        stage3(untrained, labels("prompts", 8), tmp_path / "o", prm=as_q(smaller, tmp_path / "q"))
+    prm = as_q(untrained, tmp_path / "swapped")
     tokenizer = transformers.AutoTokenizer.from_pretrained(prm)
     tokenizer.add_tokens(["another piece"])
     tokenizer.save_pretrained(prm)

@@ -192,7 +192,7 @@ def test_shaping_without_its_value_model_says_so_before_stage_1(
 ) -> None:
     from prm_gym.runs.iteration import Run
 
-    monkeypatch.setattr("prm_gym.hosts.check", lambda host: None)
+    monkeypatch.setattr("prm_gym.hosts.check", lambda *_: None)
     monkeypatch.chdir(tmp_path)
     run = Run(ROOT / "recipes" / "alfworld-llama3.2-3b-shaped", tmp_path / "run", 1)
     with pytest.raises(UserError, match="value_fn: no model of V_mu"):
@@ -210,7 +210,7 @@ def test_shaping_without_its_value_model_says_so_before_stage_1(
 def test_the_stages_of_each_recipe(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from prm_gym.runs.iteration import Run
 
-    monkeypatch.setattr("prm_gym.hosts.check", lambda host: None)
+    monkeypatch.setattr("prm_gym.hosts.check", lambda *_: None)
     monkeypatch.setattr("prm_gym.runs.iteration.check_value_model", lambda folder: None)
     monkeypatch.setattr("prm_gym.runs.servers.Servers.check", lambda self: None)
     names = [stage.name for stage in Run(folder, tmp_path, 1).stages()]
