@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from prm_gym.errors import UserError
+from prm_gym.errors import run_program
 from prm_gym.runs import forecast
 from prm_gym.runs.iteration import Run
 from prm_gym.runs.probe import place
@@ -62,8 +61,4 @@ def _cell(one: float, other: float) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_program(main)

@@ -25,7 +25,6 @@ import json
 import math
 import multiprocessing
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -36,7 +35,7 @@ from typing import Any
 
 from prm_gym.envs.alfworld import ALFWorldEnv
 from prm_gym.envs.games import Game, find_games
-from prm_gym.errors import UserError
+from prm_gym.errors import run_program
 from prm_gym.policies.random import RandomPolicy
 from prm_gym.policies.server import ServerPolicy
 from prm_gym.rollout import collect, draw_games
@@ -219,8 +218,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_program(main)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import sys
 import time
 from itertools import islice
 from pathlib import Path
@@ -25,7 +24,7 @@ import torch
 import yaml
 from datasets import load_dataset
 
-from prm_gym.errors import UserError, no_folder
+from prm_gym.errors import UserError, no_folder, run_program
 from prm_gym.hosts.demonstrations import demonstrations
 from prm_gym.inference.checkpoint import load_tokenizer
 from prm_gym.policies.transformers import TransformersPolicy
@@ -181,8 +180,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_program(main)

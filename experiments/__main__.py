@@ -19,13 +19,13 @@ from rich.console import Console
 from rich.table import Table
 
 import prm_gym
-from experiments import as_program, seed_records
+from experiments import seed_records
 from experiments.changes import ALL_GAMES
 from experiments.chart import draw
 from experiments.findings import FINDINGS, Cell, Finding, Place
 from experiments.variants import Variants, locked, write_variant
 from prm_gym.atomic import write_json
-from prm_gym.errors import UserError
+from prm_gym.errors import UserError, run_program
 from prm_gym.evaluation import intervals
 
 RECIPE = Path("recipes/embedded")
@@ -128,4 +128,4 @@ def show(entry: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    as_program.run(main)
+    run_program(main)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from experiments import as_program
+from prm_gym.errors import run_program
 from prm_gym.evaluation.ranking import kind
 from prm_gym.prm.metrics import auc
 from prm_gym.prompts import load
@@ -83,4 +83,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    as_program.run(main)
+    run_program(main)

@@ -15,8 +15,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from experiments import as_program
 from experiments.variants import Variants
+from prm_gym.errors import run_program
 from prm_gym.evaluation import intervals
 from prm_gym.evaluation.intervals import Outcome
 from prm_gym.runs import recipe
@@ -65,4 +65,4 @@ def percent(of: intervals.Estimate, sign: str = "") -> tuple[str, str, str]:
 
 
 if __name__ == "__main__":
-    as_program.run(main)
+    run_program(main)

@@ -23,11 +23,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from experiments import as_program
 from experiments.changes import fewer, sampled_by_online_dpo
 from experiments.gain import percent, place
 from experiments.variants import Variants, complete
-from prm_gym.errors import UserError
+from prm_gym.errors import UserError, run_program
 from prm_gym.evaluation import intervals
 from prm_gym.evaluation.intervals import Outcome, outcome
 from prm_gym.runs import recipe
@@ -220,4 +219,4 @@ def show(policies: Sequence[Sequence[Trained]]) -> None:
 
 
 if __name__ == "__main__":
-    as_program.run(main)
+    run_program(main)

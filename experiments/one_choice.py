@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import as_program
 from experiments.branch_values import Tried, tried_at
 from prm_gym.envs.games import find_games
+from prm_gym.errors import run_program
 from prm_gym.policies.transformers import TransformersPolicy
 from prm_gym.prm.in_process import PRMScorer
 from prm_gym.rollout.branch import branch
@@ -122,4 +122,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    as_program.run(main)
+    run_program(main)

@@ -1,7 +1,8 @@
 """`UserError`, the only exception meant for users: a single line that names file, field and remedy.
 
 The library names its parameters (`max_games`); `prm_gym.cli` replaces them by flags (`--max-games`), prints the line
-without a traceback and exits with status 2. `of_system` turns errors of the operating system and of DuckDB into it.
+without a traceback and exits with status 2, as `run_program` does for other programs. `of_system` turns errors of the
+operating system and of DuckDB into it.
 Every other exception is a bug and keeps its traceback.
 """
 
@@ -77,6 +78,15 @@ def of_system(error: Exception, where: str | PathLike[str]) -> UserError | None:
     if isinstance(error, duckdb.OutOfMemoryException):
         return UserError(where, first_line(error), "free memory, or take fewer episodes")
     return UserError(where, first_line(error), "check the path, its rights and free space")
+
+
+def run_program(main: Callable[[], None]) -> None:
+    """Call `main`. A `UserError` is printed as one line, and ends the process with status 2."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def first_line(error: BaseException) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from prm_gym.bridges.world import alfworld
-from prm_gym.errors import UserError
+from prm_gym.errors import UserError, run_program
 
 
 def main() -> None:
@@ -30,8 +29,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_program(main)

@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from prm_gym.errors import UserError
+from prm_gym.errors import UserError, run_program
 from prm_gym.hosts.training_process import end_with_parent, leave_process_group
 
 STAGES = ("sft", "prm", "online_dpo", "policy_gradient")
@@ -32,8 +32,4 @@ def main(arguments: list[str]) -> None:
 if __name__ == "__main__":
     if "LOCAL_RANK" in os.environ:  # one of several processes, whose parent is torch's or accelerate's launcher
         end_with_parent()
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_program(lambda: main(sys.argv[1:]))
