@@ -58,22 +58,13 @@ def limit(device: str) -> float:
 
 def visits(folder: Path, count: int) -> list[list[Visit]]:
     """The states and responses of `count` stored episodes."""
-    found = []
-    for episode in islice(read_episodes(folder), count):
-        turns, game = episode.turns, (episode.game_id, episode.task)
-        observations, actions = [turn.observation for turn in turns], [turn.action for turn in turns]
-        found.append(
-            [
-                (
-                    State(
-                        *game, tuple(observations[: t + 1]), tuple(actions[:t]), tuple(turn.admissible_commands or ())
-                    ),
-                    Response(turn.response, turn.reason, turn.action),
-                )
-                for t, turn in enumerate(turns[:-1])
-            ]
-        )
-    return found
+    return [
+        [
+            (episode.state_at(t), Response(turn.response, turn.reason, turn.action))
+            for t, turn in enumerate(episode.turns[:-1])
+        ]
+        for episode in islice(read_episodes(folder), count)
+    ]
 
 
 def computed(sequences: list[list[int]]) -> int:

@@ -10,8 +10,16 @@ gymnasium environment wraps it. It can be used directly too:
 
 from __future__ import annotations
 
+import base64
+import json
+import zlib
 from collections.abc import Sequence
-from typing import Protocol, TypedDict
+from typing import Any, Protocol, TypedDict
+
+from prm_gym.errors import UserError
+
+NOTHING_HAPPENS = "Nothing happens."
+"""What ALFWorld answers to an inadmissible command."""
 
 
 class Snapshot(TypedDict):
@@ -23,6 +31,24 @@ class Snapshot(TypedDict):
     engine: str
     game: str
     state: str
+
+
+def pack(engine: str, game: str, state: Any) -> Snapshot:
+    """A snapshot of `state`, which is data for JSON."""
+    packed = base64.b85encode(zlib.compress(json.dumps(state).encode(), 9)).decode()
+    return {"engine": engine, "game": game, "state": packed}
+
+
+def unpack(snapshot: Snapshot, engine: str, game: str) -> Any:
+    """The state of a snapshot of this `engine` and `game`. Raises `UserError` if it is of others, `ValueError` or
+    `TypeError` if it is damaged.
+    """
+    if (snapshot["engine"], snapshot["game"]) != (engine, game):
+        raise UserError("snapshot", "of another game or engine", "restore it where it was taken", field="game")
+    try:
+        return json.loads(zlib.decompress(base64.b85decode(snapshot["state"])))
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
 
 
 class Play(Protocol):

@@ -81,13 +81,13 @@ class Source:
         return sentence.removesuffix(".")
 
 
-def default_games(split: str = "train") -> list[Game]:
-    """The games of $ALFWORLD_DATA. Raises `UserError` when it is not set, and as `find_games`."""
+def default_games() -> list[Game]:
+    """The training games of $ALFWORLD_DATA. Raises `UserError` when it is not set, and as `find_games`."""
     folder = os.environ.get(ALFWORLD_DATA)
     if not folder:
         problem = f"none given, and {ALFWORLD_DATA} is not set"
         raise UserError("game_files", problem, "give prm_gym.envs.games.find_games(FOLDER), or set it")
-    return find_games(folder, split)
+    return find_games(folder, "train")
 
 
 def find_games(folder: str | os.PathLike[str], split: str | None = None, *, strict: bool = False) -> list[Game]:
@@ -176,11 +176,6 @@ def game_id(path: str | os.PathLike[str]) -> str:
     """`<split>/<task>/<trial>`, or `<task>/<trial>` outside a split: the names of the last folders of the path."""
     *_, split, task, trial = ("", "", "", *Path(path).absolute().parts[1:-1])
     return well_formed("/".join(part for part in (split if split in SPLITS else "", task, trial) if part))
-
-
-def split_of(path: str | os.PathLike[str]) -> str:
-    """The split of the game file; empty if its folder belongs to none."""
-    return _split(game_id(path))
 
 
 def _split(game_id: str) -> str:

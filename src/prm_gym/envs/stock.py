@@ -7,20 +7,16 @@ list of the commands that had an effect, and is restored by repeating them.
 
 from __future__ import annotations
 
-import base64
-import json
 import weakref
-import zlib
 from collections.abc import Sequence
 from os import PathLike, fspath
 from typing import Any
 
-from prm_gym.envs.engine_interface import Snapshot
+from prm_gym.envs.engine_interface import NOTHING_HAPPENS, Snapshot, pack, unpack
 from prm_gym.envs.games import Source, read_game
 from prm_gym.envs.textworld_lock import exclusive
 from prm_gym.errors import UserError
 
-NOTHING_HAPPENS = "Nothing happens."
 # Each TextWorld environment loads its own 34 MB copy of the planner library. Unloading one while another is loaded
 # crashes the process, so environments are reused.
 _idle: list[Any] = []
@@ -47,12 +43,10 @@ class StockGame:
         return StockPlay(self)
 
     def restore(self, snapshot: Snapshot) -> StockPlay:
-        if (snapshot["engine"], snapshot["game"]) != ("stock", self.source.digest):
-            raise UserError("snapshot", "of another game or engine", "restore it where it was taken", field="game")
         try:
-            saved = json.loads(zlib.decompress(base64.b85decode(snapshot["state"])))
+            saved = unpack(snapshot, "stock", self.source.digest)
             commands, last_failed = list(map(str, saved["commands"])), bool(saved["last_failed"])
-        except (ValueError, zlib.error, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise UserError("snapshot", "damaged", "take it again", field="state") from error
         play = StockPlay(self)
         for command in commands:
@@ -104,6 +98,4 @@ class StockPlay:
 
     def snapshot(self) -> Snapshot:
         last_failed = bool(self._state.last_command) and self.observation == NOTHING_HAPPENS
-        state = json.dumps({"commands": self._commands, "last_failed": last_failed})
-        packed = base64.b85encode(zlib.compress(state.encode(), 9)).decode()
-        return {"engine": "stock", "game": self.game.source.digest, "state": packed}
+        return pack("stock", self.game.source.digest, {"commands": self._commands, "last_failed": last_failed})

@@ -31,11 +31,12 @@ CHAT_TEMPLATE = (
 )
 _PIECE = re.compile(r" ?[A-Za-z]+| ?\d|[^A-Za-z\d]")
 _NAME = re.compile(r" ?([A-Za-z]+)(?= \d)")
+_OFTEN = 20  # occurrences in all texts
 _THING = re.compile(r" [A-Za-z]+ \d+")
 
 
-def vocabulary(texts: Iterable[str], *, min_count: int = 20) -> list[str]:
-    """Words, objects, and the phrases between names and digits that occur `min_count` times or more."""
+def vocabulary(texts: Iterable[str]) -> list[str]:
+    """Words, objects, and the phrases between names and digits that occur often."""
     words: Counter[str] = Counter()
     texts = list(texts)
     phrases = Counter(thing for text in texts for thing in _THING.findall(text))
@@ -50,7 +51,7 @@ def vocabulary(texts: Iterable[str], *, min_count: int = 20) -> list[str]:
                 stretch = []
             else:
                 stretch.append(piece)
-    kept = {piece for piece, count in (words + phrases).items() if count >= min_count}
+    kept = {piece for piece, count in (words + phrases).items() if count >= _OFTEN}
     for name in names:  # with and without a space before it
         kept |= {name, f" {name}"}
     return sorted(kept | {digit for n in range(10) for digit in (str(n), f" {n}")})

@@ -62,7 +62,6 @@ class Planner:
         depth: int = 1,
         width: int = 4,
         value: str = "last",
-        policy_id: str | None = None,
     ) -> None:
         choice.check("planner")
         check_range("depth", depth, least=0)
@@ -72,7 +71,7 @@ class Planner:
             raise UserError("value", f"no value {value!r} of a plan", f"say {' or '.join(VALUES)}")
         self._choice, self._depth, self._width, self._value = choice, depth, width, value
         self.mode = f"{choice.mode}_depth{depth}_width{width}_{value}_in_{world.name}"
-        self.policy_id = f"{self.mode}({policy.policy_id})" if policy_id is None else policy_id
+        self.policy_id = f"{self.mode}({policy.policy_id})"
 
     async def settings(self) -> dict[str, Any]:
         return {

@@ -22,10 +22,10 @@ def auc(scores: Floats, positive: npt.NDArray[np.bool_]) -> float | None:
     return float(np.mean(below) / (2 * len(negatives)))
 
 
-def calibration_bins(predicted: Floats, target: Floats, bins: int = 10) -> list[Bin]:
-    """The non-empty ones of `bins` equal intervals of the prediction."""
-    index = np.minimum((predicted * bins).astype(int), bins - 1)
-    members = [index == number for number in range(bins)]
+def calibration_bins(predicted: Floats, target: Floats) -> list[Bin]:
+    """The non-empty ones of ten equal intervals of the prediction."""
+    index = np.minimum((predicted * 10).astype(int), 9)
+    members = [index == number for number in range(10)]
     return [(float(predicted[m].mean()), float(target[m].mean()), int(m.sum())) for m in members if m.any()]
 
 

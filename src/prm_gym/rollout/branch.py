@@ -169,25 +169,23 @@ async def branch(
         await in_parallel(new, choose, concurrency)
         failures.check()
 
+        def branches_of(parent: str) -> Iterator[tuple[str, int, int, Response]]:
+            """Id, seed, turn and first response of each."""
+            for point in points.get(parent, ()):
+                for number, action in enumerate(point.actions):
+                    for index in range(continuations):
+                        place = (seed, parent, point.turn, number, index)
+                        episode_id = hash_id("branch", policy.policy_id, iteration, *place)
+                        yield episode_id, hash_seed("branch", *place), point.turn, action
+
         def plans() -> Iterator[Plan]:
             for parent in shared():
-                for point in points.get(parent.episode_id, ()):
-                    for number, action in enumerate(point.actions):
-                        for index in range(continuations):
-                            place = (seed, parent.episode_id, point.turn, number, index)
-                            episode_id = hash_id("branch", policy.policy_id, iteration, *place)
-                            if episode_id not in writer.finished:
-                                game, own_seed = by_id[parent.game_id], hash_seed("branch", *place)
-                                yield Plan(episode_id, game, own_seed, iteration, parent, point.turn, action)
+                for episode_id, own_seed, turn, action in branches_of(parent.episode_id):
+                    if episode_id not in writer.finished:
+                        yield Plan(episode_id, by_id[parent.game_id], own_seed, iteration, parent, turn, action)
 
-        asked = {
-            hash_id("branch", policy.policy_id, iteration, seed, parent, point.turn, number, index)
-            for parent, chosen in points.items()
-            if hash_seed("share", parent) % share[1] == share[0]
-            for point in chosen
-            for number in range(len(point.actions))
-            for index in range(continuations)
-        }
+        mine = (parent for parent in points if hash_seed("share", parent) % share[1] == share[0])
+        asked = {episode_id for parent in mine for episode_id, *_ in branches_of(parent)}
         monitor.expect(len(asked), len(asked & writer.finished), len(asked & won_ids(out)))
         await execute(
             plans(),

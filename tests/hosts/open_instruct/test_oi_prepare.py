@@ -127,10 +127,20 @@ def test_says_what_the_environment_lacks(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(packages, "version", version)
     problems = "\n".join(environment_problems(PIN))
-    assert "transformers 5.1.0: needs a version before 5" in problems
+    assert "transformers 5.1.0: the host needs <5,>=4.50" in problems
     assert "deepspeed: not installed" in problems
     assert "torch" not in problems
     assert "datasets" not in problems
+
+
+@pytest.mark.parametrize(
+    ("transformers", "accepted"), [("4.50.0", True), ("4.49.9", False), ("5.0.0rc1", False), ("4.50.0a0+git1", True)]
+)
+def test_a_pre_release_counts_as_its_release(
+    transformers: str, accepted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packages, "version", lambda name: transformers if name == "transformers" else "99.0")
+    assert any(line.startswith("transformers ") for line in environment_problems(PIN)) is not accepted
 
 
 def test_the_real_checkout(checkout: Path, tmp_path: Path) -> None:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import zlib
 from collections.abc import Sequence
 
 from prm_gym.envs.engine.file_format import FORMAT, Stored
 from prm_gym.envs.engine.state_graph import BEGINNING, Graph, Node
-from prm_gym.envs.engine_interface import Snapshot
+from prm_gym.envs.engine_interface import NOTHING_HAPPENS, Snapshot, pack, unpack
 from prm_gym.errors import UserError
 
-NOTHING_HAPPENS = "Nothing happens."
 ENGINE = f"exact {FORMAT}"  # snapshots contain numbers of the compiled game
 _NOTHING = -1  # the number of NOTHING_HAPPENS, beside those of texts
 
@@ -33,17 +29,15 @@ class ExactGame:
         return ExactPlay(self, graph.node(graph.start), 0, graph.text(BEGINNING, 0, 0)[0], BEGINNING)
 
     def restore(self, snapshot: Snapshot) -> ExactPlay:
-        if (snapshot["engine"], snapshot["game"]) != (ENGINE, self.digest):
-            raise UserError("snapshot", "of another game or engine", "restore it where it was taken", field="game")
         graph = self.graph
         try:
-            told = json.loads(zlib.decompress(base64.b85decode(snapshot["state"])))
+            told = unpack(snapshot, ENGINE, self.digest)
             changed, history, text = int(told[0], 16), int(told[1], 16), int(told[2])
             if text < _NOTHING:
                 raise ValueError("no such text")
             node = graph.node(graph.start ^ changed)
             observation = NOTHING_HAPPENS if text == _NOTHING else graph.text(text, node.state, history)[0]
-        except (ValueError, TypeError, KeyError, IndexError, zlib.error) as error:
+        except (ValueError, TypeError, KeyError, IndexError) as error:
             raise UserError("snapshot", "damaged", "take it again", field="state") from error
         return ExactPlay(self, node, history, observation, text)
 
@@ -92,6 +86,4 @@ class ExactPlay:
 
     def snapshot(self) -> Snapshot:
         changed = (self._node.state ^ self._graph.start) & ~self._graph.axioms.derived
-        told = json.dumps([f"{changed:x}", f"{self._history:x}", self._text])
-        packed = base64.b85encode(zlib.compress(told.encode(), 9)).decode()
-        return {"engine": ENGINE, "game": self.game.digest, "state": packed}
+        return pack(ENGINE, self.game.digest, [f"{changed:x}", f"{self._history:x}", self._text])

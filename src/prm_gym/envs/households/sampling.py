@@ -23,7 +23,6 @@ _CLOSED_WEIGHT = 0.5  # weight of closed types of receptacles for an object, rel
 class Preset:
     """The size of a household. Ranges include both ends."""
 
-    name: str
     receptacles: tuple[int, int] | None  # None: all of the floor plan
     objects: tuple[int, int]  # lamp, targets and, where `fixtures`, fixtures included
     copies: int  # most objects of one type
@@ -31,8 +30,8 @@ class Preset:
 
 
 PRESETS = {
-    "small": Preset("small", receptacles=(6, 8), objects=(4, 6), copies=1, fixtures=False),
-    "full": Preset("full", receptacles=None, objects=(25, 55), copies=3, fixtures=True),
+    "small": Preset(receptacles=(6, 8), objects=(4, 6), copies=1, fixtures=False),
+    "full": Preset(receptacles=None, objects=(25, 55), copies=3, fixtures=True),
 }
 
 

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-Version = tuple[int, ...]
-
 
 @dataclass(frozen=True)
 class Commit:
-    """`patches` are the numbers of those that apply. `requirements` maps a distribution to the first version and the
-    first version not accepted, as tuples of the leading numbers; None is no bound.
+    """`patches` are the numbers of those that apply. `requirements` maps a distribution to the versions accepted, as in
+    "<5,>=4.50"; empty for any.
     """
 
     sha: str
     stages: tuple[str, ...]
     patches: frozenset[int]
-    python: tuple[Version, ...]
-    requirements: dict[str, tuple[Version | None, Version | None]]
+    python: tuple[tuple[int, int], ...]
+    requirements: dict[str, str]
 
 
-_ANY: tuple[Version | None, Version | None] = (None, None)
-_EITHER: dict[str, tuple[Version | None, Version | None]] = {
-    "torch": ((2, 5), None),
-    "accelerate": ((1, 0), None),
-    "deepspeed": _ANY,
-    "tensorboard": _ANY,
-    "pandas": _ANY,
-    "ray": _ANY,
+_EITHER = {
+    "torch": ">=2.5",
+    "accelerate": ">=1.0",
+    "deepspeed": "",
+    "tensorboard": "",
+    "pandas": "",
+    "ray": "",
 }
 
 # 2025-06-02, the last commit that has both reward_modeling.py and a working online_dpo_vllm_thread.py.
@@ -38,10 +35,10 @@ PIN = Commit(
     ((3, 10), (3, 11)),
     {
         **_EITHER,
-        "transformers": ((4, 50), (5,)),  # 5 removed what this commit imports
-        "datasets": (None, (5,)),
-        "matplotlib": _ANY,
-        "peft": _ANY,
+        "transformers": "<5,>=4.50",  # 5 removed what this commit imports
+        "datasets": "<5",
+        "matplotlib": "",
+        "peft": "",
     },
 )
 # 2026-08-20, of main, which has no online DPO. Its reward_modeling.py takes the same patches.
@@ -52,10 +49,10 @@ MAIN = Commit(
     ((3, 12),),
     {
         **_EITHER,
-        "transformers": ((5, 4), (5, 6)),  # 5.6 has the Olmo 2 classifier that this commit registers
-        "datasets": ((4,), None),
-        "wandb": _ANY,
-        "ai2-olmo-core": _ANY,
+        "transformers": "<5.6,>=5.4",  # 5.6 has the Olmo 2 classifier that this commit registers
+        "datasets": ">=4",
+        "wandb": "",
+        "ai2-olmo-core": "",
     },
 )
 COMMITS = (PIN, MAIN)

@@ -17,6 +17,9 @@ from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
 from prm_gym.errors import UserError
 from prm_gym.hosts.open_instruct.commits import COMMITS, PIN, Commit
 from prm_gym.packages import versions
@@ -99,26 +102,13 @@ def environment_problems(commit: Commit) -> list[str]:
         wanted = " or ".join(f"{major}.{minor}" for major, minor in commit.python)
         problems.append(f"python {sys.version_info[0]}.{sys.version_info[1]}: the host needs {wanted}")
     there = versions(commit.requirements)
-    for name, (first, end) in commit.requirements.items():
+    for name, accepted in commit.requirements.items():
         version = there.get(name)
         if version is None:
             problems.append(f"{name}: not installed")
-            continue
-        numbers = _numbers(version)
-        if first is not None and numbers < first:
-            problems.append(f"{name} {version}: needs {'.'.join(map(str, first))} or later")
-        if end is not None and numbers >= end:
-            problems.append(f"{name} {version}: needs a version before {'.'.join(map(str, end))}")
+        elif not SpecifierSet(accepted).contains(Version(version).base_version):  # vendors ship torch as 2.5.0a0+...
+            problems.append(f"{name} {version}: the host needs {accepted}")
     return problems
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    numbers = []
-    for part in version.split("+")[0].split("."):
-        if not part.isdigit():
-            break
-        numbers.append(int(part))
-    return tuple(numbers)
 
 
 def _in_order(commit: Commit) -> list[str]:

@@ -19,7 +19,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -33,6 +32,9 @@ from typing import Any
 
 from prm_gym.errors import UserError
 from prm_gym.hosts.training_process import end_with_parent
+from prm_gym.inference.replicas import free_ports
+
+_START = 900.0  # seconds that a server may take to come up
 
 
 def check(command: str | None, url: str | None) -> None:
@@ -64,14 +66,12 @@ def request(url: str, path: str, body: dict[str, Any] | None = None, *, timeout:
     return result
 
 
-def start(command: str, devices: str | None, path: str, max_model_len: int, timeout: float = 900.0) -> str:
+def start(command: str, devices: str | None, path: str, max_model_len: int) -> str:
     """Start `command PATH` (as in "vllm serve --dtype bfloat16") and wait until it answers; returns its address.
 
     `devices` is its CUDA_VISIBLE_DEVICES. It ends with this process. Raises `UserError` if it does not start.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     arguments = [*shlex.split(command), path, "--host", "127.0.0.1", "--port", str(port)]
     ours = ("ACCELERATE_", "RANK", "LOCAL_", "WORLD_", "MASTER_")  # this training run's, not the server's
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
@@ -86,7 +86,7 @@ def start(command: str, devices: str | None, path: str, max_model_len: int, time
         )
     except OSError as error:
         raise UserError("vllm_command", f"cannot run ({error})", "install vLLM in an environment of its own") from None
-    url, end = f"http://127.0.0.1:{port}", time.monotonic() + timeout
+    url, end = f"http://127.0.0.1:{port}", time.monotonic() + _START
     while server.poll() is None and time.monotonic() < end:
         try:
             urllib.request.urlopen(f"{url}/health", timeout=5).close()
