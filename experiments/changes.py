@@ -10,7 +10,7 @@ from prm_gym.config import read_yaml
 from prm_gym.runs.iteration import Run
 
 LONG = 160  # steps of an overlong Stage 3
-FEW = 150  # games of rollouts, few enough for shaping to matter
+FEW = 16  # games of rollouts: too few to learn Q from, so that shaping matters
 
 
 def beside(run: Run, place: str = "iter1/prm") -> str:

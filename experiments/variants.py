@@ -155,14 +155,16 @@ def seed_changes(recipe: Path, seed: int) -> dict[str, dict[str, Any]]:
 
 
 def share(stages: list[Stage], root: Path, others: list[Stage], other: Path) -> None:
-    """Link the complete stages of the run `other` before the first difference into the run `root`."""
-    for mine, theirs in zip(stages, others, strict=False):
-        place = mine.out.relative_to(root)
-        alike = place == theirs.out.relative_to(other) and mine.settings == theirs.settings
-        if not alike or not stage.is_complete(theirs):
+    """Link the complete stages of the run `other` before the first difference into the run `root`. A stage that `root`
+    leaves out is no difference.
+    """
+    theirs = {each.out.relative_to(other): each for each in others}
+    for mine in stages:
+        alike = theirs.get(mine.out.relative_to(root))
+        if alike is None or mine.settings != alike.settings or not stage.is_complete(alike):
             return
         if not mine.out.exists():
             mine.out.parent.mkdir(parents=True, exist_ok=True)
-            mine.out.symlink_to(os.path.relpath(theirs.out, mine.out.parent.resolve()))
+            mine.out.symlink_to(os.path.relpath(alike.out, mine.out.parent.resolve()))
         if mine.out.name == "start":  # the stage links a model, base or pi_0, beside its output
             link_to((other / mine.name).resolve(), root / mine.name)

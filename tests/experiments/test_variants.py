@@ -56,6 +56,13 @@ def test_a_variant_links_what_stands_before_the_first_difference(variants: Varia
     }
 
 
+def test_a_stage_that_a_variant_leaves_out_is_no_difference(variants: Variants) -> None:
+    run = variants._prepared("unmeasured", merged(VALUES, {"recipe.yaml": {"quality": None}}))
+    assert not (run.iter / "eval" / "held_out").exists()
+    assert (run.iter / "rollouts").is_symlink()
+    assert (run.iter / "branches").is_symlink()
+
+
 def test_a_variant_of_a_recipe_whose_pi_0_is_given_plays_the_same_pi_0(variants: Variants, tmp_path: Path) -> None:
     given = {"start": {"model": str(variants.folder() / "pi_0"), "demonstrations": None, "sft": None}}
     write_variant(variants.recipe, tmp_path / "recipe", {"recipe.yaml": given})
