@@ -6,6 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from report_world import make_run
 
@@ -51,6 +53,22 @@ def test_results_of_other_episodes_stay_without(run, tmp_path) -> None:
     entries = json.loads(results.read_text())
     results.write_text(json.dumps([{**entry, "games": entry["games"] + 1} for entry in entries]))
     assert [entry["played"] for entry in gather(tmp_path / "run", "a")["results"]] == [{}, {}, {}]
+
+
+def test_a_part_of_another_writer_counts_with_the_others(run, tmp_path) -> None:
+    """All unknown, its column has no type; integers are wide."""
+    shutil.copytree(run, tmp_path / "run")
+    before = gather(run, "a")["stores"][0]
+    [file] = before.folder.glob("*.parquet")
+    table = pq.read_table(file)
+    ids = [f"again-{name}" for name in table["episode_id"].to_pylist()]
+    table = table.set_column(table.schema.names.index("episode_id"), "episode_id", pa.array(ids))
+    table = table.set_column(table.schema.names.index("action_valid"), "action_valid", pa.nulls(len(table)))
+    wide = table["response_tokens"].cast(pa.int64())
+    table = table.set_column(table.schema.names.index("response_tokens"), "response_tokens", wide)
+    pq.write_table(table.replace_schema_metadata(None), tmp_path / "run" / before.folder.relative_to(run) / "b.parquet")
+    found = gather(tmp_path / "run", "a")["stores"][0]
+    assert (found.total("actions"), found.total("judged")) == (2 * before.total("actions"), before.total("judged"))
 
 
 def speed(run: Path, tmp_path: Path, lines: list[tuple[float, float, float]]) -> float | None:
