@@ -69,6 +69,12 @@ def test_what_failed_in_a_share_is_kept_with_its_reason(tmp_path):
     assert (tmp_path / "out" / "failures.jsonl").read_text() == "of share 0\nof share 1\n"
 
 
+def test_failures_of_an_earlier_run_are_cleared(tmp_path):
+    in_processes(fail_once, tmp_path / "out", 2)
+    in_processes(collect, tmp_path / "out", 2)
+    assert not (tmp_path / "out" / "failures.jsonl").exists()
+
+
 def fault(out: Path, share: tuple[int, int]) -> Summary:
     collect(out, share)
     return Summary(faults=Counter({"time-out": 1, f"status 50{share[0]}": 2}))

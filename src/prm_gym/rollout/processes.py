@@ -20,6 +20,7 @@ from threading import Thread
 from prm_gym import provenance
 from prm_gym.errors import check_range
 from prm_gym.rollout.branch import POINTS
+from prm_gym.rollout.concurrency import FAILURES
 from prm_gym.rollout.monitoring import Summary
 from prm_gym.store import EpisodeWriter, parts
 from prm_gym.store.episodes import DAMAGED, link_or_copy, part_files
@@ -96,6 +97,7 @@ def gather(out: Path) -> None:
     record = next((share / provenance.FILE for share in shares if (share / provenance.FILE).exists()), None)
     if record:
         shutil.copyfile(record, out / provenance.FILE)
+    (out / FAILURES).unlink(missing_ok=True)  # of an earlier run
     for name in {file.name for share in shares for file in share.glob("*.jsonl")}:  # metrics, failures, branch points
         logs = [folder / name for folder in (out, *shares) if (folder / name).exists()]
         lines = dict.fromkeys(line for log in logs for line in log.read_bytes().splitlines(keepends=True))
