@@ -20,6 +20,7 @@ from prm_gym.policies.random import RandomPolicy
 from prm_gym.rollout import in_processes, rollout, rollout_branches
 from prm_gym.rollout.monitoring import Summary
 from prm_gym.rollout.processes import begin_shares, gather
+from prm_gym.store.check import check
 
 OPTIONS = {"make_env": Corridor, "progress": False, "seed": 3}
 
@@ -67,6 +68,11 @@ def fail_once(out: Path, share: tuple[int, int]) -> Summary:
 def test_what_failed_in_a_share_is_kept_with_its_reason(tmp_path):
     in_processes(fail_once, tmp_path / "out", 2)
     assert (tmp_path / "out" / "failures.jsonl").read_text() == "of share 0\nof share 1\n"
+
+
+def test_the_counts_of_all_processes_are_added_up(tmp_path):
+    in_processes(collect, tmp_path / "out", 2)
+    assert check(tmp_path / "out").counted == 10
 
 
 def test_failures_of_an_earlier_run_are_cleared(tmp_path):

@@ -135,7 +135,7 @@ async def branch(
     chooser = _Chooser(proposer, states_per_episode, actions_per_state, samples, seed, max_episode_steps)
     with (
         EpisodeWriter(out) as writer,
-        Monitor(out, bar=progress, tensorboard=tensorboard, wandb_project=wandb_project) as monitor,
+        Monitor(out, share=share, bar=progress, tensorboard=tensorboard, wandb_project=wandb_project) as monitor,
     ):
         claim_folder(out, settings)
         points = _read_points(out / POINTS)
