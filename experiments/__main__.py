@@ -23,8 +23,8 @@ from experiments import seed_records
 from experiments.changes import ALL_GAMES
 from experiments.chart import draw
 from experiments.findings import FINDINGS, Cell, Finding, Place
-from experiments.variants import Variants, locked, write_variant
-from prm_gym.atomic import write_json
+from experiments.variants import Variants, write_variant
+from prm_gym.atomic import locked, write_json
 from prm_gym.errors import UserError, run_program
 from prm_gym.evaluation import intervals
 
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if seed_records.read(file, digest) is None:
                 variants = Variants(recipe, options.run, seed)
                 seed_records.write(file, digest, list(FINDINGS[name].measure(variants)))
-        with locked(options.out):  # another process may write another seed or finding
+        with locked(options.out / ".lock"):  # another process may write another seed or finding
             found = seed_records.read_all(options.out, name, digest)
             if options.seed is None:
                 found = {seed: found[seed] for seed in range(options.seeds)}

@@ -8,10 +8,8 @@ Stages are in the order of their dependencies, so two runs share every stage bef
 
 from __future__ import annotations
 
-import fcntl
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from copy import deepcopy
 from itertools import takewhile
 from pathlib import Path
@@ -20,7 +18,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from prm_gym.atomic import write_text
+from prm_gym.atomic import locked, write_text
 from prm_gym.config import read_yaml
 from prm_gym.evaluation.intervals import Outcome, outcome
 from prm_gym.runs import stage
@@ -104,19 +102,11 @@ def complete(stages: list[Stage], root: Path) -> None:
     if all(stage.is_complete(each) for each in stages):
         return
     root.mkdir(parents=True, exist_ok=True)
-    with locked(root):
+    with locked(root / ".lock"):
         if todo := [each for each in stages if not stage.is_complete(each)]:
             console = Console()
             console.rule(root.name)
             stage.run(todo, console)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Lock the folder, after waiting for any other process that has locked it."""
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def write_variant(source: Path, out: Path, changes: Changes) -> None:

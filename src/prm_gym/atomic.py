@@ -1,7 +1,8 @@
-"""Write files atomically: a concurrent reader sees the old or the new content."""
+"""Write files atomically: a concurrent reader sees the old or the new content. `locked` keeps other writers waiting."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -34,3 +35,11 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Lock the file `path`, which is made if missing, after waiting for any other process or thread that has it."""
+    with path.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

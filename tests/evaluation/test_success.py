@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,17 @@ def test_a_result_of_more_games_can_be_kept(tmp_path: Path) -> None:
         result = summarise(episodes, policy="pi_1", prm=None, mode="policy", split="s", seed=0)
         add_result(path, result, keep_larger=True)
     assert [entry["games"] for entry in read_results(path)] == [3]
+
+
+def test_evaluations_that_end_together_lose_no_entry(tmp_path: Path) -> None:
+    path, seeds = tmp_path / "results.json", range(40)
+
+    def add(seed: int) -> None:
+        add_result(path, summarise([episode(0, True, 3)], policy="p", prm=None, mode="policy", split="s", seed=seed))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, seeds))
+    assert sorted(entry["seed"] for entry in read_results(path)) == list(seeds)
 
 
 def test_a_damaged_results_file_is_left_alone(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ pytest.importorskip("httpx")
 from fake_server import FakeServer, Reply
 
 from prm_gym.errors import UserError
+from prm_gym.inference import http_answers, http_connections
 from prm_gym.inference.http_servers import Endpoints, RequestFailed
 from prm_gym.types import PromptTooLong
 
@@ -86,6 +87,12 @@ def test_retry_after_is_honoured(as_date):
     value = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=2), usegmt=True) if as_date else "0.6"
     post_to(sequence(Reply(429, headers={"retry-after": value}), Reply(body={})))
     assert time.time() - asked > (0.5 if not as_date else 0.9)
+
+
+@pytest.mark.parametrize("value", ["nan", "Fri, 01 Jan 2027 00:00:00 +999999999999999999"])
+def test_a_retry_after_that_is_no_time_asks_for_no_wait(value):
+    fault = http_answers.read_reply("", http_connections.Reply(429, {"retry-after": value}, b""))
+    assert fault.wait == 0.0
 
 
 def test_waits_grow_with_every_try():
@@ -295,6 +302,10 @@ def test_bad_arguments_are_named(monkeypatch):
     for urls, options, said in [
         ([], {}, "base_url"),
         ("localhost:8000", {}, "not an HTTP address"),
+        ("http://localhost:abc/v1", {}, "not an HTTP address"),
+        ("http://localhost:99999/v1", {}, "not an HTTP address"),
+        ("http:///v1", {}, "not an HTTP address"),
+        ("http://[::1/v1", {}, "not an HTTP address"),
         ("http://x", {"api_key_env": "NO_SUCH_KEY"}, "NO_SUCH_KEY is not set"),
         ("http://x", {"concurrency": 0}, "concurrency"),
     ]:

@@ -70,6 +70,12 @@ def test_offline_only_folders_and_the_cache_count(hub, monkeypatch):
     assert hub == []
 
 
+@pytest.mark.parametrize("config", ["", "{", "[]", "3", '{"architectures": 3}', '{"architectures": [null]}', "\udcff"])
+def test_a_config_that_cannot_be_read_is_left_to_those_who_load_the_model(tmp_path, config):
+    (tmp_path / "config.json").write_bytes(config.encode(errors="surrogateescape"))
+    check_policy(tmp_path)
+
+
 def test_a_q_is_no_policy(tmp_path):
     """transformers loads it as a language model, whose embeddings are its head, without a word."""
     (tmp_path / "config.json").write_text('{"architectures": ["LlamaForSequenceClassification"]}')

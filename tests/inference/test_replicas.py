@@ -126,6 +126,24 @@ def test_one_that_does_not_come_up_is_an_error(tmp_path: Path, command: str, wai
         Replicas(command, tmp_path, tmp_path / "log", wait=wait, where="recipe.yaml", field="sampling.serve").start()
 
 
+def test_a_log_that_cannot_be_written_ends_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    servers = Replicas(COMMAND, tmp_path, tmp_path / "file" / "log", where="recipe.yaml", field="sampling.serve")
+    with pytest.raises(UserError, match=r"recipe.yaml: sampling.serve: the server cannot be started \(.*File exists"):
+        servers.start()
+
+
+def test_a_server_that_cannot_be_started_again_ends_the_run(tmp_path: Path) -> None:
+    log = tmp_path / "log-0.log"
+    with serving(tmp_path) as servers:
+        [first] = processes(log)
+        log.unlink()
+        log.mkdir()
+        with pytest.raises(KeyboardInterrupt):
+            _kill_and_wait(first)
+    assert "Is a directory" in str(servers.error)
+
+
 PARENT = """
 import sys, time
 from pathlib import Path

@@ -133,6 +133,17 @@ def test_optional_columns_may_be_missing_and_widths_differ(tmp_path: Path) -> No
     assert rows(tmp_path / "out") == expected
 
 
+def test_commands_that_are_all_unknown_need_no_type(tmp_path: Path) -> None:
+    table = to_table(tree(60, branches=0))
+    place = table.schema.names.index("admissible_commands")
+    found = []
+    for name, kind in (("typed", pa.list_(pa.string())), ("untyped", pa.null())):
+        unknown = table.set_column(place, "admissible_commands", pa.nulls(len(table), kind))
+        label(tmp_path, [by_hand(tmp_path / name, unknown)], f"{name}-out")
+        found.append(rows(tmp_path / f"{name}-out"))
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [

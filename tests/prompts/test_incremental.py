@@ -278,6 +278,40 @@ def test_a_template_runs_again_where_it_looks_into_the_contents(again: bool, sou
     assert bool(calls) == again
 
 
+@pytest.mark.parametrize(
+    ("before", "condition", "content"),
+    [
+        ("{% set mark = 'mug' %}", "mark in m.content", "a mug 1"),
+        ("{% set mark = 'mug' %}", "m.content.split(mark) | length > 1", "a mug 1"),
+        ("{% set ns = namespace(mark='mug') %}", "ns.mark in m.content", "a mug 1"),
+        ("{% for mark in ['mug', 'cup'] %}", "mark in m.content", "a mug 1"),
+        ("", "m.content[0] == '<'", "<b>"),
+        ("", "m.content[0] in ['<', '[']", "<b>"),
+        ("", "m.content | first == '<'", "<b>"),
+        ("", "(m.content | last) == '>'", "<b>"),
+        ("{% set c = messages[1].content[:1] %}", "c == '<'", "<b>"),
+        ("", "'mug' in m.content | lower", "Mug 1"),
+    ],
+)
+def test_a_text_that_the_template_names_or_finds_at_a_place_is_looked_for(
+    before: str, condition: str, content: str
+) -> None:
+    source = before + "{% for m in messages %}{{ m.content }}{% if " + condition + " %}!{% endif %}{% endfor %}"
+    source += "{% endfor %}" * before.count("{% for")
+    asked = [message("user", "Hello."), message("assistant", content)]
+    assert ChatFrames(source).text(asked, True, lambda chat: rendered(source, chat)) == rendered(source, asked)
+
+
+def test_words_that_are_compared_with_roles_are_not_looked_for() -> None:
+    source = (
+        "{% set role = 'model' %}{% for m in messages %}"
+        "{% if messages[0].role == 'system' or m.role in ['tool', role] %}{% endif %}{{ m.content }}{% endfor %}"
+    )
+    frames, asked = ChatFrames(source), [message("user", "the model of a system and a tool")]
+    frames.text(asked, True, lambda chat: rendered(source, chat))
+    assert frames.text(asked, True, lambda chat: pytest.fail("ran again")) == asked[0]["content"]
+
+
 def test_a_date_is_shown_for_its_day(monkeypatch: pytest.MonkeyPatch) -> None:
     from prm_gym.prompts import chat_frames
 

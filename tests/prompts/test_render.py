@@ -1,6 +1,7 @@
 """The renderer: a function of observations and executed actions, prefix-stable where it claims so."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,51 @@ def test_incomplete_template_is_named(tmp_path: Path) -> None:
     path = tmp_path / "mine.jinja"
     path.write_text("{% set multi_turn = false %}")
     with pytest.raises(UserError, match="system, user, response"):
+        load(str(path))
+
+
+TEMPLATE = """{% set multi_turn = false %}{% macro system() %}{% endmacro %}
+{% macro user(task, history, observation, admissible_commands, turn, explore) %}{{ observation }}{% endmacro %}
+{% macro response(reason, action) %}{{ action }}{% endmacro %}"""
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "problem"),
+    [
+        (", explore)", ")", "macro 'user' takes no keyword argument 'explore'"),
+        ("{{ observation }}", "{{ observatoin }}", "'observatoin' is undefined"),
+        ("{{ observation }}", "{% if explore %}{{ plann }}{% endif %}", "'plann' is undefined"),
+        ("{{ observation }}", "{% for o, a in history %}{{ b }}{% endfor %}", "'b' is undefined"),
+        ("{{ action }}", "{{ acton }}", "'acton' is undefined"),
+        ("system() %}", "system() %}{{ task }}", "'task' is undefined"),
+    ],
+)
+def test_a_template_that_cannot_be_rendered_is_one_line_before_work(
+    tmp_path: Path, right: str, wrong: str, problem: str
+) -> None:
+    path = tmp_path / "mine.jinja"
+    path.write_text(TEMPLATE.replace(right, wrong))
+    with pytest.raises(UserError, match=f"^{path}: cannot be rendered \\({problem}\\); ") as told:
+        load(str(path))
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "use", ["{% for c in admissible_commands %}{{ c }}{% endfor %}", "{{ admissible_commands[0] }}"]
+)
+def test_a_template_that_needs_the_commands_says_so_where_they_are_unknown(tmp_path: Path, use: str) -> None:
+    path = tmp_path / "mine.jinja"
+    path.write_text(TEMPLATE.replace("{{ observation }}", use))
+    known = State("g", "t", ("o",), (), ("look",))
+    assert load(str(path)).messages(known)[-1]["content"] == "look"
+    with pytest.raises(UserError, match="lists the admissible commands, which this environment does not tell"):
+        load(str(path)).messages(replace(known, admissible_commands=None))
+
+
+def test_a_template_in_another_encoding_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jinja"
+    path.write_bytes(TEMPLATE.encode() + "é".encode("latin-1"))
+    with pytest.raises(UserError, match=f"^{path}: is not UTF-8 text .*; save it as UTF-8$"):
         load(str(path))
 
 

@@ -6,6 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from report_world import make_run
 
@@ -53,9 +55,26 @@ def test_results_of_other_episodes_stay_without(run, tmp_path) -> None:
     assert [entry["played"] for entry in gather(tmp_path / "run", "a")["results"]] == [{}, {}, {}]
 
 
-def speed(run: Path, tmp_path: Path, lines: list[tuple[float, float, float]]) -> float | None:
+def test_a_part_of_another_writer_counts_with_the_others(run, tmp_path) -> None:
+    """All unknown, its column has no type; integers are wide."""
     shutil.copytree(run, tmp_path / "run")
-    log = [dict(zip(("time", "seconds", "response_tokens"), line, strict=True)) for line in lines]
+    before = gather(run, "a")["stores"][0]
+    [file] = before.folder.glob("*.parquet")
+    table = pq.read_table(file)
+    ids = [f"again-{name}" for name in table["episode_id"].to_pylist()]
+    table = table.set_column(table.schema.names.index("episode_id"), "episode_id", pa.array(ids))
+    table = table.set_column(table.schema.names.index("action_valid"), "action_valid", pa.nulls(len(table)))
+    wide = table["response_tokens"].cast(pa.int64())
+    table = table.set_column(table.schema.names.index("response_tokens"), "response_tokens", wide)
+    pq.write_table(table.replace_schema_metadata(None), tmp_path / "run" / before.folder.relative_to(run) / "b.parquet")
+    found = gather(tmp_path / "run", "a")["stores"][0]
+    assert (found.total("actions"), found.total("judged")) == (2 * before.total("actions"), before.total("judged"))
+
+
+def speed(run: Path, tmp_path: Path, lines: list[tuple[object, ...]]) -> float | None:
+    """Lines of older versions have no share."""
+    shutil.copytree(run, tmp_path / "run")
+    log = [dict(zip(("time", "seconds", "response_tokens", "share"), line, strict=False)) for line in lines]
     text = "".join(json.dumps(line) + "\n" for line in log)
     (tmp_path / "run" / "iter1" / "rollouts" / "metrics.jsonl").write_text(text + '{"time": 1')
     return gather(tmp_path / "run", "a")["stores"][0].tokens_per_s
@@ -67,6 +86,9 @@ def speed(run: Path, tmp_path: Path, lines: list[tuple[float, float, float]]) ->
         ([(110, 10, 500), (120, 20, 1200)], 1200 / 20),  # counts only grow: the last line is the total
         ([(120, 20, 1200), (510, 10, 900)], 2100 / 30),  # a run, and one that went on later
         ([(120, 20, 1000), (115, 15, 1000)], 2000 / 20),  # two processes side by side
+        ([(120, 20, 1000, [0, 2]), (121, 21, 1000, [1, 2])], 2000 / 21),  # the longer one is the last
+        ([(110, 10, 500, [0, 2]), (120, 20, 1000, [0, 2]), (121, 21, 900, [1, 2])], 1900 / 21),
+        ([(105, 5, 500, [0, 1]), (210, 10, 700, [0, 1])], 1200 / 15),  # the run that goes on is the longer one
         ([], None),
         ([(120, 20, 0)], None),  # a policy without tokens
     ],

@@ -19,7 +19,8 @@ from prm_gym.errors import UserError
 from prm_gym.policies.random import RandomPolicy
 from prm_gym.rollout import in_processes, rollout, rollout_branches
 from prm_gym.rollout.monitoring import Summary
-from prm_gym.rollout.processes import begin_shares
+from prm_gym.rollout.processes import begin_shares, gather
+from prm_gym.store.check import check
 
 OPTIONS = {"make_env": Corridor, "progress": False, "seed": 3}
 
@@ -67,6 +68,17 @@ def fail_once(out: Path, share: tuple[int, int]) -> Summary:
 def test_what_failed_in_a_share_is_kept_with_its_reason(tmp_path):
     in_processes(fail_once, tmp_path / "out", 2)
     assert (tmp_path / "out" / "failures.jsonl").read_text() == "of share 0\nof share 1\n"
+
+
+def test_the_counts_of_all_processes_are_added_up(tmp_path):
+    in_processes(collect, tmp_path / "out", 2)
+    assert check(tmp_path / "out").counted == 10
+
+
+def test_failures_of_an_earlier_run_are_cleared(tmp_path):
+    in_processes(fail_once, tmp_path / "out", 2)
+    in_processes(collect, tmp_path / "out", 2)
+    assert not (tmp_path / "out" / "failures.jsonl").exists()
 
 
 def fault(out: Path, share: tuple[int, int]) -> Summary:
@@ -121,6 +133,16 @@ def test_branches_resumed_by_more_processes_are_counted_once(tmp_path):
     stored = in_processes(work, tmp_path / "out", 1).episodes
     again = in_processes(work, tmp_path / "out", 2)
     assert (again.total, again.resumed, again.episodes) == (stored, stored, 0)
+
+
+def test_a_line_that_a_kill_cut_short_does_not_spoil_the_next_share(tmp_path):
+    shares = begin_shares(tmp_path, 2)
+    for i, share in enumerate(shares):
+        collect(share, (i, 2))
+    whole = (shares[1] / "metrics.jsonl").read_text()
+    (shares[0] / "metrics.jsonl").write_text('{"time": 1')
+    gather(tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_text() == whole
 
 
 def test_what_was_set_aside_in_a_share_is_kept(tmp_path):

@@ -127,6 +127,13 @@ def test_a_part_without_a_footer_is_set_aside_whole(folder: Path) -> None:
     assert (repair_again.damaged, done) == ([], [])
 
 
+def test_the_episodes_of_all_processes_of_the_last_run_are_counted(folder: Path) -> None:
+    shares = [(0, 2, 0, 7), (0, 1, 7, 3), (0, 2, 5, 9), (0, 2, 5, 10), (1, 2, 5, 10)]  # i, n, resumed, episodes
+    lines = [{"share": [i, n], "resumed": resumed, "episodes": new} for i, n, resumed, new in shares]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert check(folder).counted == 30
+
+
 def test_parts_of_one_name_are_kept_beside_each_other(folder: Path) -> None:
     contents = []
     for _ in range(2):

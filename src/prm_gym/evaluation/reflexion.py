@@ -20,6 +20,7 @@ from prm_gym.errors import UserError, check_range
 from prm_gym.evaluation.results_file import add_result
 from prm_gym.evaluation.success import Price, Tokens, cost, episodes_folder, summarise, tokens_of
 from prm_gym.inference.http_answers import RequestFailed
+from prm_gym.journal import whole_lines
 from prm_gym.policies.react import ReActPolicy
 from prm_gym.policies.reflection import REMEMBERED, reflect
 from prm_gym.prompts import Prompt
@@ -139,15 +140,8 @@ async def _reflect(
 
 def _read(journal: Path) -> dict[str, dict[str, Any]]:
     """The lessons by episode_id. A torn last line is removed."""
-    if not journal.exists():
-        return {}
-    content = journal.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        with journal.open("r+b") as torn:
-            torn.truncate(len(whole))
     try:
-        return {line["episode_id"]: line for line in map(json.loads, whole.splitlines())}
+        return {line["episode_id"]: line for line in map(json.loads, whole_lines(journal))}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(journal, f"cannot be read ({error!r})", "move it away to write these lessons again") from None
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prm_gym.atomic import write_json
+from prm_gym.atomic import locked, write_json
 from prm_gym.errors import UserError
 
 KEY = ("policy", "prm", "mode", "split", "seed")
@@ -39,12 +39,12 @@ def add_result(path: Path, result: dict[str, Any], *, keep_larger: bool = False)
 
     With `keep_larger`, an entry of more games stays instead.
     """
-    results = read_results(path)
     fields = (*KEY, *CONDITIONS)
-    same = [entry for entry in results if all(entry.get(field) == result.get(field) for field in fields)]
-    if keep_larger and any(entry["games"] > result["games"] for entry in same):
-        return
-    write_json(path, [*(entry for entry in results if entry not in same), result])
+    with locked(path.with_name(f".{path.name}.lock")):  # another evaluation may end at the same time
+        results = read_results(path)
+        same = [entry for entry in results if all(entry.get(field) == result.get(field) for field in fields)]
+        if not (keep_larger and any(entry["games"] > result["games"] for entry in same)):
+            write_json(path, [*(entry for entry in results if entry not in same), result])
 
 
 def has_returns(entry: Mapping[str, Any]) -> bool:

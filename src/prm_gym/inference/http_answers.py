@@ -90,6 +90,6 @@ def _retry_after(reply: Reply) -> float:
     except ValueError:
         try:
             seconds = (parsedate_to_datetime(said) - datetime.now(timezone.utc)).total_seconds()
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return 0.0
-    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER)
+    return min(seconds, _LONGEST_RETRY_AFTER) if seconds > 0 else 0.0  # 0 for NaN, too

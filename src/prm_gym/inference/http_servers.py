@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from prm_gym.errors import UserError, check_range
 from prm_gym.inference.http_answers import UNUSABLE, Fault, RequestFailed, no_reply, read_reply
@@ -89,7 +90,7 @@ class Endpoints:
     ) -> None:
         urls = [base_urls] if isinstance(base_urls, str) else list(base_urls)
         for url in urls:
-            if not url.startswith(("http://", "https://")):
+            if not _is_address(url):
                 raise UserError("base_urls", f"{url!r} is not an HTTP address", "say e.g. http://localhost:8000/v1")
             if url.startswith("https://") and find_spec("httpx") is None:
                 raise UserError("httpx", "is not installed", 'pip install "prm-gym[server]"')
@@ -253,6 +254,14 @@ class Endpoints:
     def _delay(self, tries: int) -> float:
         """Seconds to wait after `tries` failed tries."""
         return min(self._backoff * 2.0 ** max(tries - 1, 0), _LONGEST_WAIT) * random.uniform(0.5, 1)
+
+
+def _is_address(url: str) -> bool:
+    try:
+        address = urlsplit(url)
+        return url.startswith(("http://", "https://")) and bool(address.hostname) and address.port != 0
+    except ValueError:  # the port is no number, or too large
+        return False
 
 
 def _read(answer: dict[str, Any], read: Callable[[dict[str, Any]], T]) -> T | Fault:

@@ -6,13 +6,13 @@ is an error at once, and the Hub is asked once.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from os import PathLike
 from pathlib import Path
 
 from prm_gym.errors import UserError
+from prm_gym.provenance.model_config import architectures
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _SECONDS = 5.0  # to wait for the Hub
@@ -42,10 +42,9 @@ def check_model(model: str | PathLike[str], flag: str | PathLike[str] | None = N
 def check_policy(model: str | PathLike[str]) -> None:
     """Raise `UserError` as `check_model`, and for the folder of a Q: transformers would load it as a language model."""
     check_model(model)
-    config = Path(model) / "config.json"
-    architectures = (json.loads(config.read_text("utf-8")) if config.is_file() else {}).get("architectures") or []
-    if any("SequenceClassification" in name for name in architectures):
-        raise UserError(model, f"is a Q ({architectures[0]}), not a policy", "name the checkpoint of a policy")
+    named = architectures(model)
+    if any("SequenceClassification" in name for name in named):
+        raise UserError(model, f"is a Q ({named[0]}), not a policy", "name the checkpoint of a policy")
 
 
 def _is_path(model: str) -> bool:

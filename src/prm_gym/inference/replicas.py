@@ -2,8 +2,8 @@
 
 A server is up when GET /health answers 200. One that dies, or does not answer /health for two minutes, is started again
 on the same port, so that clients keep its address; `http_servers` repeats the requests that it took with it. A server
-that dies more than `MOST_DEATHS` times in an hour is given up. While others are up they go on; without any,
-`error` is set and the main thread is interrupted.
+that dies more than `MOST_DEATHS` times in an hour is given up. While others are up they go on; without any, or if one
+cannot be started, `error` is set and the main thread is interrupted.
 
 Every server runs under `server_guard`, which ends it with this process.
 """
@@ -136,6 +136,8 @@ class Replicas:
                 for replica in self._replicas:
                     if not replica.given_up and not self._end.is_set():
                         self._look_after(replica)
+        except OSError as error:  # there is no place for a log, or no memory for a process
+            self._fail(f"the server cannot be started ({error})", "correct it and run again")
         finally:
             running = [each.process for each in self._replicas if each.process is not None]
             for process in running:
@@ -203,12 +205,14 @@ class Replicas:
         _kill(replica.process)
         replica.given_up = True
         _log.warning("server %s %s, it is left out; see %s", replica.url, why, replica.log)
-        coming_up = not self.name
-        if coming_up or all(each.given_up for each in self._replicas):
-            problem = f"the server {why} ({_last_line(replica.log)})"
-            self.error = UserError(self._where, problem, f"see {replica.log}", field=self._field)
-            if not coming_up:
-                signal.pthread_kill(main_thread().ident or 0, signal.SIGINT)
+        if not self.name or all(each.given_up for each in self._replicas):
+            self._fail(f"the server {why} ({_last_line(replica.log)})", f"see {replica.log}")
+
+    def _fail(self, problem: str, remedy: str) -> None:
+        """Set `error`, and interrupt the main thread unless it is in `start`, which raises it."""
+        self.error = UserError(self._where, problem, remedy, field=self._field)
+        if self.name:
+            signal.pthread_kill(main_thread().ident or 0, signal.SIGINT)
 
 
 def fill(command: str, **values: str) -> list[str]:

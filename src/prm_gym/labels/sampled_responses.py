@@ -16,6 +16,7 @@ from typing import IO
 
 from prm_gym import provenance
 from prm_gym.errors import UserError
+from prm_gym.journal import whole_lines
 from prm_gym.labels.sql_views import Rollouts, file_list
 from prm_gym.labels.turn_texts import visits
 from prm_gym.rollout.concurrency import in_parallel
@@ -64,27 +65,20 @@ def sample_responses(
 
 def open_journal(journal: Path, head: dict[str, object]) -> dict[str, int]:
     """Truncate a half-written last line and check the head. Returns the number of samples of each state."""
-    if not journal.exists():
+    done: dict[str, int] = {}
+    number = 0
+    for number, line in enumerate(whole_lines(journal), 1):
+        try:
+            entry = json.loads(line)
+            if number > 1:
+                done[entry["state"]] = entry["asked"]
+        except (ValueError, KeyError, TypeError) as error:
+            problem = f"line {number:,} cannot be read ({error!r})"
+            raise UserError(journal, problem, "move it away to sample these responses again") from None
+        if number == 1:
+            provenance.refuse_others(journal, entry, head, "remove it, or go on with the same policy")
+    if not number:
         journal.write_text(json.dumps(head) + "\n", encoding="utf-8")
-    with journal.open("rb+") as file:
-        whole = 0
-        done: dict[str, int] = {}
-        for line in file:
-            if not line.endswith(b"\n"):
-                break
-            try:
-                entry = json.loads(line)
-                if whole:
-                    done[entry["state"]] = entry["asked"]
-            except (ValueError, KeyError, TypeError) as error:
-                problem = f"cannot be read (byte {whole:,}: {error!r})"
-                raise UserError(journal, problem, "move it away to sample these responses again") from None
-            if not whole:
-                provenance.refuse_others(journal, entry, head, "remove it, or go on with the same policy")
-            whole += len(line)
-        file.truncate(whole)
-        if whole == 0:
-            file.write((json.dumps(head) + "\n").encode())
     return done
 
 

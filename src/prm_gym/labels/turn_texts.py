@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prm_gym.errors import UserError
@@ -106,7 +107,7 @@ def _runs(file: Path) -> Iterator[tuple[int, Texts]]:
         ids, games, tasks, observations, responses, reasons, actions = (
             batch[name].to_pylist() for name in _COLUMNS if name != "admissible_commands"
         )
-        lists = batch["admissible_commands"]
+        lists = batch["admissible_commands"].cast(pa.list_(pa.string()))  # nulls alone may have no type
         ends, commands, known = lists.offsets.to_pylist(), lists.values.to_pylist(), lists.is_valid().to_pylist()
         for i, this_id in enumerate(ids):
             if this_id != episode_id:

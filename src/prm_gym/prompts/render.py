@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 from typing import cast
 
-from jinja2 import StrictUndefined, TemplateError
+from jinja2 import StrictUndefined, TemplateError, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from prm_gym.errors import UserError
+from prm_gym.errors import UserError, first_line
 from prm_gym.prompts.plain_templates import UserFrames, is_plain
 from prm_gym.types import Message, State
 from prm_gym.unicode import well_formed
@@ -29,7 +30,7 @@ class Prompt:
 
     `user` is called with `task`, `history` (pairs of observation and action; empty if `multi_turn`), `observation`,
     `admissible_commands` (empty for past turns, None if unknown), `turn` and `explore`; `response` with `reason` and
-    `action`.
+    `action`. Both are tried with sample values: an unusable template is a `UserError` here.
     """
 
     def __init__(self, name: str, source: str) -> None:
@@ -49,7 +50,12 @@ class Prompt:
         if self.shows_reasons and not self.multi_turn:
             raise UserError(name, "shows_reasons without multi_turn", "set both, or neither", field="shows_reasons")
         system, self._user, self._response = (cast(Callable[..., str], getattr(module, macro)) for macro in _MACROS)
-        self._system = str(system()).strip()
+        try:
+            self._system = str(system()).strip()
+            self._try()
+        except (TemplateError, TypeError) as error:
+            problem = f"cannot be rendered ({first_line(error)})"
+            raise UserError(name, problem, "correct the template as in prompts/full.jinja") from error
         self._frames = UserFrames(self._user) if is_plain(parsed) and not self.multi_turn else None
         # A past turn is rendered the same in every later prompt, without its commands.
         self._past = lru_cache(maxsize=65536)(
@@ -59,6 +65,19 @@ class Prompt:
 
     def __reduce__(self) -> tuple[type[Prompt], tuple[str, str]]:
         return Prompt, (self.name, self.source)
+
+    def _try(self) -> None:
+        """Render a first and a second turn, plain and steered, and a response."""
+        for turn, explore in product((0, 1), (False, True)):
+            self._user(
+                task="put a mug in desk.",
+                history=() if self.multi_turn else (("You are in the middle of a room.", "go to shelf 1"),) * turn,
+                observation="On the shelf 1, you see a mug 1.",
+                admissible_commands=() if self.multi_turn and not turn else ("look", "take mug 1 from shelf 1"),
+                turn=turn,
+                explore=explore,
+            )
+        self._response("I need a mug.", "take mug 1 from shelf 1")
 
     def messages(self, state: State) -> list[Message]:
         """The chat up to the user message at `state`; a function of the state alone."""
@@ -111,7 +130,7 @@ class Prompt:
                 turn=turn,
                 explore=explore,
             )
-        except TypeError:
+        except (TypeError, UndefinedError):
             if admissible_commands is not None:
                 raise
             problem = f"{self.name} lists the admissible commands, which this environment does not tell"
@@ -129,4 +148,7 @@ def load(name: str) -> Prompt:
         raise UserError(
             "prompt", f"no such prompt {name!r}", f"name one of {', '.join(BUILT_IN)} or the path of a jinja file"
         )
-    return Prompt(name, path.read_text("utf-8"))
+    try:
+        return Prompt(name, path.read_text("utf-8"))
+    except UnicodeDecodeError as error:
+        raise UserError(name, f"is not UTF-8 text ({first_line(error)})", "save it as UTF-8") from None

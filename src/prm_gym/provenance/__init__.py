@@ -1,7 +1,7 @@
 """The provenance of an artefact: its settings, and content fingerprints of its inputs.
 
-`record` writes and compares `provenance.json`, `fingerprints` identifies checkpoints, prompts, games and datasets, and
-`checkpoint_settings` reads the settings that a checkpoint was trained for.
+`record` writes and compares `provenance.json`, `fingerprints` identifies checkpoints, prompts, games and datasets,
+`checkpoint_settings` reads the settings that a checkpoint was trained for, `model_config` the kind of its model.
 """
 
 from __future__ import annotations

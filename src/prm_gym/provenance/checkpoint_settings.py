@@ -8,7 +8,6 @@ error unless forced. A Q also has "reads", the tokens that it was trained to rea
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -19,6 +18,7 @@ from prm_gym import provenance
 from prm_gym.errors import UserError
 from prm_gym.prompts import Prompt, load
 from prm_gym.provenance.fingerprints import of_prompt
+from prm_gym.provenance.model_config import architectures, model_config
 
 READS = "responses without the end of the turn"  # Q; before 2026-11-28 the token that ends the turn as well
 
@@ -147,7 +147,7 @@ def check_reads(folder: str | PathLike[str]) -> None:
     """Raise `UserError` if `folder` holds a model other than a Q, or a Q that was trained to read other tokens than
     `READS`. One without a provenance.json is of another program, and accepted.
     """
-    _check_is_q(Path(folder) / "config.json")
+    _check_is_q(Path(folder))
     for place in _places(folder):
         settings = (provenance.read(place) or {"settings": {}})["settings"]
         if settings.get("kind") == "training" and settings.get("reads") != READS:
@@ -155,21 +155,18 @@ def check_reads(folder: str | PathLike[str]) -> None:
             raise UserError(place / provenance.FILE, problem, "train it again", field="reads")
 
 
-def _check_is_q(config: Path) -> None:
-    if not config.is_file():  # a name on the Hub, or an adapter
-        return
-    try:
-        said = json.loads(config.read_text("utf-8"))
-        [architecture] = said.get("architectures") or ["ForSequenceClassification"]
-        labels = len(said.get("id2label") or ("LABEL_0", "LABEL_1"))  # two by default
-    except (ValueError, TypeError, AttributeError):
+def _check_is_q(folder: Path) -> None:
+    config, named = model_config(folder), architectures(folder)
+    if config is None or len(named) > 1:
         return  # loading the model tells
-    is_classifier = architecture.endswith("ForSequenceClassification")
-    if not is_classifier or labels != 1:
-        found = f"a classifier with {labels} labels" if is_classifier else architecture
+    labels = config.get("id2label")
+    count = len(labels) if labels and isinstance(labels, dict) else 2  # two by default
+    is_classifier = all(name.endswith("ForSequenceClassification") for name in named)
+    if not is_classifier or count != 1:
+        found = f"a classifier with {count} labels" if is_classifier else named[0]
         problem = f"{found} is no Q, a sequence classifier with one logit"
         remedy = "name a checkpoint that was trained on labels of Q"
-        raise UserError(config, problem, remedy, field="architectures")
+        raise UserError(folder / "config.json", problem, remedy, field="architectures")
 
 
 def _other(folder: Any, field: str, trained: object, given: object) -> UserError:

@@ -6,7 +6,6 @@ iteration. Branches are left out, since their first turns are their parents'.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from prm_gym import provenance
 from prm_gym.errors import UserError, first_line
 from prm_gym.policies.best_of_n import BestOf
 from prm_gym.store import parts
-from prm_gym.store.episodes import METRICS
+from prm_gym.store.metrics import read_metrics
 from prm_gym.store.parquet import PARTS, UNREADABLE, damaged, read_columns
 
 _BEST_OF = re.compile(r"(best_of_[^()]+)\((.*)\)")
@@ -81,7 +80,7 @@ class Store:
     @cached_property
     def tokens_per_s(self) -> float | None:
         """Sampled tokens per second over all processes, by metrics.jsonl; None if unknown."""
-        return _tokens_per_s(self.folder / METRICS)
+        return _tokens_per_s(read_metrics(self.folder))
 
 
 def who(policy_id: str) -> tuple[str, str]:
@@ -137,20 +136,21 @@ def _digest(folder: Path) -> str | None:
     return None if record is None else provenance.digest(record["settings"])
 
 
-def _tokens_per_s(log: Path) -> float | None:
-    """Each run, and each of its processes, writes lines with growing "seconds"; the last line has its totals."""
-    if not log.exists():
-        return None
+def _tokens_per_s(lines: list[dict[str, Any]]) -> float | None:
+    """Each process of a run writes lines with growing "seconds"; the last of them has its totals."""
     totals: list[dict[str, float]] = []
-    for text in log.read_text("utf-8").splitlines():
+    last: dict[str, dict[str, float]] = {}  # by share
+    for line in lines:
         try:
-            line = json.loads(text)
             new = {key: float(line[key]) for key in ("time", "seconds", "response_tokens")}
-        except (ValueError, KeyError, TypeError):  # a line that a kill cut short
+        except (ValueError, KeyError, TypeError):
             continue
-        if totals and totals[-1]["seconds"] <= new["seconds"]:
-            totals.pop()
-        totals.append(new)
+        before = last.get(share := str(line["share"]))
+        if before and before["seconds"] <= new["seconds"] and new["time"] - new["seconds"] <= before["time"]:
+            before.update(new)
+        else:
+            totals.append(new)
+            last[share] = new
     seconds = _covered([(of["time"] - of["seconds"], of["time"]) for of in totals])
     tokens = sum(of["response_tokens"] for of in totals)
     return tokens / seconds if tokens and seconds else None

@@ -27,6 +27,7 @@ import pyarrow.compute as pc
 from prm_gym import provenance
 from prm_gym.envs.contract import Task
 from prm_gym.errors import UserError
+from prm_gym.journal import whole_lines
 from prm_gym.provenance.fingerprints import of_games
 from prm_gym.rollout.beginning import Failed, Plan
 from prm_gym.rollout.concurrency import (
@@ -134,7 +135,7 @@ async def branch(
     chooser = _Chooser(proposer, states_per_episode, actions_per_state, samples, seed, max_episode_steps)
     with (
         EpisodeWriter(out) as writer,
-        Monitor(out, bar=progress, tensorboard=tensorboard, wandb_project=wandb_project) as monitor,
+        Monitor(out, share=share, bar=progress, tensorboard=tensorboard, wandb_project=wandb_project) as monitor,
     ):
         claim_folder(out, settings)
         points = _read_points(out / POINTS)
@@ -258,15 +259,8 @@ def _check_games(folders: Sequence[Path], games: Mapping[str, Task]) -> None:
 
 def _read_points(file: Path) -> dict[str, list[Point]]:
     """The points already drawn, by parent. An incomplete last line is removed."""
-    if not file.exists():
-        return {}
-    content = file.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        with file.open("r+b") as torn:
-            torn.truncate(len(whole))
     points = {}
-    for number, text in enumerate(whole.splitlines(), 1):
+    for number, text in enumerate(whole_lines(file), 1):
         try:
             line = json.loads(text)
             points[line["parent_id"]] = [_point(entry) for entry in line["points"]]

@@ -81,7 +81,7 @@ async def collect(
     make_env = make_env or alfworld(drawn, max_episode_steps)
     with (
         EpisodeWriter(out) as writer,
-        Monitor(out, bar=progress, tensorboard=tensorboard, wandb_project=wandb_project) as monitor,
+        Monitor(out, share=share, bar=progress, tensorboard=tensorboard, wandb_project=wandb_project) as monitor,
     ):
         claim_folder(out, settings)
         every = [

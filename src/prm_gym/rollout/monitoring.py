@@ -1,7 +1,8 @@
 """Monitoring of a rollout: a progress bar, `metrics.jsonl` in its folder, and optional trackers.
 
 Episodes that were in the folder before are `resumed`. The bar and the success rate include them; all other counts are
-of this run. A line of `metrics.jsonl` holds a `Summary` (see there for units), every ten seconds and at the end.
+of this run. A line of `metrics.jsonl` holds a `Summary` (see there for units) of the process, every ten seconds and at
+the end.
 
 The bar appears with the first response. The line below it shows the library's last log message, such as "server
 http://... answers 500, retry 3 of 6 in 4 s". Where no bar can be drawn, messages are printed at most twice a minute.
@@ -26,7 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from prm_gym.errors import UserError
-from prm_gym.store.episodes import METRICS
+from prm_gym.store.metrics import METRICS
 from prm_gym.types import Episode, Response
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -118,13 +119,19 @@ class _Notes(logging.Handler):
 
 
 class Monitor:
-    """Counts, shows and logs; a context manager around one run in the folder `out`."""
+    """Counts, shows and logs; a context manager around one run, or a `share` (i, n) of one, in the folder `out`."""
 
     def __init__(
-        self, out: Path, *, bar: bool = True, tensorboard: bool = False, wandb_project: str | None = None
+        self,
+        out: Path,
+        *,
+        share: tuple[int, int] = (0, 1),
+        bar: bool = True,
+        tensorboard: bool = False,
+        wandb_project: str | None = None,
     ) -> None:
         self.summary = Summary()
-        self._out = out
+        self._out, self._share = out, share
         self._trackers: list[Callable[[dict[str, Any]], None]] = []
         self._closers: list[Callable[[], object]] = []
         if tensorboard:
@@ -234,7 +241,7 @@ class Monitor:
         self._last = time.monotonic()
         line = {"time": round(time.time(), 3), **self.summary.as_dict()}
         with (self._out / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps({"share": self._share, **line}) + "\n")
         for track in self._trackers:
             track(line)
 

@@ -19,7 +19,9 @@ from threading import Thread
 
 from prm_gym import provenance
 from prm_gym.errors import check_range
+from prm_gym.journal import whole_lines
 from prm_gym.rollout.branch import POINTS
+from prm_gym.rollout.concurrency import FAILURES
 from prm_gym.rollout.monitoring import Summary
 from prm_gym.store import EpisodeWriter, parts
 from prm_gym.store.episodes import DAMAGED, link_or_copy, part_files
@@ -96,9 +98,9 @@ def gather(out: Path) -> None:
     record = next((share / provenance.FILE for share in shares if (share / provenance.FILE).exists()), None)
     if record:
         shutil.copyfile(record, out / provenance.FILE)
+    (out / FAILURES).unlink(missing_ok=True)  # of an earlier run
     for name in {file.name for share in shares for file in share.glob("*.jsonl")}:  # metrics, failures, branch points
-        logs = [folder / name for folder in (out, *shares) if (folder / name).exists()]
-        lines = dict.fromkeys(line for log in logs for line in log.read_bytes().splitlines(keepends=True))
+        lines = dict.fromkeys(line for folder in (out, *shares) for line in whole_lines(folder / name))
         (out / name).write_bytes(b"".join(lines))
     for share in shares:
         for file in share.glob(f"*{DAMAGED}*"):  # set aside by `prm-gym store check`

@@ -1,6 +1,7 @@
 """The episode store: a folder of Parquet files, one row per turn, an episode whole or not at all.
 
-`episodes` writes and reads a folder, `parquet` one file of it, `check` finds and repairs damage.
+`episodes` writes and reads a folder, `parquet` one file of it, `metrics` reads the counts of its rollouts,
+`check` finds and repairs damage.
 """
 
 from __future__ import annotations

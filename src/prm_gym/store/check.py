@@ -7,7 +7,6 @@ metrics.jsonl, where the last run counted its episodes, tells how many are missi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,8 @@ import pyarrow.parquet as pq
 
 from prm_gym import provenance
 from prm_gym.errors import UserError, no_folder
-from prm_gym.store.episodes import METRICS, being_written, only_writer, part_files, set_aside
+from prm_gym.store.episodes import being_written, only_writer, part_files, set_aside
+from prm_gym.store.metrics import read_metrics
 from prm_gym.store.parquet import UNREADABLE, episodes_of, problem_of, read_part, replaced_by
 from prm_gym.types import Episode
 
@@ -57,7 +57,7 @@ class StoreCheck:
     episodes: int
     games: int
     damaged: list[DamagedPart]
-    counted: int | None  # episodes, by the last line of metrics.jsonl
+    counted: int | None  # episodes, by metrics.jsonl
 
     def lines(self) -> list[str]:
         """A line on the sound parts, then one for each damaged part."""
@@ -126,7 +126,7 @@ def _check(folder: Path) -> StoreCheck:
     for part in damaged:  # an episode that is also in a sound part is not lost
         part.kept = [episode for episode in part.kept if episode.episode_id not in there]
         part.lost = {episode_id: game for episode_id, game in part.lost.items() if episode_id not in there}
-    return StoreCheck(folder, len(live), len(there), len(set(there.values())), damaged, _counted(folder / METRICS))
+    return StoreCheck(folder, len(live), len(there), len(set(there.values())), damaged, _counted(folder))
 
 
 def _inspect(file: Path, error: UserError) -> DamagedPart:
@@ -176,9 +176,12 @@ def _row_group(parquet: pq.ParquetFile, group: int, columns: list[str] | None = 
     return table
 
 
-def _counted(metrics: Path) -> int | None:
+def _counted(folder: Path) -> int | None:
+    """The episodes that the last run counted, by the last line of each of its processes."""
+    lines = read_metrics(folder)
     try:
-        line = json.loads(metrics.read_text("utf-8").splitlines()[-1])
-        return int(line["resumed"] + line["episodes"])
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        _, processes = lines[-1]["share"]
+        last = {i: line for line in lines for i, n in [line["share"]] if n == processes}
+        return sum(int(line["resumed"] + line["episodes"]) for line in last.values())
+    except (KeyError, TypeError, ValueError, IndexError):
         return None

@@ -50,7 +50,6 @@ from prm_gym.store.parquet import (
 )
 from prm_gym.types import Episode, StopReason
 
-METRICS = "metrics.jsonl"  # beside the parts: counts of the rollout, see `rollout.monitoring`
 DAMAGED = ".damaged"  # suffix of parts that were set aside; readers skip them
 _LOCK_NAME = ".writer.lock"
 _MERGED_ROWS = 50_000  # parts of this many rows are not merged; about 1,600 episodes, 100 MB of text

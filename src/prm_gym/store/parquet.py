@@ -105,11 +105,14 @@ def reading(file: Path) -> Iterator[None]:
 
 
 def read_columns(file: Path, names: Sequence[str]) -> pa.Table:
-    """Columns of a part, with the checksum of every page verified. Raises `UserError` if it cannot be read."""
+    """Columns of a part in the types of `SCHEMA`, with the checksum of every page verified.
+
+    Raises `UserError` if it cannot be read.
+    """
     with reading(file):
         table = pq.read_table(file, columns=list(names), page_checksum_verification=True)
         check_rows(file, len(table))
-        return table
+        return table.cast(pa.schema([SCHEMA.field(name) for name in table.schema.names]))
 
 
 def check_rows(file: Path, found: int) -> None:

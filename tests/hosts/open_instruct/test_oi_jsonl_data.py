@@ -350,6 +350,12 @@ def test_a_checkpoint_of_transformers_5_reads_as_one_of_4(tmp_path: Path) -> Non
     assert checkpoint_format.for_host(str(view), tmp_path / "again") == str(view)
 
 
+@pytest.mark.parametrize("config", ["{", "[]"])
+def test_a_config_that_cannot_be_read_is_left_to_the_host(config: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(config)
+    assert checkpoint_format.for_host(str(tmp_path), tmp_path / "data") == str(tmp_path)
+
+
 def test_a_rotary_embedding_for_each_layer_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}}))
     with pytest.raises(UserError, match="rope_parameters"):

@@ -65,6 +65,9 @@ def test_a_policy_is_no_value_model(untrained: Path, tmp_path: Path) -> None:
         value_function(untrained)
     with pytest.raises(UserError, match="no model of V_mu"):
         check_value_model(tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(UserError, match="no model of V_mu"):
+        check_value_model(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({}))
     with pytest.raises(UserError, match="model without a head"):
         check_value_model(tmp_path)

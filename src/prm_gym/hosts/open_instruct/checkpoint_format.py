@@ -15,6 +15,7 @@ from socket import gethostname
 from typing import Any
 
 from prm_gym.errors import UserError
+from prm_gym.provenance.model_config import model_config
 
 _Json = dict[str, Any]
 
@@ -27,11 +28,9 @@ def for_host(path: str | None, folder: Path) -> str | None:
     rewritten = {}
     rewrites: dict[str, Callable[[_Json, Path], _Json]] = {"config.json": _config, "tokenizer_config.json": _tokenizer}
     for name, rewrite in rewrites.items():
-        if (source / name).is_file():
-            old = json.loads((source / name).read_text("utf-8"))
-            new = rewrite(old, source)
-            if new != old:
-                rewritten[name] = new
+        old = model_config(source, name)
+        if old is not None and (new := rewrite(old, source)) != old:
+            rewritten[name] = new
     if not rewritten:
         return path
     view = folder / f"{source.parent.name}-{source.name}-transformers-4"

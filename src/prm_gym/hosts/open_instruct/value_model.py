@@ -5,7 +5,6 @@ The model reads a state as in training: the chat template over its prompt, open 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -15,6 +14,7 @@ from prm_gym.errors import UserError, first_line
 from prm_gym.hosts.open_instruct import preflight
 from prm_gym.prompts.chat import prompt_ids
 from prm_gym.provenance.fingerprints import of_checkpoint
+from prm_gym.provenance.model_config import architectures, model_config
 from prm_gym.types import Message
 
 ValueFunction = Callable[[Sequence[list[Message]]], list[float]]
@@ -23,13 +23,12 @@ ValueFunction = Callable[[Sequence[list[Message]]], list[float]]
 def check_value_model(folder: str | PathLike[str]) -> Path:
     """`folder` as a path. Raises `UserError` unless it is a sequence classifier. Does not import torch."""
     path = Path(folder)
-    try:
-        architectures = json.loads((path / "config.json").read_text("utf-8")).get("architectures") or ()
-    except (OSError, ValueError):
+    if model_config(path) is None:
         remedy = "train it first, with `loss: value` on a dataset of `prm-gym label value`"
-        raise UserError(path, "no model of V_mu", remedy, field="value_fn") from None
-    if not any("SequenceClassification" in name for name in architectures):
-        problem = f"is a {', '.join(architectures) or 'model without a head'}, whose values would be random"
+        raise UserError(path, "no model of V_mu", remedy, field="value_fn")
+    named = architectures(path)
+    if not any("SequenceClassification" in name for name in named):
+        problem = f"is a {', '.join(named) or 'model without a head'}, whose values would be random"
         raise UserError(path, problem, "name a model trained with `loss: value`", field="value_fn")
     return path
 
