@@ -23,6 +23,7 @@ from prm_gym.cli.policy_flags import (
     make_served,
     settle,
 )
+from prm_gym.cli.prm_flag import make_prm
 from prm_gym.cli.world import make_world
 from prm_gym.errors import UserError
 from prm_gym.policies.best_of_n import AMONG, BestOf, BestOfN
@@ -122,9 +123,7 @@ def _choosing(
     options: argparse.Namespace, policy: Policy, choice: BestOf, games: Sequence[Task]
 ) -> tuple[BestOfN | Planner, str]:
     """Best-of-N of `policy`, or with --depth a planner, and its mode."""
-    from prm_gym.prm.in_process import PRMScorer
-
-    scorer = PRMScorer(options.prm, prompt=options.prompt)
+    scorer = make_prm(options, options.prompt)
     if not options.depth:
         return BestOfN(policy, scorer, **asdict(choice)), choice.mode
     world = _world(options, games)

@@ -24,6 +24,7 @@ from prm_gym.cli.policy_flags import (
     make_model,
     make_served,
 )
+from prm_gym.cli.prm_flag import make_prm
 from prm_gym.errors import UserError
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ def _add_flags(kind: str, command: Parser) -> None:
         if kind in ("inverse", "rejection_sampling"):
             chosen["policy"], prompt = _policy(options)
             if kind == "rejection_sampling":
-                chosen["scorer"] = _scorer(options, prompt)
+                chosen["scorer"] = make_prm(options, prompt)
         if kind == "posterior":
             chosen["policy"] = _writer(options)
         report = function(options.rollouts, options.out, **chosen)
@@ -226,12 +227,6 @@ def _policy(options: argparse.Namespace) -> tuple[Any, Prompt]:
     from prm_gym.ray_cluster import Cluster
 
     return RayPolicy(make, str(options.policy), Cluster(options.ray), options.concurrency), played.prompt
-
-
-def _scorer(options: argparse.Namespace, prompt: Prompt) -> Any:
-    from prm_gym.cli.prm_flag import make_prm
-
-    return make_prm(options, prompt)
 
 
 def _writer(options: argparse.Namespace) -> Any:

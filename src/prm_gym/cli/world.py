@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from prm_gym.cli.console import console, say
 from prm_gym.cli.flag_types import count, path, seed
 from prm_gym.cli.parser import Commands, add_command
+from prm_gym.cli.policy_flags import make_model
 from prm_gym.errors import UserError
 
 if TYPE_CHECKING:
@@ -56,15 +57,14 @@ def make_world(options: argparse.Namespace) -> LearnedWorld:
     """The world model in the folder `options.world`, in this process; it answers with the likeliest observation."""
     from prm_gym.inference.model_location import check_model
     from prm_gym.policies.learned_world import LearnedWorld
-    from prm_gym.policies.transformers import TransformersPolicy
-    from prm_gym.prompts import load
+    from prm_gym.prompts.render import BUILT_IN, load
     from prm_gym.provenance.checkpoint_settings import trained_for
 
     check_model(options.world, "world")
     folder = Path(options.world)
     trained = trained_for(folder)
     prompt = trained.prompt if trained else load("world")
-    if prompt.source == load("compact").source:
+    if prompt.source in {load(name).source for name in BUILT_IN if not name.startswith("world")}:
         raise UserError("world", f"{folder} is a policy", "name a model trained on `prm-gym label world`")
-    model = TransformersPolicy(folder, prompt=prompt, temperature=0, max_new_tokens=options.max_new_tokens)
+    model = make_model(argparse.Namespace(**{**vars(options), "temperature": 0}), folder, prompt)
     return LearnedWorld(model, prompt, name=folder.name)
