@@ -125,7 +125,7 @@ def test_an_environment_without_task_types_has_no_column_of_them() -> None:
     played = episode(0, True, 3)
     played.task_type = ""
     result = summarise([played], policy="pi_1", prm=None, mode="policy", split="train", seed=0)
-    assert [column.header for column in table([result]).columns] == [
+    assert [str(column.header) for column in table([result]).columns] == [
         "Policy and split",
         "Games",
         "All %",

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-from prm_gym.cli.console import console
+from prm_gym.cli.console import say
 from prm_gym.cli.flag_types import count, path, seed
 from prm_gym.cli.parser import Commands, add_command
 from prm_gym.errors import UserError
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
         there += " already; nothing to do"
     elif before:
         there += f"; {before:,} were there already, {total - before:,} are new"
-    console.print(f"{options.out}: {there}", highlight=False, soft_wrap=True)
+    say(f"{options.out}: {there}")
 
 
 def _there(out: Path, splits: Iterable[str]) -> int:

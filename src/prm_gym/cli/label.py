@@ -11,7 +11,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from prm_gym.cli.console import console
+from prm_gym.cli.console import say
 from prm_gym.cli.flag_types import PROMPTS, count, integer, name, number, path, seed, share
 from prm_gym.cli.parser import Commands, Parser, add_command, flags_alone, refuse_idle
 from prm_gym.cli.policy_flags import (
@@ -197,7 +197,7 @@ def _add_flags(kind: str, command: Parser) -> None:
             chosen["policy"] = _writer(options)
         report = function(options.rollouts, options.out, **chosen)
         for line in [*report.lines(), *([report.note] if report.note else [])]:
-            console.print(line, highlight=False, soft_wrap=True)
+            say(line)
 
     command.set_defaults(run=run)
 

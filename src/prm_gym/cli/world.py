@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prm_gym.cli.console import console, say
+from prm_gym.cli.console import console, say, visible
 from prm_gym.cli.flag_types import count, path, seed
 from prm_gym.cli.parser import Commands, add_command
 from prm_gym.cli.policy_flags import make_model
@@ -34,6 +34,7 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from prm_gym.atomic import write_json
     from prm_gym.evaluation.world_quality import measure
@@ -47,7 +48,8 @@ def run(options: argparse.Namespace) -> None:
     for kind in (None, *sorted({kind for kind, _ in quality.asked})):
         shares = (quality.share(kind, d) for d in range(1, options.depth + 1))
         table.add_row(
-            kind or "all", *(f"{right / asked:.0%} of {asked:,}" if asked else "-" for right, asked in shares)
+            Text(visible(kind or "all")),
+            *(f"{right / asked:.0%} of {asked:,}" if asked else "-" for right, asked in shares),
         )
     console.print(table)
     say(f"{options.out}: {quality.as_dict()['wins']}")
