@@ -115,7 +115,7 @@ def environment_problems(commit: Commit) -> list[str]:
 def _numbers(version: str) -> tuple[int, ...]:
     numbers = []
     for part in version.split("+")[0].split("."):
-        if not part.isdigit():
+        if not part.isdecimal():
             break
         numbers.append(int(part))
     return tuple(numbers)
