@@ -56,7 +56,7 @@ def episodes(tmp_path_factory):
 
 
 def quality(episodes, depth=3, **options):
-    return measure(episodes, LearnedWorld(Simulator(**options), load("world")), depth=depth)
+    return measure(episodes, world=LearnedWorld(Simulator(**options), load("world")), depth=depth)
 
 
 def test_a_perfect_world_foretells_everything(episodes):
