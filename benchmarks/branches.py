@@ -72,7 +72,7 @@ def train(run: Path, folder: Path, data: Path, out: Path, seed: int, loss: str, 
     """The recipe's PRM on `data`; its folder."""
     if not (out / "model.safetensors").exists():
         source = folder / "prm.yaml"
-        text = recipe.fill(source.read_text("utf-8"), run, 1, source)
+        text = recipe.fill_file(source, run, 1)
         config = out / "prm.yaml"
         config.parent.mkdir(parents=True, exist_ok=True)
         replaced = {"dataset_name": data, "output_dir": out, "seed": seed, "loss": loss}
