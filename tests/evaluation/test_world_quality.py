@@ -116,7 +116,11 @@ def test_an_imagined_state_is_the_true_one_without_its_commands():
 
 
 @pytest.mark.parametrize(
-    "answer", [Answer("You put it.", True, True), Answer("Dead.", False, True), Answer("Hm.", False, False)]
+    "answer",
+    [
+        *(Answer("You put it.", True, True), Answer("Dead.", False, True), Answer("Hm.", False, False)),
+        *(Answer("", True, True), Answer("", False, True), Answer("", False, False)),
+    ],
 )
 def test_reading_inverts_writing(answer):
     assert read(write(answer)) == answer
