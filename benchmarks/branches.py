@@ -13,7 +13,6 @@ actions at one state as their rollouts do.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 from itertools import product
 from pathlib import Path
@@ -27,6 +26,7 @@ from prm_gym.labels import monte_carlo, preferences
 from prm_gym.policies.transformers import TransformersPolicy
 from prm_gym.prm.in_process import PRMScorer
 from prm_gym.rollout import rollout
+from prm_gym.rollout.concurrency import run_and_close
 from prm_gym.runs import recipe
 from prm_gym.runs.recipe_sections import Recipe
 from prm_gym.runs.stage import MANIFEST
@@ -72,7 +72,7 @@ def train(run: Path, folder: Path, data: Path, out: Path, seed: int, loss: str, 
     """The recipe's PRM on `data`; its folder."""
     if not (out / "model.safetensors").exists():
         source = folder / "prm.yaml"
-        text = recipe.fill(source.read_text("utf-8"), run, 1, source)
+        text = recipe.fill_file(source, run, 1)
         config = out / "prm.yaml"
         config.parent.mkdir(parents=True, exist_ok=True)
         replaced = {"dataset_name": data, "output_dir": out, "seed": seed, "loss": loss}
@@ -85,9 +85,8 @@ def train(run: Path, folder: Path, data: Path, out: Path, seed: int, loss: str, 
 def quality(run: Path, r: Recipe, prm: Path, *, levels: bool) -> Quality:
     held_out = run / "iter1" / "eval" / "held_out"
     scorer = PRMScorer(prm, prompt=r.prompt, max_batch=r.sampling.max_batch)
-    return asyncio.run(
-        measure(read_episodes(held_out / "rollouts", held_out / "branches"), scorer, gamma=r.gamma, levels=levels)
-    )
+    episodes = read_episodes(held_out / "rollouts", held_out / "branches")
+    return run_and_close(measure(episodes, scorer, gamma=r.gamma, levels=levels), scorer)
 
 
 def main() -> None:

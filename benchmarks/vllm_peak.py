@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +27,26 @@ from prm_gym.policies.server import ServerPolicy
 from prm_gym.rollout import collect, draw_games
 
 
+def recording(policy: ServerPolicy) -> list[Any]:
+    """The bodies of the requests that sample, from now on."""
+    bodies: list[Any] = []
+    post = policy._endpoints.post
+
+    async def recorded(path: str, body: dict[str, Any], read: Callable[[dict[str, Any]], Any]) -> Any:
+        if body["max_tokens"] > 1:  # `find_scale` asks for one token
+            bodies.append(body)
+        return await post(path, body, read)
+
+    policy._endpoints.post = recorded  # type: ignore[method-assign, assignment]
+    return bodies
+
+
 async def collected(url: str, games: list[Game], options: argparse.Namespace, seed: int) -> tuple[float, list[Any]]:
     """Seconds, and the bodies of the requests."""
     policy = ServerPolicy(
         url, NAME, prompt="compact", tokenizer=options.model, max_tokens=16, concurrency=options.in_flight
     )
-    bodies: list[Any] = []
-    post = policy._endpoints.post
-
-    async def recorded(path: str, body: dict[str, Any]) -> Any:
-        bodies.append(body)
-        return await post(path, body)
-
-    policy._endpoints.post = recorded  # type: ignore[method-assign, assignment]
+    bodies = recording(policy)
     with tempfile.TemporaryDirectory() as out:
         start = time.perf_counter()
         await collect(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from experiments.variants import Variants
 from prm_gym.errors import run_program
@@ -48,7 +49,7 @@ def outcomes(variants: Variants, iterations: int) -> list[Outcome]:
 
 def show(name: Path, policies: Sequence[Sequence[Outcome]]) -> None:
     """`policies` has an outcome per seed for each of pi_0 .. pi_n."""
-    table = Table(title=f"{name}, success in %", title_justify="left")
+    table = Table(title=Text(f"{name}, success in %"), title_justify="left")
     for column in ("policy", "mean", "95%", "seeds", "gain on the one before", "95%", "seeds", "games"):
         table.add_column(column)
     for n, found in enumerate(policies):

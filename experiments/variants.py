@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 from rich.console import Console
+from rich.text import Text
 
 from prm_gym.atomic import locked, write_text
 from prm_gym.config import read_yaml
@@ -105,7 +106,7 @@ def complete(stages: list[Stage], root: Path) -> None:
     with locked(root / ".lock"):
         if todo := [each for each in stages if not stage.is_complete(each)]:
             console = Console()
-            console.rule(root.name)
+            console.rule(Text(root.name))
             stage.run(todo, console)
 
 

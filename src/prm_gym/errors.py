@@ -2,7 +2,7 @@
 
 The library names its parameters (`max_games`); `prm_gym.cli` replaces them by flags (`--max-games`), prints the line
 without a traceback and exits with status 2, as `run_program` does for other programs. `of_system` turns errors of the
-operating system and of DuckDB into it.
+operating system and of DuckDB into it, and missing packages of the extra `trl`.
 Every other exception is a bug and keeps its traceback.
 """
 
@@ -16,6 +16,7 @@ from functools import partial
 from os import PathLike
 from pathlib import Path
 
+_OF_TRL = ("torch", "transformers", "trl")  # imported when they are used, in many places
 INT32, INT64 = 2**31 - 1, 2**63 - 1  # the largest turn, iteration or count, and the largest seed
 HOTTEST = 100.0  # the highest sampling temperature; all tokens are about equally likely there
 
@@ -60,12 +61,14 @@ def no_folder(path: Path) -> str:
 
 
 def of_system(error: Exception, where: str | PathLike[str]) -> UserError | None:
-    """An error of the operating system, Arrow or DuckDB as a `UserError`; None if `error` is a bug.
+    """An error of the operating system, Arrow or DuckDB, or a missing package, as a `UserError`; None for a bug.
 
     `where` is the file or folder that was read or written, for errors that name none.
     """
     if isinstance(error, UserError):
         return error
+    if isinstance(error, ModuleNotFoundError) and error.name in _OF_TRL:
+        return UserError(error.name, "is not installed", "pip install 'prm-gym[trl]'")
     if isinstance(error, OSError):
         # Arrow has its own text for a full disk; Python's network errors have their own numbers
         said = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or first_line(error)

@@ -161,6 +161,19 @@ def test_an_environment_that_breaks_the_contract_is_named_and_the_session_goes_o
     assert snapshot is None
 
 
+def test_what_the_environment_does_not_tell_is_empty(monkeypatch):
+    untold = dict.fromkeys(("task", "task_type", "won"))
+    monkeypatch.setattr(Corridor, "reset", lambda self, **arguments: ("a corridor", untold))
+
+    async def main(url):
+        async with TextEnvClient(url) as client:
+            return (await client.reset(task="one")).observation
+
+    with served(World(Corridor, {"one": {}})) as url:
+        shown = run(main(url))
+    assert (shown.task, shown.task_type, shown.won) == ("", "", False)
+
+
 def test_a_seed_draws_the_same_task_again(url):
     async def main():
         async with TextEnvClient(url) as client:

@@ -107,6 +107,12 @@ def test_any_text_environment_will_do():
     assert episode.rewards == [0.25, 0.25]
 
 
+def test_an_unknown_task_is_no_text(monkeypatch):
+    monkeypatch.setattr(Echo, "reset", lambda self, **arguments: ("hello", {"task": None}))
+    episode = TextEpisode(World(Echo, {"2": {"seed": 2}}), "compact")
+    assert "None" not in episode.begin("2")[-1]["content"]
+
+
 def test_the_step_limit_holds_without_the_environments_own():
     episode = TextEpisode(World(Echo, {"2": {"seed": 2}}, max_episode_steps=1), "compact")
     episode.begin("2")

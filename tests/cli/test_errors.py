@@ -5,13 +5,17 @@ from __future__ import annotations
 import errno
 import pickle
 import runpy
+import sys
 from pathlib import Path
 
 import duckdb
 import pytest
 from rollout_world import Corridor, Walker, make_games
 
+from prm_gym import provenance
 from prm_gym.errors import UserError, check_range, of_system
+from prm_gym.prompts import load
+from prm_gym.provenance.checkpoint_settings import TrainedFor
 from prm_gym.rollout import rollout
 
 
@@ -89,7 +93,39 @@ def test_what_the_system_refuses_is_one_line_with_a_path(error, said):
     assert str(of_system(error, "out")) == f"{said}; check the path, its rights and free space"
 
 
-@pytest.mark.parametrize("bug", [ValueError("x"), duckdb.ParserException("x"), duckdb.BinderException("x")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["rollout", "--policy", "m", "--max-games", "1", "--out", "o"],
+        ["evaluate", "--policy", "random", "--prm", "m", "--max-games", "1", "--out", "o"],
+        ["world", "m", "--rollouts", "r", "--out", "o.json"],
+    ],
+)
+def test_a_missing_torch_is_told_with_its_extra(refusal, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    rollout(make_games(1), Walker(), Path("r"), make_env=Corridor, progress=False)
+    Path("m").mkdir()
+    Path("m/config.json").write_text("{}")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for module in ("prm_gym.prm.in_process", "prm_gym.policies.transformers"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    env = [] if arguments[0] == "world" else ["--env", "prm_gym.envs.toy_text:frozen_lake"]
+    assert refusal(*arguments, *env) == "torch: is not installed; pip install 'prm-gym[trl]'"
+
+
+@pytest.mark.parametrize("prompt", ["compact", "full", "general", "react"])
+def test_a_policy_is_no_world(refusal, tmp_path, prompt):
+    rollout(make_games(1), Walker(), tmp_path / "r", make_env=Corridor, progress=False)
+    provenance.write(tmp_path, {"kind": "training", "trained_for": TrainedFor(load(prompt), 30, 1.0).as_dict()})
+    (tmp_path / "config.json").write_text("{}")
+    line = refusal("world", tmp_path, "--rollouts", tmp_path / "r", "--out", tmp_path / "o.json")
+    assert line == f"WORLD: {tmp_path} is a policy; name a model trained on `prm-gym label world`"
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [ModuleNotFoundError("no x", name="x"), ValueError("x"), duckdb.ParserException("x"), duckdb.BinderException("x")],
+)
 def test_a_bug_keeps_its_traceback(bug):
     assert of_system(bug, "out") is None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from prm_gym.cli import main
+from prm_gym.errors import UserError
 from prm_gym.prompts.render import BUILT_IN
 
 HUGE = "99999999999999999999"
@@ -192,3 +193,30 @@ def test_parents_of_other_games_leave_no_folder(refusal, capsys, games, tmp_path
     line = refusal(*play, "--branch-from", tmp_path / "e")
     assert re.match(rf"--games: train/\S+ of the parents in {tmp_path}/e is not there; name its folder", line)
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [
+        ("train", "'train' is not NAME=N; write train=200,valid_seen=50,valid_unseen=50"),
+        ("train=\N{SUPERSCRIPT TWO}", "'\N{SUPERSCRIPT TWO}' is not a whole number"),
+        ("train=1, train =2", "train stands twice; name each split once"),
+    ],
+)
+def test_splits_of_games_are_names_with_counts(refusal, tmp_path, split, said):
+    assert refusal("games", tmp_path / "g", "--split", split).startswith(f"--split: {said}")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("recipe", [".", "../mine", "../mine/"])
+@pytest.mark.parametrize("command", [["iter", "1", "--recipe"], ["plan"]])
+def test_a_run_is_named_after_the_folder_of_its_recipe(refusal, tmp_path, monkeypatch, command, recipe):
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+
+    class Run:
+        def __init__(self, recipe, folder, *options):
+            raise UserError(folder, "is the folder", "end here")
+
+    monkeypatch.setattr("prm_gym.runs.iteration.Run", Run)
+    assert refusal(*command, recipe) == "runs/mine: is the folder; end here"

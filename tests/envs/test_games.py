@@ -50,6 +50,14 @@ def test_the_order_is_not_that_of_the_disk(tmp_path: Path, inner: str) -> None:
     )
 
 
+def test_games_below_a_folder_called_removable_are_found(tmp_path: Path) -> None:
+    folder = tmp_path / "removable" / "Sliced"
+    for place in PLACES:
+        write_game(folder / place)
+    write_game(folder / "train/pick_and_place_with_movable_recep-Mug-Box-Desk-1/trial_1")
+    assert [game.game_id for game in find_games(folder)] == sorted(PLACES)
+
+
 def test_the_name_survives_a_move_and_a_closer_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for place in PLACES:
         write_game(tmp_path / "here" / place)

@@ -7,7 +7,7 @@ import pytest
 
 from prm_gym.errors import UserError
 from prm_gym.evaluation.prm_quality import measure
-from prm_gym.types import Episode, Response, State, Turn, state_key
+from prm_gym.types import Episode, PromptTooLong, Response, State, Turn, state_key
 
 OBSERVATION = "o"
 
@@ -98,6 +98,30 @@ def test_the_ranking_is_split_by_what_was_admissible_and_by_kind() -> None:
     assert quality.as_dict()["ranking_by_kind"]["other"]["accuracy"] == 1.0
     assert len(quality.summary().splitlines()) == 2
     assert "one admissible" in quality.summary()
+
+
+class Short(Table):
+    """Turns from 2 on and the action `long` are over its context."""
+
+    async def score(self, pairs: list[tuple[State, Response]]) -> list[float]:
+        if any(response.action == "long" or state.turn > 1 for state, response in pairs):
+            raise PromptTooLong
+        return await super().score(pairs)
+
+
+def test_actions_over_the_context_of_q_are_left_out_and_counted() -> None:
+    table = {(0, "a"): 0.5, (1, "a"): 0.9, (1, "b"): 0.1}
+    beyond = episode(98, ["a", "a", "a"], False)
+    also = episode(97, ["a", "long"], True, parent="p", branch_turn=1)
+    found = asyncio.run(measure([episode(99, ["a"], True), beyond, *branches(), also], Short(table)))
+    assert (found.too_long, found.visits, found.ranking.pairs) == (2, 3, 1)
+    assert found.as_dict()["too_long"] == 2
+    assert "; 2 actions over its context left out" in found.summary()
+
+
+def test_a_q_that_reads_no_action_is_an_error() -> None:
+    with pytest.raises(UserError, match="every action is over the PRM's context"):
+        asyncio.run(measure([episode(99, ["long"], True)], Short({})))
 
 
 def test_no_episode_is_an_error() -> None:

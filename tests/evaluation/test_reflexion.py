@@ -13,6 +13,7 @@ pytest.importorskip("httpx")
 from fake_server import FakeServer, Reply
 from rollout_world import Corridor, make_games
 
+from prm_gym.errors import UserError
 from prm_gym.evaluation.reflexion import reflexion
 from prm_gym.evaluation.results_file import read_results
 from prm_gym.policies.react import ReActPolicy
@@ -42,11 +43,11 @@ async def walks(request):
     return Reply(body={"choices": [{"message": {"content": text}, "finish_reason": "stop"}], "usage": usage})
 
 
-def play(out, *, trials=3, handler=walks, price=None):
+def play(out, *, trials=3, handler=walks, price=None, **more):
     async def main():
         async with FakeServer(handler) as server:
             model = ServerPolicy(server.url, "tiny", prompt=PROMPT, backoff=0.01, retries=0)
-            options = {"make_env": lambda: Corridor(limit=20), "progress": False}
+            options = {"make_env": lambda: Corridor(limit=20), "progress": False, **more}
             try:
                 entries = await reflexion(
                     make_games(GAMES),
@@ -74,6 +75,12 @@ def test_success_after_trial_k_counts_a_game_won_in_any_trial_up_to_k(tmp_path):
         ("trial_1", 4, 0.25), ("trial_2", 4, 0.5), ("trial_3", 4, 0.75),
     ]  # fmt: skip
     assert [row["mode"] for row in read_results(tmp_path / "results.json")] == ["trial_1", "trial_2", "trial_3"]
+
+
+def test_several_rollouts_of_a_game_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"^rollouts_per_game: "):
+        play(tmp_path, rollouts_per_game=2)
+    assert not list(tmp_path.iterdir())
 
 
 def test_only_lost_games_are_played_again_with_the_lessons_of_their_own(tmp_path):

@@ -52,6 +52,13 @@ def test_success_is_that_of_all_games(tmp_path: Path) -> None:
     assert entry["games"] == 30
 
 
+def test_several_rollouts_of_a_game_are_no_games(tmp_path: Path) -> None:
+    shared = {"name": "w", "prm": None, "mode": "policy", "split": "train", "progress": False}
+    with pytest.raises(UserError, match=r"^rollouts_per_game: an evaluation plays each game once"):
+        evaluate(make_games(1), Walker(), tmp_path, make_env=Corridor, rollouts_per_game=100, **shared)
+    assert not list(tmp_path.iterdir())
+
+
 def test_summary_counts_by_task_type() -> None:
     episodes = [episode(0, True, 4), episode(1, False, 30), episode(2, True, 8, "look_at_obj_in_light")]
     result = summarise(episodes, policy="pi_1", prm=None, mode="policy", split="valid_unseen", seed=0)
@@ -137,7 +144,7 @@ def test_an_environment_without_task_types_has_no_column_of_them() -> None:
     played = episode(0, True, 3)
     played.task_type = ""
     result = summarise([played], policy="pi_1", prm=None, mode="policy", split="train", seed=0)
-    assert [column.header for column in table([result]).columns] == [
+    assert [str(column.header) for column in table([result]).columns] == [
         "Policy and split",
         "Games",
         "All %",

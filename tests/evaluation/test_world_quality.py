@@ -56,7 +56,7 @@ def episodes(tmp_path_factory):
 
 
 def quality(episodes, depth=3, **options):
-    return measure(episodes, LearnedWorld(Simulator(**options), load("world")), depth=depth)
+    return measure(episodes, world=LearnedWorld(Simulator(**options), load("world")), depth=depth)
 
 
 def test_a_perfect_world_foretells_everything(episodes):
@@ -116,7 +116,11 @@ def test_an_imagined_state_is_the_true_one_without_its_commands():
 
 
 @pytest.mark.parametrize(
-    "answer", [Answer("You put it.", True, True), Answer("Dead.", False, True), Answer("Hm.", False, False)]
+    "answer",
+    [
+        *(Answer("You put it.", True, True), Answer("Dead.", False, True), Answer("Hm.", False, False)),
+        *(Answer("", True, True), Answer("", False, True), Answer("", False, False)),
+    ],
 )
 def test_reading_inverts_writing(answer):
     assert read(write(answer)) == answer

@@ -43,6 +43,16 @@ def test_a_training_carries_what_its_labels_say(tmp_path: Path, config: str) -> 
     assert (trained.prompt.source, trained.max_episode_steps, trained.temperature) == (COMPACT.source, 16, 0.5)
 
 
+@pytest.mark.parametrize("text", ["x" * 300, ""], ids=["too long for a name", "empty"])
+def test_a_text_that_names_no_folder_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.chdir(labels(tmp_path / "here", {"policy": {}, "max_episode_steps": 4}))
+    data = labels(tmp_path / "data", {"policy": {}, "max_episode_steps": 16})
+    carry({"chat_template": text, "dataset": str(data)}, tmp_path / "out")
+    trained = trained_for(tmp_path / "out")
+    assert trained is not None
+    assert trained.max_episode_steps == 16
+
+
 def test_a_later_training_in_the_folder_carries_its_own_labels(tmp_path: Path) -> None:
     for steps in (16, 8):
         data = labels(tmp_path / str(steps), {"policy": {"kind": "expert"}, "max_episode_steps": steps})

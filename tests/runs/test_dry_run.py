@@ -124,6 +124,14 @@ def test_the_command_shows_all_and_writes_nothing(
     assert sum("prm_gym.hosts.trl" in line for line in lines) == 3
 
 
+def test_a_run_folder_that_a_host_s_file_cannot_hold_is_refused_at_once(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "it's"  # the files of the miniature have single quotes
+    assert main(["iter", "1", "--recipe", str(recipe), "--run", str(run), "--dry-run"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {run}: has characters that YAML reads otherwise in {recipe}/")
+
+
 def test_servers_and_the_commands_of_each_node_are_shown(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

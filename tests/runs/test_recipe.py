@@ -1,5 +1,6 @@
 """Recipes: every shipped one loads, and every mistake in one is found before work starts."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,30 @@ def test_placeholders() -> None:
 def test_an_unknown_placeholder_is_named() -> None:
     with pytest.raises(UserError, match=r"unknown placeholder \{itre\}"):
         recipe.fill("a: {itre}", "runs/x", 2, "f.yaml")
+
+
+@pytest.mark.parametrize(
+    ("line", "run"),
+    [
+        ("a: ./{run}/pi_0", "exp #2"),
+        ("a: ./{run}/pi_0", "exp: 2"),
+        ('a: ["{run}/pi_0"]', 'exp "2"'),
+        ('a: ["{run}/pi_0"]', "exp\\x"),
+        ("a: {'{run}/pi_0': 1.0}", "it's"),
+    ],
+)
+def test_a_run_folder_that_yaml_would_read_otherwise_is_refused(tmp_path: Path, line: str, run: str) -> None:
+    file = tmp_path / "sft.yaml"
+    file.write_text(line)
+    with pytest.raises(UserError, match=f"^{re.escape(run)}: has characters that YAML reads otherwise in {file}"):
+        recipe.fill_file(file, Path(run), 1)
+
+
+def test_a_run_folder_in_quotes_may_have_any_name_that_they_hold(tmp_path: Path) -> None:
+    file = tmp_path / "sft.yaml"
+    file.write_text('a: {"{run}/pi_{iter-1}": 1.0}\nseed: {iter}')
+    run = "it's #2: [\u00e9], {x"
+    assert yaml.safe_load(recipe.fill_file(file, Path(run), 1)) == {"a": {f"{run}/pi_0": 1.0}, "seed": 1}
 
 
 def test_a_key_that_stands_twice_is_named(tmp_path: Path) -> None:

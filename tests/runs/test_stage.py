@@ -31,6 +31,11 @@ def test_a_complete_stage_is_not_made_again(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "a" / "manifest.json").read_text())["rows"] == 3
 
 
+def test_a_stage_is_told_with_its_folder_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stage.run([counting(tmp_path / "x[/y]z:cat:", {}, [])], Console(width=2000))
+    assert f"-> {tmp_path}/x[/y]z:cat:\n" in capsys.readouterr().out
+
+
 def test_an_interrupted_stage_is_made_again_and_the_one_before_is_not(tmp_path: Path) -> None:
     calls: list[str] = []
     first = counting(tmp_path / "a", {}, calls)

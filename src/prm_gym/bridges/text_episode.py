@@ -37,7 +37,7 @@ class TextEpisode:
         """
         shown = self._env.reset(Task(task, "", **self._world.arguments(task)))
         self.rewards, self.pairs, self.done, self.won = [], [], False, False
-        self._state = State(task, str(shown.info.get("task", "")), (shown.observation,), (), _commands(shown))
+        self._state = State(task, str(shown.info.get("task") or ""), (shown.observation,), (), _commands(shown))
         return self._prompt.messages(self._state)
 
     def respond(self, text: str) -> Message | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from prm_gym.cli.console import console
+from prm_gym.cli.console import say
 from prm_gym.cli.flag_types import count, path
 from prm_gym.cli.parser import Commands, add_command
 from prm_gym.errors import UserError
@@ -30,4 +30,4 @@ def run(options: argparse.Namespace) -> None:
         raise UserError(options.folder, "no game", "check the folder, or make games with `prm-gym games`")
     done = compile_games(paths, workers=options.workers, cache=options.cache, strict=options.strict)
     for line in done.lines():
-        console.print(line, highlight=False, soft_wrap=True)
+        say(line)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.text import Text
 
 console = Console()
 
 
 def say(text: str, style: str | None = None) -> None:
-    """Print untrusted text of a game or a model, without markup and control characters."""
-    console.print(visible(text), style=style, markup=False, highlight=False, soft_wrap=True)
+    """Print `text`, which may hold a path or the words of a model, as it is, but for control characters."""
+    console.print(Text(visible(text), style or ""), soft_wrap=True)  # rich reads markup and emoji in plain strings
 
 
 def visible(text: str) -> str:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prm_gym.cli.console import console
+from prm_gym.cli.console import console, say
 from prm_gym.cli.flag_types import count, name, number, path
 from prm_gym.cli.output_folder import refuse_others
 from prm_gym.cli.parser import Commands, add_command, refuse_idle
@@ -23,6 +23,7 @@ from prm_gym.cli.policy_flags import (
     make_served,
     settle,
 )
+from prm_gym.cli.prm_flag import make_prm
 from prm_gym.cli.world import make_world
 from prm_gym.errors import UserError
 from prm_gym.policies.best_of_n import AMONG, BestOf, BestOfN
@@ -95,11 +96,11 @@ def run(options: argparse.Namespace) -> None:
             policy, mode = _choosing(options, policy, choice, games)
         prm = None if options.prm is None else str(options.prm)
         _, summary = evaluate(games, policy, options.out, name=named, prm=prm, mode=mode, **shared)
-        console.print(f"{options.out}: {summary.line()}", highlight=False, soft_wrap=True)
+        say(f"{options.out}: {summary.line()}")
     results = read_results(options.out / "results.json")
     console.print(table(results))
     for line in costs(results):
-        console.print(line, highlight=False, soft_wrap=True)
+        say(line)
 
 
 def _check_idle(options: argparse.Namespace) -> None:
@@ -122,9 +123,7 @@ def _choosing(
     options: argparse.Namespace, policy: Policy, choice: BestOf, games: Sequence[Task]
 ) -> tuple[BestOfN | Planner, str]:
     """Best-of-N of `policy`, or with --depth a planner, and its mode."""
-    from prm_gym.prm.in_process import PRMScorer
-
-    scorer = PRMScorer(options.prm, prompt=options.prompt)
+    scorer = make_prm(options, options.prompt)
     if not options.depth:
         return BestOfN(policy, scorer, **asdict(choice)), choice.mode
     world = _world(options, games)

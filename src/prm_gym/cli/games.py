@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from argparse import ArgumentTypeError
 from collections.abc import Iterable
 from pathlib import Path
 
-from prm_gym.cli.console import console
+from prm_gym.cli.console import say
 from prm_gym.cli.flag_types import count, path, seed
 from prm_gym.cli.parser import Commands, add_command
-from prm_gym.errors import UserError
+
+_USUAL = "train=200,valid_seen=50,valid_unseen=50"
 
 
 def add(commands: Commands) -> None:
@@ -18,7 +20,7 @@ def add(commands: Commands) -> None:
     command.add_argument("out", type=path, metavar="OUT", help="folder of the games")
     command.add_argument("--preset", default="small", help="small or full, the size of the households")
     text = "how many games of each split, from train, valid_seen and valid_unseen"
-    command.add_argument("--split", default="train=200,valid_seen=50,valid_unseen=50", help=text)
+    command.add_argument("--split", type=_splits, default=_USUAL, metavar="NAME=N,...", help=text)
     command.flags["splits"] = "--split"
     command.add_argument("--seed", type=seed, default=0, help="of all games")
     command.add_argument("--workers", type=count, default=1, metavar="N", help="processes")
@@ -27,20 +29,28 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     from prm_gym.envs.households import generate
 
-    splits: dict[str, int] = {}
-    for part in options.split.split(","):
-        name, _, count = part.partition("=")
-        if not count.isdigit():
-            raise UserError("--split", f"'{part}' is not NAME=COUNT", "write train=200,valid_seen=50,valid_unseen=50")
-        splits[name.strip()] = int(count)
-    before = _there(options.out, splits)
-    written = generate(options.out, preset=options.preset, splits=splits, seed=options.seed, workers=options.workers)
+    before = _there(options.out, options.split)
+    written = generate(
+        options.out, preset=options.preset, splits=options.split, seed=options.seed, workers=options.workers
+    )
     there, total = ", ".join(f"{count:,} games in {split}" for split, count in written.items()), sum(written.values())
     if before == total:
         there += " already; nothing to do"
     elif before:
         there += f"; {before:,} were there already, {total - before:,} are new"
-    console.print(f"{options.out}: {there}", highlight=False, soft_wrap=True)
+    say(f"{options.out}: {there}")
+
+
+def _splits(text: str) -> dict[str, int]:
+    splits: dict[str, int] = {}
+    for part in text.split(","):
+        name, given, number = (word.strip() for word in part.partition("="))
+        if not given:
+            raise ArgumentTypeError(f"'{part}' is not NAME=N; write {_USUAL}")
+        if name in splits:
+            raise ArgumentTypeError(f"{name} stands twice; name each split once")
+        splits[name] = count(number)
+    return splits
 
 
 def _there(out: Path, splits: Iterable[str]) -> int:

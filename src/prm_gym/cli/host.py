@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from prm_gym.cli.console import console
+from prm_gym.cli.console import say
 from prm_gym.cli.flag_types import path
 from prm_gym.cli.parser import Commands, add_command
 
@@ -22,4 +22,4 @@ def run(options: argparse.Namespace) -> None:
     from prm_gym.hosts.open_instruct.prepare import prepare
 
     for line in prepare(options.checkout, undo=options.undo):
-        console.print(line, highlight=False)
+        say(line)

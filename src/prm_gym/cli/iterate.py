@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from prm_gym.cli.console import console, say
 from prm_gym.cli.flag_types import integer, path
 from prm_gym.cli.parser import Commands, add_command
+from prm_gym.cli.run_flags import add_run, run_folder
 
 if TYPE_CHECKING:
     from prm_gym.runs.stage import Stage
@@ -22,10 +23,7 @@ def add(commands: Commands) -> None:
     text = "n: makes Q_{n-1} and pi_n of pi_{n-1}; 1 makes pi_0 first, 0 makes pi_0 alone"
     command.add_argument("iteration", type=integer(least=0), metavar="ITERATION", help=text)
     command.add_argument("--recipe", type=path, required=True, metavar="DIR", help="folder of the recipe")
-    text = "folder of the run; default: runs/NAME, by the name of the recipe"
-    command.add_argument("--run", dest="run_folder", type=path, metavar="DIR", help=text)
-    text = "the framework that trains; default: the recipe's"
-    command.add_argument("--host", choices=["trl", "open-instruct"], help=text)
+    add_run(command, "folder of the run")
     text = "show the stages, which are complete, and what is left to do; nothing is run"
     command.add_argument("--dry-run", action="store_true", help=text)
 
@@ -36,7 +34,7 @@ def run(options: argparse.Namespace) -> None:
     from prm_gym.runs import stage
     from prm_gym.runs.iteration import Run
 
-    folder = options.run_folder or Path("runs") / options.recipe.name
+    folder = run_folder(options)
     iteration = Run(options.recipe, folder, options.iteration, options.host)
     stages = iteration.stages()
     if options.dry_run:

@@ -11,7 +11,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from prm_gym.cli.console import console
+from prm_gym.cli.console import say
 from prm_gym.cli.flag_types import PROMPTS, count, integer, name, number, path, seed, share
 from prm_gym.cli.parser import Commands, Parser, add_command, flags_alone, refuse_idle
 from prm_gym.cli.policy_flags import (
@@ -24,6 +24,7 @@ from prm_gym.cli.policy_flags import (
     make_model,
     make_served,
 )
+from prm_gym.cli.prm_flag import make_prm
 from prm_gym.errors import UserError
 
 if TYPE_CHECKING:
@@ -191,12 +192,12 @@ def _add_flags(kind: str, command: Parser) -> None:
         if kind in ("inverse", "rejection_sampling"):
             chosen["policy"], prompt = _policy(options)
             if kind == "rejection_sampling":
-                chosen["scorer"] = _scorer(options, prompt)
+                chosen["scorer"] = make_prm(options, prompt)
         if kind == "posterior":
             chosen["policy"] = _writer(options)
         report = function(options.rollouts, options.out, **chosen)
         for line in [*report.lines(), *([report.note] if report.note else [])]:
-            console.print(line, highlight=False, soft_wrap=True)
+            say(line)
 
     command.set_defaults(run=run)
 
@@ -226,12 +227,6 @@ def _policy(options: argparse.Namespace) -> tuple[Any, Prompt]:
     from prm_gym.ray_cluster import Cluster
 
     return RayPolicy(make, str(options.policy), Cluster(options.ray), options.concurrency), played.prompt
-
-
-def _scorer(options: argparse.Namespace, prompt: Prompt) -> Any:
-    from prm_gym.cli.prm_flag import make_prm
-
-    return make_prm(options, prompt)
 
 
 def _writer(options: argparse.Namespace) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from prm_gym.cli.console import console
+from prm_gym.cli.console import say
 from prm_gym.cli.flag_types import name, path
 from prm_gym.cli.output_folder import refuse_others
 from prm_gym.cli.parser import Commands, add_command
@@ -31,4 +31,4 @@ def run(options: argparse.Namespace) -> None:
     texts = [provenance.identity(folder) for folder in options.vocabulary_of or []]
     provenance.write(options.out, {"kind": "model", "source": options.source, "vocabulary_of": texts})
     tokens = f"{made.tokens:,} tokens" + (f" of {made.of_tokens:,}" if options.vocabulary_of else "")
-    console.print(f"{options.out}: {made.parameters:,} parameters, {tokens}", highlight=False, soft_wrap=True)
+    say(f"{options.out}: {made.parameters:,} parameters, {tokens}")

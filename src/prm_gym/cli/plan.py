@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prm_gym.cli.console import console, say
 from prm_gym.cli.flag_types import integer, path
 from prm_gym.cli.parser import Commands, add_command
+from prm_gym.cli.run_flags import add_run, run_folder
 from prm_gym.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,10 +22,7 @@ def add(commands: Commands) -> None:
     command.set_defaults(run=run, resumes=False)
     command.add_argument("recipe", type=path, metavar="RECIPE", help="folder of the recipe")
     command.add_argument("--iteration", type=integer(), default=1, metavar="N", help="makes pi_n of pi_{n-1}")
-    text = "folder of the run; its pi_{n-1}, if there, is probed; default: runs/NAME, by the name of the recipe"
-    command.add_argument("--run", dest="run_folder", type=path, metavar="DIR", help=text)
-    text = "the framework that trains; default: the recipe's"
-    command.add_argument("--host", choices=["trl", "open-instruct"], help=text)
+    add_run(command, "folder of the run; its pi_{n-1}, if there, is probed")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -33,7 +30,7 @@ def run(options: argparse.Namespace) -> None:
     from prm_gym.runs.iteration import Run
     from prm_gym.runs.late_failures import problems
 
-    folder = options.run_folder or Path("runs") / options.recipe.name
+    folder = run_folder(options)
     iteration = Run(options.recipe, folder, options.iteration, options.host)
     found = forecast(iteration, lambda text: say(text, style="dim"))
     _show(found)

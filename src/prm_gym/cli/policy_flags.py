@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from prm_gym.envs.named import NamedEnvironment
     from prm_gym.policies.react import ReActPolicy
     from prm_gym.policies.server import ServerPolicy
+    from prm_gym.policies.transformers import TransformersPolicy
     from prm_gym.prompts import Prompt
     from prm_gym.types import Policy
 
@@ -210,12 +211,12 @@ def make_react(options: argparse.Namespace, model: ServerPolicy, lessons: Mappin
     )
 
 
-def make_model(options: argparse.Namespace, folder: Path, prompt: Prompt | str, policy_id: str | None = None) -> Policy:
+def make_model(
+    options: argparse.Namespace, folder: Path, prompt: Prompt, policy_id: str | None = None
+) -> TransformersPolicy:
     """The model in `folder`, in this process."""
-    try:
-        from prm_gym.policies.transformers import TransformersPolicy
-    except ImportError as error:
-        raise UserError("policy", f"{error.name} is not installed", "pip install 'prm-gym[trl]'") from None
+    from prm_gym.policies.transformers import TransformersPolicy
+
     return TransformersPolicy(
         folder,
         prompt=prompt,

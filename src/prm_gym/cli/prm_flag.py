@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from prm_gym.cli.flag_types import PROMPTS, name
 from prm_gym.cli.parser import Parser
-from prm_gym.errors import UserError
 
 if TYPE_CHECKING:
     from prm_gym.prm.in_process import PRMScorer
@@ -36,8 +35,6 @@ def prompt_of(options: argparse.Namespace) -> Prompt:
 
 def make_prm(options: argparse.Namespace, prompt: Prompt | None) -> PRMScorer:
     """The PRM in this process. Loading takes up to half a minute, so check everything else first."""
-    try:
-        from prm_gym.prm.in_process import PRMScorer
-    except ImportError as error:
-        raise UserError("prm", f"{error.name} is not installed", "pip install 'prm-gym[trl]'") from None
+    from prm_gym.prm.in_process import PRMScorer
+
     return PRMScorer(options.prm, prompt=prompt)

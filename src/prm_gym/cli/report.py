@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
 
-from prm_gym.cli.console import console
+from prm_gym.cli.console import say
 from prm_gym.cli.flag_types import integer, path
 from prm_gym.cli.parser import Commands, add_command
 
@@ -24,5 +23,5 @@ def run(options: argparse.Namespace) -> None:
     from prm_gym.report import write
 
     out = options.out or options.runs[0] / "report.html"
-    write(options.runs, out, episodes=options.episodes, tell=partial(console.print, highlight=False, soft_wrap=True))
-    console.print(f"{out}: {out.stat().st_size / 1e6:.1f} MB", highlight=False, soft_wrap=True)
+    write(options.runs, out, episodes=options.episodes, tell=say)
+    say(f"{out}: {out.stat().st_size / 1e6:.1f} MB")

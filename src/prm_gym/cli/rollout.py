@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prm_gym.cli.console import console
+from prm_gym.cli.console import say
 from prm_gym.cli.flag_types import count, integer, name, path, temperature
 from prm_gym.cli.output_folder import refuse_others
 from prm_gym.cli.parser import Commands, add_command, flags_alone, refuse_idle
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> None:
         find(options)  # errors come before work starts
         options.games = options.games or (None if options.env else Path(os.environ[ALFWORLD_DATA]))
         summary = on_ray(partial(_play, flags_alone(options)), options.out, Cluster(options.ray, options.shares))
-    console.print(f"{options.out}: {summary.line()}", highlight=False, soft_wrap=True)
+    say(f"{options.out}: {summary.line()}")
 
 
 def _play(options: argparse.Namespace, out: Path, share: tuple[int, int] = (0, 1)) -> Summary:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from prm_gym.cli.console import console
+from prm_gym.cli.console import say
 from prm_gym.cli.flag_types import path
 from prm_gym.cli.parser import Commands, add_command
 from prm_gym.errors import UserError
@@ -27,12 +27,12 @@ def run(options: argparse.Namespace) -> None:
     folder = options.folder
     found, done = repair(folder) if options.repair else (check(folder), [])
     for line in [*found.lines(), *done]:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        say(line)
     damaged = len(found.damaged)
     if not damaged:
         return
     if done:
-        console.print(remedy(folder), highlight=False, soft_wrap=True, markup=False)
+        say(remedy(folder))
         return
     how = f"`prm-gym store check {shlex.quote(str(folder))} --repair` sets {'it' if damaged == 1 else 'them'} aside"
     raise UserError(folder, f"{damaged:,} of {damaged + found.sound_parts:,} parts damaged", how)

@@ -7,9 +7,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prm_gym.cli.console import console, say
+from prm_gym.cli.console import console, say, visible
 from prm_gym.cli.flag_types import count, path, seed
 from prm_gym.cli.parser import Commands, add_command
+from prm_gym.cli.policy_flags import make_model
 from prm_gym.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from prm_gym.atomic import write_json
     from prm_gym.evaluation.world_quality import measure
@@ -46,7 +48,8 @@ def run(options: argparse.Namespace) -> None:
     for kind in (None, *sorted({kind for kind, _ in quality.asked})):
         shares = (quality.share(kind, d) for d in range(1, options.depth + 1))
         table.add_row(
-            kind or "all", *(f"{right / asked:.0%} of {asked:,}" if asked else "-" for right, asked in shares)
+            Text(visible(kind or "all")),
+            *(f"{right / asked:.0%} of {asked:,}" if asked else "-" for right, asked in shares),
         )
     console.print(table)
     say(f"{options.out}: {quality.as_dict()['wins']}")
@@ -56,15 +59,14 @@ def make_world(options: argparse.Namespace) -> LearnedWorld:
     """The world model in the folder `options.world`, in this process; it answers with the likeliest observation."""
     from prm_gym.inference.model_location import check_model
     from prm_gym.policies.learned_world import LearnedWorld
-    from prm_gym.policies.transformers import TransformersPolicy
-    from prm_gym.prompts import load
+    from prm_gym.prompts.render import BUILT_IN, load
     from prm_gym.provenance.checkpoint_settings import trained_for
 
     check_model(options.world, "world")
     folder = Path(options.world)
     trained = trained_for(folder)
     prompt = trained.prompt if trained else load("world")
-    if prompt.source == load("compact").source:
+    if prompt.source in {load(name).source for name in BUILT_IN if not name.startswith("world")}:
         raise UserError("world", f"{folder} is a policy", "name a model trained on `prm-gym label world`")
-    model = TransformersPolicy(folder, prompt=prompt, temperature=0, max_new_tokens=options.max_new_tokens)
+    model = make_model(argparse.Namespace(**{**vars(options), "temperature": 0}), folder, prompt)
     return LearnedWorld(model, prompt, name=folder.name)

@@ -199,8 +199,11 @@ def task_type(path: str | os.PathLike[str]) -> str:
 def _game_files(root: Path) -> Iterator[Path]:
     for folder, inner, files in os.walk(root):
         inner.sort()
-        if GAME_FILE in files and "movable" not in folder and "Sliced" not in folder:
-            yield Path(folder, GAME_FILE)
+        if GAME_FILE in files:
+            path = Path(folder, GAME_FILE)
+            name = game_id(path)  # alfworld looks at the whole path, so it finds no game below /media/removable
+            if "movable" not in name and "Sliced" not in name:
+                yield path
 
 
 def _is_playable(content: bytes) -> bool:

@@ -19,7 +19,7 @@ from prm_gym.errors import UserError
 from prm_gym.evaluation.ranking import KINDS, VALIDITY, Fork, Ranking, pairs_of, rank
 from prm_gym.prm.metrics import Bin, Floats, auc, calibration_bins, calibration_error
 from prm_gym.prm.scorer import Scorer
-from prm_gym.types import Episode, Response, State
+from prm_gym.types import Episode, PromptTooLong, Response, State
 
 Pair = tuple[bytes, str]  # (state_key, action)
 _FLAT = {
@@ -44,6 +44,7 @@ class Quality:
     ranking_by_kind: the ranking of the pairs that hold an action of a kind, by `ranking.KINDS` and "other". A pair of
         two kinds counts for both.
     bins: (mean Q, mean return, visits) of the ten bins that have a visit.
+    too_long: actions over Q's context, which all other figures leave out.
 
     A figure that the episodes do not determine (no win, no pair) is None. A Q trained on preference pairs has no
     meaningful scale: auc, calibration_error and correlation are None and bins is empty.
@@ -58,6 +59,7 @@ class Quality:
     ranking_by_validity: dict[str, Ranking]
     ranking_by_kind: dict[str, Ranking]
     bins: list[Bin]
+    too_long: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """The fields for quality.json, where those of `ranking` are flat: "pairs", "ranking_accuracy", ..."""
@@ -69,11 +71,12 @@ class Quality:
         """Two lines for the terminal."""
         every, split = self.ranking, {**self.ranking_by_validity, **self.ranking_by_kind}
         of = [f"{name} {_show(found.corrected)} of {found.pairs}" for name, found in split.items()]
+        left_out = f"; {self.too_long} actions over its context left out" if self.too_long else ""
         return (
             f"Q on {self.visits} visits of held-out games: AUC {_show(self.auc)}, calibration error "
             f"{_show(self.calibration_error)}; of {every.pairs} pairs of actions at one state in the order of their "
             f"rollouts {_share(every.accuracy, every.ci95)}, half of them against half "
-            f"{_show(self.ranking_ceiling)}\n"
+            f"{_show(self.ranking_ceiling)}{left_out}\n"
             f"Pairs in their true order, noise of the rollouts taken out: "
             f"{_share(every.corrected, every.corrected_ci95)}, weighted by the gap "
             f"{_show(every.gap_weighted_corrected)}{'; ' if of else ''}{', '.join(of)}"
@@ -87,8 +90,9 @@ async def measure(
 
     AUC and calibration are over the executed turns of the independent episodes, which visit states as the policy does.
     The ranking is over the branches: the returns that followed each action at a state (see `ranking`). `levels=False`
-    measures the ranking alone, for a Q that only ranks actions at one state. Raises `UserError` if there is no
-    independent episode.
+    measures the ranking alone, for a Q that only ranks actions at one state. Does not close `scorer`.
+
+    Raises `UserError` if there is no independent episode, or no action of one that fits into Q's context.
     """
     states: dict[Pair, tuple[State, Response]] = {}
     visits: list[tuple[Pair, float, bool]] = []
@@ -113,13 +117,18 @@ async def measure(
     if not visits:
         raise UserError("episodes", "there is none to measure the PRM on", "collect rollouts on held-out games")
     keys = list(states)
-    q = dict(zip(keys, await scorer.score([states[key] for key in keys]), strict=True))
+    scored = zip(keys, await _scores(scorer, [states[key] for key in keys]), strict=True)
+    q = {pair: score for pair, score in scored if score is not None}
+    visits = [visit for visit in visits if visit[0] in q]
+    if not visits:
+        raise UserError("episodes", "every action is over the PRM's context", "take a PRM with a longer one")
     scores = np.array([q[pair] for pair, _, _ in visits])
     returns = np.array([value for _, value, _ in visits])
     bins = calibration_bins(scores, returns) if levels else []
     by_state: dict[bytes, list[Pair]] = defaultdict(list)
     for pair in returns_of:
-        by_state[pair[0]].append(pair)
+        if pair in q:
+            by_state[pair[0]].append(pair)
     forks = [
         Fork(
             states[of[0]][0].game_id,
@@ -145,7 +154,17 @@ async def measure(
         ranking_by_validity=split(VALIDITY.values()),
         ranking_by_kind=split((*KINDS, "other")),
         bins=bins,
+        too_long=len(keys) - len(q),
     )
+
+
+async def _scores(scorer: Scorer, pairs: Sequence[tuple[State, Response]]) -> list[float | None]:
+    """Q of each pair, None for one over the PRM's context."""
+    try:
+        return [*await scorer.score(pairs)]
+    except PromptTooLong:
+        half = len(pairs) // 2
+        return [*await _scores(scorer, pairs[:half]), *await _scores(scorer, pairs[half:])] if half else [None]
 
 
 def _show(value: float | None) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from prm_gym.errors import UserError, check_range
 from prm_gym.evaluation.results_file import add_result
-from prm_gym.evaluation.success import Price, Tokens, cost, episodes_folder, summarise, tokens_of
+from prm_gym.evaluation.success import Price, Tokens, cost, episodes_folder, refuse_rollouts, summarise, tokens_of
 from prm_gym.inference.http_answers import RequestFailed
 from prm_gym.journal import whole_lines
 from prm_gym.policies.react import ReActPolicy
@@ -53,11 +53,12 @@ async def reflexion(
     every game is won. Returns the entries; `model` is not closed.
 
     `make_policy` gives the policy with lessons by game_id; `options` are those of `rollout.collect`. Raises `UserError`
-    as `rollout.collect`; what was collected stays.
+    as `rollout.collect`, what was collected stays; and as `success.refuse_rollouts`.
     """
     from prm_gym.rollout import collect, draw_games, settings_of
 
     check_range("trials", trials, least=1)
+    refuse_rollouts(options)
     shared: dict[str, Any] = {"max_episode_steps": max_episode_steps, "seed": seed}
     lessons: dict[str, list[str]] = defaultdict(list)
     latest: dict[str, Episode] = {}  # by game

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from prm_gym.evaluation.results_file import CONDITIONS, has_returns
 
@@ -56,13 +57,13 @@ def table(results: Iterable[dict[str, Any]]) -> Table:
     kinds = SHORT_NAMES if found and found <= SHORT_NAMES.keys() else {kind: kind for kind in sorted(found)}
     rewarded = any(has_returns(entry) for entry in results)
     for column in ("Games", "All %", "95%", *(["Return"] if rewarded else []), "Actions", *kinds.values()):
-        out.add_column(column, justify="right", no_wrap=True)
+        out.add_column(Text(column), justify="right", no_wrap=True)
     names = [f"{name(entry['policy'], entry['mode'], entry['prm'])} {entry['split']}" for entry in results]
     for entry, row, apart in zip(results, names, told_apart(results, names), strict=True):
         by_type = entry["by_task_type"]
         low, high = entry["ci95"]
         out.add_row(
-            f"{row}, {apart}" if apart else row,
+            Text(f"{row}, {apart}" if apart else row),
             str(entry["games"]),
             f"{100 * entry['success']:.1f}",
             f"{100 * low:.0f}-{100 * high:.0f}",

@@ -46,10 +46,12 @@ def evaluate(
     `name` and `prm` are those of the entry, `mode` is `policy` or a best-of-N mode. The episodes go to a folder of
     `out` named by a digest of their settings, so evaluations under other settings do not mix, and the same command
     resumes. `options` are those of `rollout.collect`. Closes the policy. Returns the entry and the counts of the
-    rollout. Raises `UserError` as `rollout.collect`, by default for any failed episode: success is that of all games.
+    rollout. Raises `UserError` as `rollout.collect`, by default for any failed episode: success is that of all games;
+    and as `refuse_rollouts`.
     """
     from prm_gym.rollout import rollout, settings_of
 
+    refuse_rollouts(options)
     shared: dict[str, Any] = {"max_episode_steps": max_episode_steps, "seed": seed}
     settings = asyncio.run(settings_of(games, policy, **shared, make_env=options.get("make_env")))
     episodes = episodes_folder(out, name, mode, split, seed, settings)
@@ -61,6 +63,12 @@ def evaluate(
         result |= cost(tokens_of(read_episodes(episodes)), price)
     add_result(out / "results.json", result)
     return result, summary
+
+
+def refuse_rollouts(options: Mapping[str, Any]) -> None:
+    """Raise `UserError` for several rollouts of a game: entries and their intervals count each episode as a game."""
+    if options.get("rollouts_per_game", 1) != 1:
+        raise UserError("rollouts_per_game", "an evaluation plays each game once", "evaluate with several seeds")
 
 
 def episodes_folder(out: Path, name: str, mode: str, split: str, seed: int, settings: Mapping[str, Any]) -> Path:

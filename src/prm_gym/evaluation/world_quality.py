@@ -9,7 +9,6 @@ one that the environment refused. The first sight of a place cannot be known, on
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import Any
 
 from prm_gym.errors import UserError, check_range
 from prm_gym.policies.worlds import World
-from prm_gym.rollout.concurrency import in_parallel
+from prm_gym.rollout.concurrency import in_parallel, run_and_close
 from prm_gym.rollout.episode import hash_seed
 from prm_gym.types import Episode, PromptTooLong, Response
 
@@ -98,14 +97,6 @@ def kind(episode: Episode, turn: int) -> str:
     return (taken.action.partition(" ")[0] or "nothing") + (" again" if again else "")
 
 
-def measure(*arguments: Any, **options: Any) -> WorldQuality:
+def measure(episodes: Iterable[Episode], world: World, *, depth: int = 3, seed: int = 0) -> WorldQuality:
     """`world_quality` for callers without an event loop; closes the world."""
-    world: World = arguments[1]
-
-    async def run() -> WorldQuality:
-        try:
-            return await world_quality(*arguments, **options)
-        finally:
-            await world.close()
-
-    return asyncio.run(run())
+    return run_and_close(world_quality(episodes, world, depth=depth, seed=seed), world)

@@ -110,7 +110,7 @@ def command(
         module = ["-m", "torch.distributed.run", *spread, *module]
     elif machines.processes > 1:
         module = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={machines.processes}", *module]
-    names = [] if out is None else [path.name for path in out.glob("checkpoint-*") if path.name[11:].isdigit()]
+    names = [] if out is None else [path.name for path in out.glob("checkpoint-*") if path.name[11:].isdecimal()]
     if host == "trl" and out and names:  # open-instruct finds them itself
         last = max(names, key=lambda name: int(name[11:]))
         module += ["--resume_from_checkpoint", str(out / last)]

@@ -24,7 +24,7 @@ from prm_gym.prompts import load
 
 COLUMNS = [("prompt", MESSAGES), ("completion", MESSAGES)]
 
-# The distinct states, in a seeded order within each split; of several visits the one with the lowest rank counts.
+# The distinct states of both splits, in a seeded order; of several visits the one with the lowest rank counts.
 _STATES = """
 CREATE TABLE states AS
 SELECT episode, v.*,

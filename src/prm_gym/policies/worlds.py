@@ -6,7 +6,6 @@ an action will do before it is taken. It is the upper bound of every world model
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
@@ -58,7 +57,7 @@ class EngineWorld:
             problem = "has no snapshot and restore, so nothing can be tried in it"
             raise UserError(self._env.name, problem, "plan in a world model", field="world")
         self._tasks = {task.game_id: task for task in tasks}
-        self._known: OrderedDict[bytes, tuple[Any, tuple[float, ...]]] = OrderedDict()  # snapshot and rewards at a key
+        self._known: dict[bytes, tuple[Any, tuple[float, ...]]] = {}  # snapshot and rewards at a key, oldest first
 
     async def settings(self) -> dict[str, Any]:
         return {"kind": "engine"}
@@ -92,8 +91,8 @@ class EngineWorld:
 
     def _keep(self, state: State, rewards: tuple[float, ...]) -> tuple[Any, tuple[float, ...]]:
         self._known[state.key] = known = (self._env.snapshot(), rewards)
-        while len(self._known) > _KEPT:
-            self._known.popitem(last=False)
+        if len(self._known) > _KEPT:
+            del self._known[next(iter(self._known))]
         return known
 
 

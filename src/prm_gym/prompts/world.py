@@ -11,7 +11,7 @@ from typing import NamedTuple
 from prm_gym.types import State
 from prm_gym.unicode import well_formed
 
-_WON, _OVER = " [won]", " [over]"
+_WON, _OVER = "[won]", "[over]"
 
 
 class Answer(NamedTuple):
@@ -39,7 +39,8 @@ def write(answer: Answer) -> str:
     >>> write(Answer("You put the mug 1 on the desk 1.", won=True, over=True))
     'You put the mug 1 on the desk 1. [won]'
     """
-    return well_formed(answer.observation) + (_WON if answer.won else _OVER if answer.over else "")
+    mark = f" {_WON}" if answer.won else f" {_OVER}" if answer.over else ""
+    return well_formed(answer.observation) + mark
 
 
 def read(text: str) -> Answer:
@@ -47,5 +48,5 @@ def read(text: str) -> Answer:
     text = text.strip()
     for mark in (_WON, _OVER):
         if text.endswith(mark):
-            return Answer(text.removesuffix(mark), mark == _WON, over=True)
+            return Answer(text.removesuffix(mark).rstrip(), mark == _WON, over=True)
     return Answer(text, won=False, over=False)

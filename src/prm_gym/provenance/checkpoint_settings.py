@@ -8,6 +8,7 @@ error unless forced. A Q also has "reads", the tokens that it was trained to rea
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -124,8 +125,9 @@ def carry(config: Any, out: str | PathLike[str], *, reads: str | None = None) ->
 
 
 def _folders(config: Any) -> Iterator[Path]:
-    if isinstance(config, str) and Path(config).is_dir():
-        yield Path(config)
+    if isinstance(config, str):
+        if config and os.path.isdir(config):  # `Path.is_dir` raises for a long text
+            yield Path(config)
     elif isinstance(config, Mapping):
         for key, value in config.items():
             yield from (*_folders(key), *_folders(value))

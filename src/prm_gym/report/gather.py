@@ -27,7 +27,7 @@ _CHECKPOINT = re.compile(r"pi_(\d+)/checkpoint-(\d+)")
 
 def gather(run: Path, name: str) -> dict[str, Any]:
     """The content of the run folder `run`. Raises `UserError` if it is no run, is empty, or has an unreadable file."""
-    iterations = sorted((int(p.name[4:]), p) for p in run.glob("iter*") if p.is_dir() and p.name[4:].isdigit())
+    iterations = sorted((int(p.name[4:]), p) for p in run.glob("iter*") if p.is_dir() and p.name[4:].isdecimal())
     results = run / "results.json"
     remedy = "name a folder that `prm-gym iter` or `prm-gym evaluate` wrote"
     if not iterations and not results.exists():

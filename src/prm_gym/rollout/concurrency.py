@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 from prm_gym import provenance
 from prm_gym.envs.alfworld import ALFWorldEnv
@@ -37,6 +37,10 @@ FEWEST_TO_JUDGE = 20  # tries before the share of failures can end a run
 
 MakeEnv: TypeAlias = Callable[[], "Environment | CheckedEnvironment"]
 T = TypeVar("T")
+
+
+class Closable(Protocol):
+    async def close(self) -> None: ...
 
 
 class Failures:
@@ -149,15 +153,15 @@ async def in_parallel(items: Iterable[T], work: Callable[[T], Awaitable[None]], 
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def run_and_close(work: Coroutine[Any, Any, T], *policies: Policy) -> T:
-    """Run `work` in an event loop of its own and close the policies before the loop ends."""
+def run_and_close(work: Coroutine[Any, Any, T], *closed: Closable) -> T:
+    """Run `work` in an event loop of its own and close the policies, scorers or worlds before the loop ends."""
 
     async def main() -> T:
         try:
             return await work
         finally:
-            for policy in policies:
-                await policy.close()
+            for each in closed:
+                await each.close()
 
     return asyncio.run(main())
 

@@ -217,7 +217,7 @@ class Monitor:
             self._show()
         elif not bar.disable and now - self._noted > _SECONDS_BETWEEN_NOTES:
             self._noted = now
-            bar.console.print(text, highlight=False, soft_wrap=True)
+            bar.console.print(Text(text), soft_wrap=True)
 
     def _count_seconds(self) -> None:
         self.summary.seconds = time.monotonic() - self._start

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,11 +48,13 @@ class Evaluations(Actors):
     def quality(self, held_out: Path) -> Quality:
         """Evaluate Q_{n-1} on the folder of a `held_out` stage, of this run or of one with the same pi_{n-1}."""
         from prm_gym.evaluation.prm_quality import measure
+        from prm_gym.rollout.concurrency import run_and_close
         from prm_gym.store import read_episodes
 
         episodes = read_episodes(held_out / "rollouts", held_out / "branches")
         levels = self.recipe.labels.kind not in ("preferences", "inverse")  # their Q compares actions at one state only
-        return asyncio.run(measure(episodes, self.scoring()(), gamma=self.recipe.gamma, levels=levels))
+        scorer = self.scoring()()
+        return run_and_close(measure(episodes, scorer, gamma=self.recipe.gamma, levels=levels), scorer)
 
     def quality_stage(self) -> Stage:
         """`quality` on the recipe's held-out games, into eval/prm/quality.json."""

@@ -6,10 +6,13 @@ by the previous one; a host's file is otherwise unchanged. Every key is checked 
 
 from __future__ import annotations
 
+import json
 import re
 from os import PathLike
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from prm_gym.config import build, read_yaml
 from prm_gym.errors import UserError, no_folder
@@ -46,3 +49,20 @@ def fill(text: str, run: str | PathLike[str], iteration: int, where: str | PathL
     if left := re.search(r"\{[a-z][a-z0-9_+-]*\}", filled):
         raise UserError(where, f"unknown placeholder {left[0]}", "use {run}, {iter} or {iter-1}")
     return filled
+
+
+def fill_file(file: Path, run: Path, iteration: int) -> str:
+    """The text of the YAML `file`, as `fill`. Raises `UserError` if the run folder's name would change its meaning."""
+    text, name = file.read_text("utf-8"), "prm-gym-run"
+    filled = fill(text, run, iteration, file)
+    try:
+        kept = _content(filled) == _content(fill(text, name, iteration, file)).replace(name, json.dumps(str(run))[1:-1])
+    except yaml.YAMLError:
+        kept = False
+    if not kept:
+        raise UserError(run, f"has characters that YAML reads otherwise in {file}", "choose another run folder")
+    return filled
+
+
+def _content(text: str) -> str:
+    return json.dumps(yaml.safe_load(text), default=str)

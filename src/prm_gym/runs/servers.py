@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from rich.console import Console
+from rich.text import Text
 
 from prm_gym.errors import UserError
 from prm_gym.inference.http_servers import OUTAGE
@@ -110,7 +111,7 @@ class Servers:
         )
         with suppress(ValueError):
             log = log.relative_to(Path.cwd())
-        Console().print(f"starting {len(replicas.urls)} servers of {checkpoint}; output in {log}-*.log", style="dim")
+        Console().print(Text(f"starting {len(replicas.urls)} servers of {checkpoint}; output in {log}-*.log", "dim"))
         try:
             replicas.start()
         except OSError as error:

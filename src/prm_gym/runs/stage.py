@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 import prm_gym
 from prm_gym.atomic import write_json
@@ -100,11 +101,11 @@ def _differences(one: Any, other: Any, key: str = "") -> Iterator[tuple[str, Any
 def run(stages: list[Stage], console: Console) -> None:
     """Run the incomplete stages, in order."""
     for number, stage in enumerate(stages, 1):
-        label = f"[bold]\\[{number}/{len(stages)}] {stage.name}[/bold]"
+        label = Text(f"[{number}/{len(stages)}] {stage.name}", "bold")
         if is_complete(stage):
-            console.print(f"{label} [dim]complete[/dim]")
+            console.print(label, Text("complete", "dim"))
             continue
-        console.print(f"{label} -> {stage.out}")
+        console.print(label, Text(f"-> {stage.out}"))
         started = time.monotonic()
         try:
             stage.out.mkdir(parents=True, exist_ok=True)
@@ -116,4 +117,4 @@ def run(stages: list[Stage], console: Console) -> None:
         except OSError as error:
             remedy = "free space or make the folder writable, then run the same command again"
             raise UserError(error.filename or stage.out, error.strerror or str(error), remedy) from error
-        console.print(f"{label} [green]done[/green] in {seconds:.0f} s")
+        console.print(label, Text("done", "green"), f"in {seconds:.0f} s")

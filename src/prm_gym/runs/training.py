@@ -21,14 +21,13 @@ from prm_gym.runs.stage import Cost, Stage
 def training(actors: Actors, name: str, out: Path, config: str) -> Stage:
     """The stage `name` (a key of `hosts.STAGES`) of the recipe's host, from its file `config` into `out`."""
     source = actors.folder / config
-    filled = recipe.fill(source.read_text("utf-8"), actors.root, actors.n, source)
-
     # Placeholders stay as they are: a run folder that was moved is still complete.
     settings: dict[str, Any] = {
         "host": actors.recipe.host,
         "config": read_yaml(source),
         "processes": actors.recipe.stages.processes,
     }
+    filled = recipe.fill_file(source, actors.root, actors.n)
     if actors.recipe.stages.nodes > 1:  # manifests of before lack it
         settings["nodes"] = actors.recipe.stages.nodes
     q = {"reads": READS} if name == "prm" else {}

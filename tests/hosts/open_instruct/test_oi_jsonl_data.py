@@ -287,6 +287,7 @@ def test_stage_3_keeps_the_whole_prompt(untrained: Path, labels: Labels, tmp_pat
     ("changes", "message"),
     [
         ({"dataset_eval_mixer_dict": None}, "dataset_eval_mixer: missing"),
+        ({"dataset_eval_splits": ["test", "test"]}, "dpo.yaml: dataset_eval_mixer: 2 splits for 1 data sets"),
         ({"stop_token": None}, "stop_token"),
         ({"non_stop_penalty": True}, "non_stop_penalty"),
         ({"num_generation_per_prompt": 4}, "num_generation_per_prompt"),

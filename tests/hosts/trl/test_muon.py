@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tomllib
 
 pytest.importorskip("trl", reason="needs the extra 'trl'")
 import torch
+from packaging.requirements import Requirement
 
 from prm_gym.hosts.trl.muon import MuonWithAdamW, with_muon
 
@@ -104,3 +107,10 @@ def test_without_a_rate_a_trainer_stays_as_it_is() -> None:
         pass
 
     assert with_muon(Trainer, None) is Trainer
+
+
+def test_the_extra_installs_a_torch_that_has_muon() -> None:
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    needs = [Requirement(need) for need in project["optional-dependencies"]["trl"]]
+    assert not any(need.specifier.contains("2.8.0") for need in needs if need.name == "torch")
+    assert "torch" in {need.name for need in needs}

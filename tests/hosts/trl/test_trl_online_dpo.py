@@ -180,14 +180,14 @@ def test_steering_is_drawn_for_each_row_of_a_step() -> None:
 
 def test_stage_3_without_a_q_is_refused(checkpoint: Path, prompts: Path, tmp_path: Path) -> None:
     names = ("--model_name_or_path", str(checkpoint), "--dataset_name", str(prompts))
-    with pytest.raises(UserError, match="reward_model_path: Stage 3 needs Q"):
+    with pytest.raises(UserError, match=r"^online_dpo: reward_model_path: Stage 3 needs Q"):
         online_dpo.main([*names, "--output_dir", str(tmp_path), "--use_cpu", "true", "--bf16", "false"])
 
 
 def test_a_share_of_steered_prompts_beyond_one_is_refused(
     checkpoint: Path, prms: list[Path], prompts: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"exploration_probability: 1\.5"):
+    with pytest.raises(UserError, match=r"^online_dpo: exploration_probability: 1\.5"):
         train(checkpoint, prms, prompts, tmp_path, "--exploration_probability", "1.5")
 
 

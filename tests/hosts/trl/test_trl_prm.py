@@ -156,11 +156,11 @@ def test_the_loss_of_held_out_rows_can_be_watched(checkpoint: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("loss", ["soft_bce", "bradley_terry"])
 def test_a_length_that_leaves_no_row_is_refused(checkpoint: Path, tmp_path: Path, loss: str) -> None:
-    with pytest.raises(UserError, match=r"max_length=3: leaves out all \d rows of train"):
+    with pytest.raises(UserError, match=r"^prm: max_length: 3 leaves out all \d rows of train"):
         train(checkpoint, tmp_path, loss, max_length=3)
 
 
 def test_an_unknown_loss_is_named(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"loss: no loss 'bce'; choose one of soft_bce, value"):
+    with pytest.raises(UserError, match=r"^prm: loss: no loss 'bce'; choose one of soft_bce, value"):
         prm.main(["--model_name_or_path", str(checkpoint), "--dataset_name", "labels", "--loss", "bce",
                   "--output_dir", str(tmp_path), "--use_cpu", "true", "--report_to", "none"])  # fmt: skip

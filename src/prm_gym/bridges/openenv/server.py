@@ -108,7 +108,7 @@ class TextEnvironment(Environment[Command, Shown, TextState]):
 
     def _show(self, shown: contract.Shown, **outcome: Any) -> Shown:
         info = shown.info
-        fields = {name: info[name] for name in ("task", "task_type", "won") if name in info}
+        fields = {name: info[name] for name in ("task", "task_type", "won") if info.get(name) is not None}
         commands = shown.admissible_commands
         self._shown = Shown(text=shown.observation, admissible_commands=commands, **fields, **outcome)
         return self._shown

@@ -135,12 +135,11 @@ def prepare(
 
     columns = ("prompt", "exploration_prompt") if args.exploration_probability else ("prompt",)
     dataset_config.sft_messages_key = "messages"
-    paths, splits, rows = _localise(
-        args.dataset_mixer_dict, args.dataset_train_splits, columns, output_dir, recipe, tokenizer
-    )
+    localise = partial(_localise, folder=cache, check=partial(check_row, tokenizer), where=str(recipe))
+    paths, splits, rows = localise(args.dataset_mixer_dict, args.dataset_train_splits, columns, field="dataset_mixer")
     args.dataset_mixer_dict, args.dataset_train_splits = paths, splits
-    args.dataset_eval_mixer_dict, args.dataset_eval_splits, _ = _localise(
-        args.dataset_eval_mixer_dict, args.dataset_eval_splits, ("prompt",), output_dir, recipe, tokenizer
+    args.dataset_eval_mixer_dict, args.dataset_eval_splits, _ = localise(
+        args.dataset_eval_mixer_dict, args.dataset_eval_splits, ("prompt",), field="dataset_eval_mixer"
     )
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.num_mini_batches
     prompts = batch * preflight.world_size() // args.num_generation_per_prompt
@@ -242,10 +241,7 @@ def make_checkpoint(folder: Path, every: int) -> Callable[[Any, int], None] | No
 
 
 def _localise(
-    mixer: dict[str, Any], splits: list[str], columns: tuple[str, ...], output_dir: Path, recipe: Path, tokenizer: Any
+    mixer: dict[str, Any], splits: list[str], columns: tuple[str, ...], **options: Any
 ) -> tuple[dict[str, Any], list[str], int]:
-    check, sources = partial(check_row, tokenizer), list(mixer.items())
-    local, splits, rows = jsonl_data.localise(
-        sources, splits, columns, output_dir / "data", check, str(recipe), "dataset_mixer"
-    )
+    local, splits, rows = jsonl_data.localise(list(mixer.items()), splits, columns, **options)
     return dict(local), splits, rows

@@ -47,21 +47,21 @@ def main(arguments: list[str]) -> None:
     script, training = parse(arguments, argument_classes())
     tokenizer = load_tokenizer(script.model_name_or_path, "model_name_or_path")
     if training.reward_model_path is None:
-        raise UserError(script.dataset_name, "Stage 3 needs Q", "name its checkpoint", field="reward_model_path")
+        raise UserError("online_dpo", "Stage 3 needs Q", "name its checkpoint", field="reward_model_path")
     prm_paths = [training.reward_model_path, *script.reward_ensemble]
     prm_tokenizers = [load_tokenizer(path, "reward_model_path") for path in prm_paths]
     for path, prm_tokenizer in zip(prm_paths, prm_tokenizers, strict=True):
         check_same_vocabulary(tokenizer, prm_tokenizer, path)
         check_reads(path)
     if training.use_vllm:
-        check_vllm(tokenizer, script.model_name_or_path)
+        check_vllm(tokenizer, "online_dpo")
     columns: tuple[str, ...] = ("prompt",)
     trainer_class = scored_as_trained(OnlineDPOTrainer)
     if script.exploration_probability:
         if not 0 < script.exploration_probability <= 1 or training.use_vllm:
             problem = f"{script.exploration_probability} with use_vllm={training.use_vllm}"
             remedy = "give a probability, and sample in the training process (use_vllm: false)"
-            raise UserError(script.dataset_name, problem, remedy, field="exploration_probability")
+            raise UserError("online_dpo", problem, remedy, field="exploration_probability")
         columns = ("prompt", "exploration_prompt")
         trainer_class = steered(trainer_class, script.exploration_probability)
     prompts = load_prompts(script.dataset_name, columns, tokenizer, training)

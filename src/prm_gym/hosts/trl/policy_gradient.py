@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
     check_same_vocabulary(tokenizer, prm_tokenizer, script.reward_model_path)
     check_reads(script.reward_model_path)
     if training.use_vllm:
-        check_vllm(tokenizer, script.model_name_or_path)
+        check_vllm(tokenizer, "policy_gradient")
     prompts = load_prompts(script.dataset_name, ("prompt",), tokenizer, training)
     policy = load_policy(script.model_name_or_path, tokenizer)
     prm = load_model(AutoModelForSequenceClassification, script.reward_model_path, "reward_model_path", num_labels=1)

@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> None:
 
     script, training, optimizer = parse(arguments, argument_classes())
     if script.loss not in SOURCE_COLUMNS:
-        raise UserError("loss", f"no loss '{script.loss}'", f"choose one of {', '.join(SOURCE_COLUMNS)}")
+        raise UserError("prm", f"no loss '{script.loss}'", f"choose one of {', '.join(SOURCE_COLUMNS)}", field="loss")
     training.remove_unused_columns = False  # the batches are not the model's own arguments
     tokenizer = load_tokenizer(script.model_name_or_path, "model_name_or_path")
     pairs = script.loss == "bradley_terry"
@@ -68,8 +68,8 @@ def main(arguments: list[str]) -> None:
         if len(short) < len(encoded) and training.process_index == 0:
             print(f"{split}: {len(encoded) - len(short)} of {len(encoded)} rows exceed max_length={script.max_length}")
         if not len(short):
-            problem = f"leaves out all {len(encoded)} rows of {split}"
-            raise UserError(script.dataset_name, problem, "raise it", field=f"max_length={script.max_length}")
+            problem = f"{script.max_length} leaves out all {len(encoded)} rows of {split}"
+            raise UserError("prm", problem, "raise it", field="max_length")
         return pairs_by_state.by_state(short) if pairs else short
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:

@@ -91,8 +91,8 @@ def scored_as_trained(trainer: type[Any]) -> type[Any]:
     return ScoredTrainer
 
 
-def check_vllm(tokenizer: Any, where: str) -> None:
+def check_vllm(tokenizer: Any, stage: str) -> None:
     """Raise `UserError` if the tokenizer adds tokens to the rendered chat, which TRL sends to vLLM as text."""
     if tokenizer.encode("") != []:
         problem = "TRL sends the rendered chat as text, to which the tokenizer adds special tokens once more"
-        raise UserError(where, problem, "set it to false, or use open-instruct's host", field="use_vllm")
+        raise UserError(stage, problem, "set it to false, or use open-instruct's host", field="use_vllm")
