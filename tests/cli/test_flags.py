@@ -198,8 +198,8 @@ def test_parents_of_other_games_leave_no_folder(refusal, capsys, games, tmp_path
 @pytest.mark.parametrize(
     ("split", "said"),
     [
-        ("train", "'train' is not NAME=N; write train=200,valid_seen=50,valid_unseen=50"),
-        ("train=\N{SUPERSCRIPT TWO}", "'\N{SUPERSCRIPT TWO}' is not a whole number"),
+        ("train", "'train' is not NAME=COUNT; write train=200,valid_seen=50,valid_unseen=50"),
+        ("train=\N{SUPERSCRIPT TWO}", "'train=\N{SUPERSCRIPT TWO}' is not NAME=COUNT"),
         ("train=1, train =2", "train stands twice; name each split once"),
     ],
 )

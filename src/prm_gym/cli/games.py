@@ -20,7 +20,7 @@ def add(commands: Commands) -> None:
     command.add_argument("out", type=path, metavar="OUT", help="folder of the games")
     command.add_argument("--preset", default="small", help="small or full, the size of the households")
     text = "how many games of each split, from train, valid_seen and valid_unseen"
-    command.add_argument("--split", type=_splits, default=_USUAL, metavar="NAME=N,...", help=text)
+    command.add_argument("--split", type=_splits, default=_USUAL, metavar="NAME=COUNT,...", help=text)
     command.flags["splits"] = "--split"
     command.add_argument("--seed", type=seed, default=0, help="of all games")
     command.add_argument("--workers", type=count, default=1, metavar="N", help="processes")
@@ -44,9 +44,9 @@ def run(options: argparse.Namespace) -> None:
 def _splits(text: str) -> dict[str, int]:
     splits: dict[str, int] = {}
     for part in text.split(","):
-        name, given, number = (word.strip() for word in part.partition("="))
-        if not given:
-            raise ArgumentTypeError(f"'{part}' is not NAME=N; write {_USUAL}")
+        name, _, number = (word.strip() for word in part.partition("="))
+        if not number.isdecimal():
+            raise ArgumentTypeError(f"'{part}' is not NAME=COUNT; write {_USUAL}")
         if name in splits:
             raise ArgumentTypeError(f"{name} stands twice; name each split once")
         splits[name] = count(number)
