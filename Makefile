@@ -12,7 +12,7 @@ PRM_GYM_HOST_PYTHON ?= $(abspath $(HOST_VENV))/bin/python
 export TOKENIZERS_PARALLELISM := false
 export OPEN_INSTRUCT PRM_GYM_HOST_PYTHON
 
-.PHONY: demo iter one-gpu findings test test-exact test-llm lint docs package host host-venv test-host clean
+.PHONY: demo iter one-gpu findings test test-slow test-llm lint docs package host host-venv test-host clean
 
 demo: $(VENV)/.installed ## one iteration of AgentPRM on generated households, on a CPU
 	$(BIN)/prm-gym iter 1 --recipe recipes/embedded --run runs/demo
@@ -32,8 +32,8 @@ findings: $(VENV)/.installed ## make findings [FINDING=name] [SEEDS=3 | SEED=1]:
 test: $(VENV)/.installed lint
 	$(BIN)/python -m pytest -m "not slow"
 
-test-exact: $(VENV)/.installed ## the exact engine against stock alfworld, at length
-	$(BIN)/python -m pytest -m slow tests/envs
+test-slow: $(VENV)/.installed ## the slow tests: the exact engine against stock alfworld at length, servers, plans
+	$(BIN)/python -m pytest -m slow --ignore tests/llm
 
 test-llm: $(VENV)/.gemma ## every stage on Gemma 3 270M, on a CPU; [OPEN_INSTRUCT=dir] [PRM_GYM_VLLM_PYTHON=python] add hosts and servers
 	$(BIN)/python -m pytest -m slow -s -rs tests/llm

@@ -1,4 +1,4 @@
-"""The exact engine against stock alfworld at length: 234 games and 22,240 steps (`make test-exact`).
+"""The exact engine against stock alfworld at length: 234 games and 22,240 steps (`make test-slow`).
 
 Every chunk has games of its own, all task types and so all kinds of rooms in turn. Walks follow the known plan half of
 the time, so that most pass a win and go on; a snapshot is restored every 25 steps or so, and nothing may differ.

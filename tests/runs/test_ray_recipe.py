@@ -47,7 +47,10 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     del values["quality"]
     (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
     for name in ("prm", "online_dpo"):
-        (folder / f"{name}.yaml").write_text((RECIPES / "embedded" / f"{name}.yaml").read_text())
+        config = yaml.safe_load((RECIPES / "embedded" / f"{name}.yaml").read_text())
+        if name == "prm":
+            config["loss"] = "inverse"
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
     return folder
 
 

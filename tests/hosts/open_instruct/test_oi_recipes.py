@@ -119,10 +119,8 @@ def test_accelerate_and_deepspeed_read_them(checkout: Path, stage: int, processe
     assert found == wanted
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", [f for f in FOLDERS if f.name.startswith("alfworld")], ids=lambda f: f.name)
 def test_batches_are_what_the_paper_has(folder: Path) -> None:
-    if not folder.name.startswith("alfworld"):
-        return
     batches = {}
     for path in RECIPES:
         if path.parent != folder:

@@ -1,4 +1,4 @@
-"""TRL as the host: the loss is Eq. 2, every reader of Q sees the same ids, bad input is named before training."""
+"""TRL as the host: every reader of Q sees the same ids, bad input is named before training."""
 
 import json
 from pathlib import Path
@@ -30,19 +30,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("tiny")
     make_tiny_model(out, TEXTS, hidden_size=32, layers=1, heads=2)
     return out
-
-
-def test_the_loss_is_the_soft_cross_entropy_of_equation_2(checkpoint: Path) -> None:
-    model = AutoModelForSequenceClassification.from_pretrained(
-        checkpoint, num_labels=1, problem_type="multi_label_classification"
-    )
-    ids = torch.tensor([[5, 6, 7], [8, 9, 10]])
-    targets = torch.tensor([[0.3], [1.0]])
-    with torch.no_grad():
-        output = model(input_ids=ids, labels=targets)
-    q = output.logits.sigmoid()
-    expected = -(targets * q.log() + (1 - targets) * (1 - q).log()).mean()
-    assert output.loss.item() == pytest.approx(expected.item(), abs=1e-6)
 
 
 def make_labels(folder: Path) -> None:
