@@ -71,18 +71,24 @@ def score(model: Any, ids: Tensor, pad_token_id: int) -> Tensor:
     return logits.squeeze(-1).float()
 
 
+def of_scores(loss: str, gamma: float, first: Tensor, second: Tensor | None, numbers: dict[str, Tensor]) -> Output:
+    """The loss of that name, of the logits of FIRST and SECOND (None if it compares no two sequences)."""
+    if second is None:
+        return soft_bce(first, numbers["target"])
+    if loss == "bradley_terry":
+        return bradley_terry(first, second)
+    return inverse(first, second, numbers["terminated"], numbers["expert"], gamma)
+
+
 def make_compute_loss(loss: str, gamma: float) -> Callable[[Any, dict[str, Tensor], int], Output]:
     """A function `compute_loss(model, batch, pad_token_id)` for the loss of that name."""
 
     def compute_loss(model: Any, data: dict[str, Tensor], pad_token_id: int) -> Output:
         import torch
 
-        if loss in ("soft_bce", "value"):
-            return soft_bce(score(model, data[FIRST], pad_token_id), data["target"])
-        both = score(model, torch.cat((data[FIRST], data[SECOND])), pad_token_id)
-        first, second = both.chunk(2)
-        if loss == "bradley_terry":
-            return bradley_terry(first, second)
-        return inverse(first, second, data["terminated"], data["expert"], gamma)
+        if SECOND not in data:
+            return of_scores(loss, gamma, score(model, data[FIRST], pad_token_id), None, data)
+        first, second = score(model, torch.cat((data[FIRST], data[SECOND])), pad_token_id).chunk(2)
+        return of_scores(loss, gamma, first, second, data)
 
     return compute_loss

@@ -10,28 +10,11 @@ import pytest
 pytest.importorskip("trl", reason="needs the extra 'trl'")
 import datasets
 import torch
-from torch.nn.functional import logsigmoid, pad
-from transformers import (
-    AutoModelForSequenceClassification,
-    Gemma3TextConfig,
-    LlamaConfig,
-    MistralConfig,
-    Olmo2Config,
-    Qwen3Config,
-)
+from prefix_models import FAMILIES, PAD, Padding, gradients, model_of
+from torch.nn.functional import logsigmoid
 
 from prm_gym.hosts.trl import pairs_by_state
 
-PAD, WINDOW = 0, 4
-SIZES = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-MIXED = ["sliding_attention", "full_attention"]
-FAMILIES = {
-    "Gemma 3": (Gemma3TextConfig, {"sliding_window": WINDOW, "layer_types": MIXED, "head_dim": 8}),
-    "Llama": (LlamaConfig, {}),
-    "Mistral": (MistralConfig, {"sliding_window": WINDOW}),
-    "OLMo 2": (Olmo2Config, {}),
-    "Qwen 3": (Qwen3Config, {"head_dim": 8}),
-}
 PAIRS = [  # (prompt, chosen, rejected); prompts longer and shorter than the window
     ([7, 8, 9, 10, 11, 12, 13], [14], [15, 16, 17]),
     ([7, 8], [21, 22], [23]),
@@ -42,43 +25,11 @@ PAIRS = [  # (prompt, chosen, rejected); prompts longer and shorter than the win
 ]
 
 
-class Padding:
-    """The one method of a tokenizer that `collate` calls."""
-
-    def pad(
-        self, rows: dict[str, list[list[int]]], *, padding_side: str, return_tensors: str
-    ) -> dict[str, torch.Tensor]:
-        width = max(map(len, rows["input_ids"]))
-
-        def to_width(values: list[int]) -> torch.Tensor:
-            missing = width - len(values)
-            return pad(torch.tensor(values), (missing, 0) if padding_side == "left" else (0, missing), value=PAD)
-
-        ids = torch.stack([to_width(row) for row in rows["input_ids"]])
-        return {"input_ids": ids, "attention_mask": (ids != PAD).long()}
-
-
-def model_of(family: str) -> Any:
-    torch.manual_seed(0)
-    config, options = FAMILIES[family]
-    config = config(**SIZES, num_key_value_heads=1, pad_token_id=PAD, num_labels=1, **options)
-    model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
-    for weight in model.parameters():  # far from the initial near-zero outputs
-        torch.nn.init.normal_(weight, std=0.3)
-    return model
-
-
 def one_by_one(model: Any) -> torch.Tensor:
     def q(ids: list[int]) -> torch.Tensor:
         return model(input_ids=torch.tensor([ids]), use_cache=False).logits.squeeze()
 
     return -torch.stack([logsigmoid(q(p + good) - q(p + bad)) for p, good, bad in PAIRS]).mean()
-
-
-def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
-    model.zero_grad()
-    loss.backward()
-    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
 
 
 def states() -> datasets.Dataset:

@@ -5,20 +5,22 @@
 states alone). A sequence is the prompt and the response without the token that ends its turn (`chat.scored_ids`),
 scored at the last token. V is read at the end of the prompt, open for the assistant's turn.
 
-A batch of `bradley_terry` has all pairs of `per_device_train_batch_size` states (`pairs_by_state`), of the other losses
-as many rows; an `eval_loss` of pairs is weighted by states, so it depends on the batch size.
+What is read twice is computed once. A batch of `bradley_terry` has all pairs of `per_device_train_batch_size` states
+(`pairs_by_state`), of the other losses all visits of as many episodes (`rows_by_prefix`). An `eval_loss` is the mean
+over batches, so it depends a little on their size.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from prm_gym.errors import UserError
-from prm_gym.hosts.losses import FIRST, LABELS, NUMBERS, SECOND, SOURCE_COLUMNS
-from prm_gym.hosts.scored_rows import ROWS, longest
-from prm_gym.hosts.trl import pairs_by_state
+from prm_gym.hosts.losses import LABELS, NUMBERS, SOURCE_COLUMNS
+from prm_gym.hosts.scored_rows import ROWS, Row, longest
+from prm_gym.hosts.trl import pairs_by_state, rows_by_prefix
 from prm_gym.hosts.trl.arguments import parse
 from prm_gym.hosts.trl.inputs import load_model, load_split
 from prm_gym.prompts.tokenizer import load_tokenizer
@@ -48,7 +50,6 @@ def main(arguments: list[str]) -> None:
     import torch
     from transformers import AutoModelForSequenceClassification, Trainer
 
-    from prm_gym.hosts.losses import make_compute_loss
     from prm_gym.hosts.trl.muon import with_muon
 
     script, training, optimizer = parse(arguments, argument_classes())
@@ -56,13 +57,21 @@ def main(arguments: list[str]) -> None:
         raise UserError("prm", f"no loss '{script.loss}'", f"choose one of {', '.join(SOURCE_COLUMNS)}", field="loss")
     training.remove_unused_columns = False  # the batches are not the model's own arguments
     tokenizer = load_tokenizer(script.model_name_or_path, "model_name_or_path")
-    pairs = script.loss == "bradley_terry"
-    encode = pairs_by_state.pair_row if pairs else partial(to_ids, loss=script.loss)
+    encode: Callable[..., Row]
+    group: Callable[[Any], Any]
+    collate: Callable[..., Any]
+    loss: Callable[..., torch.Tensor]
+    if script.loss == "bradley_terry":
+        encode, group, collate = pairs_by_state.pair_row, pairs_by_state.by_state, pairs_by_state.collate
+        loss = partial(pairs_by_state.loss, pad_token_id=tokenizer.pad_token_id)
+    else:
+        encode, group, collate = partial(to_ids, loss=script.loss), rows_by_prefix.by_prefix, rows_by_prefix.collate
+        loss = partial(rows_by_prefix.loss, name=script.loss, gamma=script.gamma)
 
     def load(split: str) -> Any:
         rows = load_split(script.dataset_name, split, SOURCE_COLUMNS[script.loss], LABELS[script.loss])
         with training.main_process_first():  # the other processes read its cache
-            unused = [name for name in rows.column_names if name not in NUMBERS]
+            unused = [name for name in rows.column_names if name not in (*NUMBERS, rows_by_prefix.GAME)]
             encoded = rows.map(encode, fn_kwargs={"tokenizer": tokenizer}, remove_columns=unused)
             short = encoded.filter(lambda length: length <= script.max_length, input_columns="length")
         if len(short) < len(encoded) and training.process_index == 0:
@@ -70,22 +79,11 @@ def main(arguments: list[str]) -> None:
         if not len(short):
             problem = f"{script.max_length} leaves out all {len(encoded)} rows of {split}"
             raise UserError("prm", problem, "raise it", field="max_length")
-        return pairs_by_state.by_state(short) if pairs else short
-
-    def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        names = [name for name in (FIRST, SECOND) if name in rows[0]]
-        ids = [row[name] for name in names for row in rows]
-        padded = tokenizer.pad({"input_ids": ids}, padding_side="right", return_tensors="pt")["input_ids"]
-        numbers = {name: torch.tensor([float(row[name]) for row in rows]) for name in NUMBERS if name in rows[0]}
-        return {**dict(zip(names, padded.split(len(rows)), strict=True)), **numbers}
-
-    loss_of_rows = make_compute_loss(script.loss, script.gamma)
+        return group(short)
 
     class PRMTrainer(with_muon(Trainer, optimizer.muon_learning_rate)):  # type: ignore[misc]
         def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], **_: Any) -> torch.Tensor:
-            if pairs:
-                return pairs_by_state.loss(model, inputs, tokenizer.pad_token_id)
-            return loss_of_rows(model, inputs, tokenizer.pad_token_id)[0]
+            return loss(model, inputs)
 
         def prediction_step(self, model: Any, inputs: Any, *_: Any, **__: Any) -> tuple[Any, None, None]:
             with torch.no_grad():
@@ -101,7 +99,7 @@ def main(arguments: list[str]) -> None:
         args=training,
         train_dataset=load("train"),
         eval_dataset=None if training.eval_strategy == "no" else load("test"),
-        data_collator=partial(pairs_by_state.collate, tokenizer=tokenizer) if pairs else collate,
+        data_collator=partial(collate, tokenizer=tokenizer),
         processing_class=tokenizer,
     )
     if training.process_index == 0:
@@ -110,7 +108,7 @@ def main(arguments: list[str]) -> None:
     trainer.save_model(training.output_dir)
 
 
-def to_ids(row: dict[str, Any], tokenizer: Any, loss: str) -> dict[str, Any]:
+def to_ids(row: Row, tokenizer: Any, loss: str) -> Row:
     """A label row to the ids of the sequences of `loss`, and `length`, that of the longest."""
     encoded = ROWS[loss](row, tokenizer)
     return {**encoded, "length": longest(encoded)}

@@ -1,0 +1,83 @@
+"""Training Q with shared prefixes read once, as `hosts.trl.prm` does, against row by row. Tokens and CPU seconds.
+
+python benchmarks/prm_training.py MODEL DATASET [--loss bradley_terry] [--groups 256] [--batch 8]
+(DATASET: a folder of `prm-gym label`; a run folder has one in iter1/dataset/prm)
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import torch
+from datasets import load_dataset
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from prm_gym.hosts import losses
+from prm_gym.hosts.losses import FIRST, NUMBERS, SECOND
+from prm_gym.hosts.trl import pairs_by_state, prm, rows_by_prefix
+
+GAMMA = 0.95
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("dataset")
+    parser.add_argument("--loss", choices=losses.LABELS, default="bradley_terry")
+    parser.add_argument("--groups", type=int, default=256, help="of pairs, states; of other rows, episodes")
+    parser.add_argument("--batch", type=int, default=8, help="groups")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    model = AutoModelForSequenceClassification.from_pretrained(options.model, num_labels=1, dtype=torch.float32)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    rows = load_dataset(options.dataset, split="train")
+    unused = [name for name in rows.column_names if name not in (*NUMBERS, rows_by_prefix.GAME)]
+    pairs = options.loss == "bradley_terry"
+    encode, more = (pairs_by_state.pair_row, {}) if pairs else (prm.to_ids, {"loss": options.loss})
+    rows = rows.map(encode, fn_kwargs={"tokenizer": tokenizer, **more}, remove_columns=unused)
+    groups = list((pairs_by_state.by_state if pairs else rows_by_prefix.by_prefix)(rows).shuffle(seed=0))
+    groups = groups[: options.groups]
+    batches = [groups[i : i + options.batch] for i in range(0, len(groups), options.batch)]
+    compute_loss = losses.make_compute_loss(options.loss, GAMMA)
+
+    def together(batch: list[dict[str, Any]]) -> tuple[torch.Tensor, int]:
+        if pairs:
+            data = pairs_by_state.collate(batch, tokenizer)
+            return pairs_by_state.loss(model, data, tokenizer.pad_token_id), int(
+                data["seen"].sum() + data["said"].sum()
+            )
+        data = rows_by_prefix.collate(batch, tokenizer)
+        return rows_by_prefix.loss(model, data, options.loss, GAMMA), int(data["mask"].sum())
+
+    def row_by_row(batch: list[dict[str, Any]]) -> tuple[torch.Tensor, int]:
+        names = [name for name in (FIRST, SECOND) if pairs or name in batch[0]]
+        ids = [sequence for name in names for group in batch for sequence in sequences(group, name)]
+        padded = tokenizer.pad({"input_ids": ids}, padding_side="right", return_tensors="pt")["input_ids"]
+        data = dict(zip(names, padded.chunk(len(names)), strict=True))
+        for name in NUMBERS:
+            if name in batch[0]:
+                data[name] = torch.tensor([value for group in batch for value in group[name]])
+        return compute_loss(model, data, tokenizer.pad_token_id)[0], sum(map(len, ids))
+
+    for name, of_batch in (("row by row", row_by_row), ("together", together)):
+        start, tokens, total = time.process_time(), 0, 0.0
+        for batch in batches:
+            loss, read = of_batch(batch)
+            loss.backward()
+            tokens, total = tokens + read, total + loss.item()
+        seconds = time.process_time() - start
+        print(f"{name}: loss {total / len(batches):.5f}, {tokens:,} tokens, {seconds:.1f} s of CPU")
+
+
+def sequences(group: dict[str, Any], name: str) -> list[list[int]]:
+    """The sequences FIRST or SECOND of the rows of a group."""
+    if "prompt" in group:
+        return [group["prompt"] + group["responses"][i] for i in group["chosen" if name == FIRST else "rejected"]]
+    return [group["sequences"][number][: last + 1] for number, last in group[name]]
+
+
+if __name__ == "__main__":
+    main()
