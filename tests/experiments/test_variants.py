@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,6 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
-from miniature import write_miniature
 
 from experiments.__main__ import result, write
 from experiments.changes import CURVE, LONG_CURVE, beside
@@ -30,10 +30,11 @@ EMBEDDED = Path(__file__).parent.parent.parent / "recipes" / "embedded"
 
 
 @pytest.fixture(scope="module")
-def variants(tmp_path_factory: pytest.TempPathFactory) -> Variants:
-    """The miniature recipe, run, and a variant with other labels."""
+def variants(miniature: Path, miniature_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Variants:
+    """The run of the miniature recipe, and a variant with other labels."""
     root = tmp_path_factory.mktemp("findings")
-    variants = Variants(write_miniature(root / "recipe"), root / "runs", 0)
+    shutil.copytree(miniature_run, root / "seed-0", symlinks=True)
+    variants = Variants(miniature, root, 0)
     variants.run("values", VALUES)
     return variants
 

@@ -25,25 +25,15 @@ for package in ("alfworld", "trl"):
     pytest.importorskip(package, reason=f"needs the extra '{package}'")
 
 
-@pytest.fixture(scope="module")
-def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_miniature(tmp_path_factory.mktemp("recipe") / "miniature", processes=2)
-
-
 def prm_gym(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "prm_gym.cli", *map(str, arguments)], capture_output=True, text=True, timeout=600
     )
 
 
-@pytest.fixture(scope="module")
-def run(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder after iterations 1 and 2."""
-    run = tmp_path_factory.mktemp("runs") / "miniature"
-    for iteration in (1, 2):
-        done = prm_gym("iter", iteration, "--recipe", miniature, "--run", run)
-        assert done.returncode == 0, done.stderr[-3000:]
-    return run
+@pytest.fixture
+def run(miniature_run: Path) -> Path:
+    return miniature_run
 
 
 def test_results_hold_every_policy_and_best_of_n(run: Path) -> None:
