@@ -41,18 +41,3 @@ def test_each_way_of_choosing_has_its_own_row(games, tmp_path):
     folders = [folder.name.rpartition("_") for folder in tmp_path.iterdir() if folder.is_dir()]
     assert sorted(name for name, _, _ in folders) == sorted(f"random_{mode}_valid_seen_0" for mode in modes)
     assert len({digest_of_settings for _, _, digest_of_settings in folders}) == len(modes)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--weight", "1"], "--prm: best-of-N needs a PRM to choose by; name its folder, or leave out"),
-        (["--best-of", "4"], "--prm: best-of-N needs a PRM"),
-        (["--prm", "q", "--best-of", "0"], "--best-of: got 0; must be at least 1"),
-        (["--prm", "q", "--weight", "-2"], "--weight: got -2.0; must be at least 0"),
-    ],
-)
-def test_an_impossible_choice_is_refused_before_anything_is_played(games, tmp_path, capsys, options, message):
-    assert evaluate(games, tmp_path, *options) == 2
-    assert message in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
