@@ -89,7 +89,10 @@ def test_a_scripted_policy_has_no_flags_of_models(refusal, games, tmp_path, comm
     ("flags", "said"),
     [
         (["--best-of", "4"], "--prm: best-of-N needs a PRM to choose by; name its folder, or leave out --best-of"),
-        (["--weight", "1"], "--prm: best-of-N needs a PRM to choose by; name its folder, or leave out --best-of, --weight"),
+        (
+            ["--weight", "1"],
+            "--prm: best-of-N needs a PRM to choose by; name its folder, or leave out --best-of, --weight",
+        ),
         (["--prm", "MODEL", "--best-of", "0"], "--best-of: got 0; must be at least 1"),
         (["--prm", "MODEL", "--weight", "-1"], "--weight: got -1.0; must be at least 0"),
         (["--prm", "MODEL", "--weight", "nan"], "--weight: got nan; must be at least 0"),

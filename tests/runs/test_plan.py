@@ -83,7 +83,8 @@ def test_a_line_through_two_points() -> None:
 
 
 def test_what_grows_by_a_law_is_foreseen_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The probe answers by a law that it does not tell: 5 s and 0.1 s an episode or 2 s a step, 30 rows an episode."""
+    """The probe answers by a law that it does not tell: 5 s and 0.1 s an episode or 2 s a step, 30 rows
+    an episode, four rows an item of a training."""
     folder = write_miniature(tmp_path / "recipe")
     values = yaml.safe_load((folder / "recipe.yaml").read_text())
     values["games"]["splits"] = {"train": 1000, "valid_seen": 400, "valid_unseen": 400}
@@ -94,7 +95,10 @@ def test_what_grows_by_a_law_is_foreseen_exactly(tmp_path: Path, monkeypatch: py
 
     def law(amount: float, rows: int, trains: str) -> Measured:
         each = 2.0 if trains else 0.1
-        return Measured(amount, 5 + each * amount, 4 + each * amount, 10 * int(amount), rows=rows, size=100)
+        grouped = 0.25 if trains else 1.0
+        return Measured(
+            amount, 5 + each * amount, 4 + each * amount, 10 * int(amount), rows=rows, size=100, grouped=grouped
+        )
 
     def answer(arguments: list[Any]) -> None:
         small, found = Run(arguments[0], arguments[1], 1), dict[str, Any]()
@@ -113,9 +117,29 @@ def test_what_grows_by_a_law_is_foreseen_exactly(tmp_path: Path, monkeypatch: py
     assert rollouts.cpu == pytest.approx(4 + 0.1 * 2000)
     episodes = 2000 * (1 + 1 * 2 * 2)  # with the branches
     assert planned["labels for Q_0"].amount == episodes
-    assert planned["Q_0"].amount == 30 * episodes / prm["per_device_train_batch_size"]
+    assert planned["Q_0"].amount == 0.25 * 30 * episodes / prm["per_device_train_batch_size"]
     assert planned["Q_0"].seconds == pytest.approx(5 + 2 * planned["Q_0"].amount)
     assert not list(tmp_path.glob("prm_gym-plan-*"))
+
+
+def test_the_batches_of_an_epoch_are_those_of_the_trainer(tmp_path: Path) -> None:
+    """Twenty items in batches of eight, trained for four steps: three batches are an epoch."""
+    pytest.importorskip("trl", reason="needs the extra 'trl'")
+    import torch
+    from transformers import Trainer, TrainingArguments
+
+    options = TrainingArguments(
+        str(tmp_path), per_device_train_batch_size=8, max_steps=4, use_cpu=True, report_to="none"
+    )
+    data = [{"input": torch.ones(1), "labels": torch.ones(1)}] * 20
+
+    class Model(torch.nn.Linear):
+        def forward(self, input: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"loss": (super().forward(input) - labels).square().mean()}
+
+    Trainer(Model(1, 1), options, train_dataset=data).train()
+    assert probe._batches(tmp_path / "checkpoint-4") == 3
+    assert probe._batches(tmp_path) is None
 
 
 def test_checkpoints_take_disk_and_time() -> None:

@@ -122,7 +122,8 @@ def _extrapolate(iteration: Run, todo: list[Stage], probes: list[dict[str, Any]]
         if each.cost.trains:
             data = Path(recipe.fill(dataset_of(config), iteration.root, iteration.n, each.out))
             there = rows.get(data.absolute(), probe.rows(data) if data.is_dir() else 0)
-            amount: float = probe.steps(config, there, probe.world(config, iteration.recipe.stages.machines))
+            items = there * points[-1].grouped
+            amount: float = probe.steps(config, items, probe.world(config, iteration.recipe.stages.machines))
         else:
             amount = each.cost.episodes or 1
 

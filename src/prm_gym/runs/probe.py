@@ -44,7 +44,8 @@ _SAMPLES = 8  # responses drawn at a branch point, the default of `rollout.branc
 @dataclass(frozen=True)
 class Measured:
     """`amount` is what the time grows with: episodes, or steps of a training. `rows` are those of a dataset's train
-    split; `checkpoint` are bytes, of `size`, of a training's last checkpoint.
+    split; `checkpoint` are bytes, of `size`, of a training's last checkpoint. `grouped` is the number of items of a
+    training for each row of its dataset: below 1 where rows that share text are one item.
     """
 
     amount: float
@@ -56,6 +57,7 @@ class Measured:
     rows: int = 0
     size: int = 0  # bytes
     checkpoint: int = 0
+    grouped: float = 1.0
 
 
 def shrink(folder: Path, to: Path, share: float, policy: Path | None = None) -> None:
@@ -121,17 +123,22 @@ def world(config: dict[str, Any], machines: Machines) -> int:
     return each * machines.nodes
 
 
-def steps(config: dict[str, Any], rows: float, processes: int) -> int:
-    """The training steps on `rows` rows that a host's YAML asks for."""
-    batch = int(config.get("per_device_train_batch_size", 8)) * int(config.get("gradient_accumulation_steps", 1))
-    batch *= processes
+def batch_of(config: dict[str, Any], processes: int) -> int:
+    """The items in a batch of all processes."""
+    each = int(config.get("per_device_train_batch_size", 8)) * int(config.get("gradient_accumulation_steps", 1))
+    return each * processes
+
+
+def steps(config: dict[str, Any], items: float, processes: int) -> int:
+    """The training steps on `items` items that a host's YAML asks for."""
+    batch = batch_of(config, processes)
     if config.get("total_episodes"):
         return math.ceil(int(config["total_episodes"]) / batch)
     named = config.get("max_steps") or config.get("max_train_steps")
     if named and int(named) > 0:
         return int(named)
     epochs = float(config.get("num_train_epochs", 3 if "dataset_name" in config else 1))  # the hosts' defaults
-    return math.ceil(epochs * math.ceil(rows / batch))
+    return math.ceil(epochs * math.ceil(items / batch))
 
 
 def place(actors: Actors, each: Stage) -> str:
@@ -164,10 +171,12 @@ def measure(folder: Path, run: Path, host: str | None = None) -> dict[str, Any]:
             if each.cost.trains:
                 config = each.settings["config"]
                 data = Path(dataset_of(config).replace("{run}", str(run)).replace("{iter}", "1"))
-                amount: float = steps(config, rows(data), world(config, iteration.recipe.stages.machines))
+                processes = world(config, iteration.recipe.stages.machines)
+                amount: float = steps(config, rows(data), processes)
             else:
                 amount = each.cost.episodes or 1
             checkpoints = sorted(each.out.glob("checkpoint*"), key=lambda path: path.stat().st_mtime)
+            trained = _batches(checkpoints[-1]) if checkpoints else None
             measured = Measured(
                 amount,
                 seconds,
@@ -176,9 +185,18 @@ def measure(folder: Path, run: Path, host: str | None = None) -> dict[str, Any]:
                 rows=rows(each.out),
                 size=_size(each.out),
                 checkpoint=_size(checkpoints[-1]) if checkpoints else 0,
+                grouped=min(1.0, trained * batch_of(config, processes) / rows(data)) if trained else 1.0,
             )
             found[place(iteration, each)] = asdict(measured)
     return {"stages": found, "prompts": _longest_prompts(run), "context": _context(iteration)}
+
+
+def _batches(checkpoint: Path) -> float | None:
+    """The batches of an epoch, as transformers' Trainer writes them beside a checkpoint; None of other trainers."""
+    if not (state := checkpoint / "trainer_state.json").exists():
+        return None
+    found = json.loads(state.read_text("utf-8"))
+    return float(found["global_step"] / found["epoch"])
 
 
 def _cpu() -> float:
