@@ -38,12 +38,12 @@ def chat(turns: int, action: str) -> list[dict[str, str]]:
 
 @pytest.fixture
 def episodes(tmp_path: Path) -> Path:
-    """Two episodes of 3 actions, as `state` has them."""
+    """Two episodes of 3 actions, as `state` has them; the responses say more than the actions."""
     with EpisodeWriter(tmp_path / "episodes") as writer:
         for name in ("a", "b"):
             s = state(3, odd=name)
             turns = [
-                Turn(t, o, ["look"], f"go to desk {t}", "", f"go to desk {t}", True, 0.0)
+                Turn(t, o, ["look"], f"I go to desk {t}", "", f"go to desk {t}", True, 0.0)
                 for t, o in enumerate(s.observations[:-1])
             ]
             turns.append(Turn(3, s.observations[-1], ["look"]))
@@ -70,13 +70,16 @@ def test_every_action_of_episodes_has_the_logit_of_its_chat(
     ]
     for row in rows:
         s = state(row["turn"], odd=row["episode_id"])
-        answer = {"role": "assistant", "content": row["action"]}
+        answer = {"role": "assistant", "content": f"I {row['action']}"}
         assert row["state_key"] == s.key.hex()
         assert row["logit"] == pytest.approx(logit([*PROMPT.messages(s), answer]), abs=1e-4)
         assert row["q"] == pytest.approx(torch.tensor(row["logit"]).sigmoid().item(), abs=1e-6)
 
 
-def test_every_chat_of_a_file_has_its_logit_and_one_that_is_too_long_has_none(tmp_path: Path) -> None:
+def test_every_chat_of_a_file_has_its_logit_and_one_that_is_too_long_has_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "BLOCK", 2)
     chats = [chat(1, "look"), chat(CONTEXT, "look"), chat(0, "go to desk 1")]
     whole, long, parted = chats
     lines = [{"messages": whole}, {"messages": long}, {"prompt": parted[:-1], "completion": parted[-1:]}]
@@ -84,6 +87,7 @@ def test_every_chat_of_a_file_has_its_logit_and_one_that_is_too_long_has_none(tm
     rows = run(tmp_path / "chats.jsonl", tmp_path / "q.parquet")
     assert [row["line"] for row in rows] == [1, 3, 5]
     assert rows[1]["q"] is rows[1]["logit"] is None
+    assert "Q of 3 actions, 1 of them too long for it" in " ".join(capsys.readouterr().out.split())
     assert [rows[0]["logit"], rows[2]["logit"]] == pytest.approx([logit(whole), logit(parted)], abs=1e-4)
 
 

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from prm_gym.errors import UserError
+from prm_gym.evaluation import intervals
 from prm_gym.evaluation.intervals import Outcome, by_task_type, gain, interval, success
+from prm_gym.store import EpisodeWriter
+from prm_gym.types import Episode, Turn
 
 
 def outcome(shares: list[float]) -> Outcome:
     return {f"g{i}": ("Pick" if i % 2 else "Heat", share) for i, share in enumerate(shares)}
+
+
+def test_the_outcome_of_a_game_is_the_share_of_its_episodes_that_won(tmp_path: Path) -> None:
+    with EpisodeWriter(tmp_path) as writer:
+        for number, (game, won) in enumerate([("g0", True), ("g0", True), ("g0", False), ("g1", False)]):
+            turns = [Turn(0, "o", ["look"], action="look", reward=float(won)), Turn(1, "o", [])]
+            stop = "won" if won else "step_limit"
+            writer.add(Episode(f"e{number}", game, "s", "t", "Pick", "pi_0", 0, 0, stop, turns))
+    assert intervals.outcome(tmp_path) == {"g0": ("Pick", 2 / 3), "g1": ("Pick", 0.0)}
 
 
 def test_a_gain_is_paired_over_games() -> None:
@@ -26,6 +40,20 @@ def test_a_gain_is_paired_over_games() -> None:
 def test_only_games_that_both_played_count() -> None:
     found = gain([outcome([1.0, 0.0])], [outcome([0.0, 0.0, 1.0])])
     assert (found.mean, found.games) == (0.5, 2)
+
+
+def test_only_games_that_every_seed_played_count() -> None:
+    found = success([outcome([1.0, 0.0]), outcome([0.0, 0.0, 1.0])])
+    assert (found.per_seed, found.games) == ([0.5, 0.0], 2)
+
+
+@pytest.mark.parametrize(("seeds", "t"), [(2, 12.706), (5, 2.776), (10, 2.262), (11, 2.262), (30, 2.262)])
+def test_the_deviation_of_seeds_has_the_t_of_their_number_up_to_ten(seeds: int, t: float) -> None:
+    """Games that differ by seed alone. The exact quantiles for 11 and 30 seeds, 2.228 and 2.045, are smaller."""
+    means = [0.4 + 0.01 * seed for seed in range(seeds)]
+    half = t * np.std(means, ddof=1) / seeds**0.5
+    low, high = success([outcome([mean] * 3) for mean in means]).ci95
+    assert (low, high) == pytest.approx((np.mean(means) - half, np.mean(means) + half))
 
 
 def test_with_seeds_the_interval_covers_games_and_seeds() -> None:

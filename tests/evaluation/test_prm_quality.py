@@ -31,14 +31,16 @@ class Table:
 
     def __init__(self, scores: dict[tuple[int, str], float]) -> None:
         self.scores = scores
+        self.read: list[Response] = []
 
     async def score(self, pairs: list[tuple[State, Response]]) -> list[float]:
+        self.read += [response for _, response in pairs]
         return [self.scores[state.turn, response.action] for state, response in pairs]
 
 
-def branches() -> list[Episode]:
+def branches(a: str = "1110", b: str = "0001") -> list[Episode]:
     """At turn 1 of a parent, `a` wins three of four times at once, `b` one of four."""
-    outcomes = [("a", w) for w in (True, True, True, False)] + [("b", w) for w in (False, False, False, True)]
+    outcomes = [("a", won == "1") for won in a] + [("b", won == "1") for won in b]
     return [episode(i, ["a", action], won, parent="p", branch_turn=1) for i, (action, won) in enumerate(outcomes)]
 
 
@@ -51,6 +53,22 @@ def test_ranking_follows_the_rollouts(a: float, b: float, accuracy: float) -> No
     stored = quality.as_dict()
     assert (stored["pairs"], stored["ranking_accuracy"], stored["gap_weighted_accuracy"]) == (1, accuracy, accuracy)
     assert {"ranking_ci95", "ranking_corrected", "ranking_corrected_ci95", "gap_weighted_corrected"} <= stored.keys()
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "ceilings"),
+    [
+        ("11", "00", {1.0}),
+        ("1110", "0001", {None, 0.5, 1.0}),  # a tie in the second halves, in the first, or in none
+        ("1", "0", {None}),  # which have no halves
+    ],
+)
+def test_the_ceiling_is_how_often_half_of_the_rollouts_orders_as_the_other(
+    a: str, b: str, ceilings: set[float | None]
+) -> None:
+    episodes, table = [episode(99, ["a"], True), *branches(a, b)], Table({(0, "a"): 0.5, (1, "a"): 0.9, (1, "b"): 0.1})
+    found = {asyncio.run(measure(episodes, table, seed=seed)).ranking_ceiling for seed in range(3)}
+    assert found == ceilings
 
 
 def test_a_q_of_the_state_alone_ranks_nothing_though_its_auc_is_perfect() -> None:
@@ -76,6 +94,24 @@ def test_calibration_is_measured_against_the_discounted_return() -> None:
     assert math.isclose(quality.calibration_error, (abs(0.9 - 0.9) + abs(0.0 - 0.0) + 2 * abs(0.5 - 0.5)) / 4)
     shifted = asyncio.run(measure(episodes, Table({key: q / 2 for key, q in scores.items()}), gamma=0.9))
     assert math.isclose(shifted.calibration_error, (0.45 + 0.0 + 2 * 0.25) / 4)
+
+
+@pytest.mark.parametrize(
+    ("q", "correlation"),
+    [((0.9, 0.5, 0.1), math.sqrt(3) / 2), ((0.1, 0.5, 0.9), -math.sqrt(3) / 2), ((0.5, 0.5, 0.5), None)],
+)
+def test_the_correlation_is_that_with_the_return(q: tuple[float, ...], correlation: float | None) -> None:
+    """Of returns 1, 0 and 0."""
+    episodes = [episode(i, [action], action == "a") for i, action in enumerate("abc")]
+    quality = asyncio.run(measure(episodes, Table({(0, action): of for action, of in zip("abc", q, strict=True)})))
+    assert quality.correlation == pytest.approx(correlation)
+
+
+def test_q_reads_the_response_as_the_policy_gave_it() -> None:
+    played, table = episode(0, ["a"], True), Table({(0, "a"): 0.5})
+    played.turns[0].response, played.turns[0].reason = "REASON: so\nACTION: a", "so"
+    asyncio.run(measure([played], table))
+    assert table.read == [Response("REASON: so\nACTION: a", "so", "a")]
 
 
 def test_a_q_without_levels_is_measured_by_its_ranking_alone() -> None:

@@ -90,6 +90,25 @@ def test_only_lost_games_are_played_again_with_the_lessons_of_their_own(tmp_path
     assert all(set(re.findall(r"Lesson of (\d)", chat)) == {str(corridor(chat))} for chat in again)
 
 
+def test_a_sample_of_the_games_stays_the_same_in_every_trial(tmp_path):
+    entries, chats = play(tmp_path, max_games=3)
+    assert [entry["games"] for entry in entries] == [3, 3, 3]
+    assert len({corridor(str(chat)) for chat in chats}) == 3
+
+
+async def loses(request):
+    """Never opens the door; a lesson is numbered by those before it."""
+    chat = "\n".join(message["content"] for message in request.body["messages"])
+    text = f"Lesson {chat.count('Lesson') + 1}" if LOST in chat else "REASON: no\nACTION: go left"
+    return Reply(body={"choices": [{"message": {"content": text}, "finish_reason": "stop"}]})
+
+
+def test_the_last_three_lessons_are_shown(tmp_path):
+    _, chats = play(tmp_path, trials=5, handler=loses, max_games=1)
+    shown = dict.fromkeys("".join(re.findall(r"Lesson (\d)", str(chat))) for chat in chats if LOST not in str(chat))
+    assert list(shown) == ["", "1", "12", "123", "234"]
+
+
 def test_no_lesson_is_written_after_the_last_trial(tmp_path):
     _, chats = play(tmp_path, trials=2)
     assert sum(LOST in str(chat) for chat in chats) == 3

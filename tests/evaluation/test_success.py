@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from rollout_world import Corridor, Walker, make_games
+from rollout_world import Corridor, Walker, content, make_games
 
 from prm_gym.errors import UserError
 from prm_gym.evaluation.intervals import wilson
 from prm_gym.evaluation.results_file import add_result, read_results
 from prm_gym.evaluation.results_table import table, told_apart
 from prm_gym.evaluation.success import evaluate, summarise
+from prm_gym.rollout import rollout
 from prm_gym.types import Episode, State, Turn
+
+WALKER = {"name": "w", "prm": None, "split": "train", "make_env": Corridor, "progress": False}
 
 
 def episode(number: int, won: bool, actions: int, task_type: str = "pick_and_place_simple") -> Episode:
@@ -39,24 +42,41 @@ def test_wilson_of_nothing_says_nothing() -> None:
 
 def test_success_is_that_of_all_games(tmp_path: Path) -> None:
     """A game that failed is no game less: the evaluation is not done until the same command has played it."""
-    games, shared = make_games(30), {"name": "w", "prm": None, "mode": "policy", "split": "train", "progress": False}
+    games = make_games(30)
 
     async def fail(state: State) -> None:
         if state.game_id == games[3].game_id:
             raise RuntimeError("lost")
 
     with pytest.raises(UserError, match=r"1 of \d+ failed"):
-        evaluate(games, Walker(fail), tmp_path, make_env=Corridor, **shared)
+        evaluate(games, Walker(fail), tmp_path, mode="policy", **WALKER)
     assert not (tmp_path / "results.json").exists()
-    entry, _ = evaluate(games, Walker(), tmp_path, make_env=Corridor, **shared)
+    entry, _ = evaluate(games, Walker(), tmp_path, mode="policy", **WALKER)
     assert entry["games"] == 30
 
 
 def test_several_rollouts_of_a_game_are_no_games(tmp_path: Path) -> None:
-    shared = {"name": "w", "prm": None, "mode": "policy", "split": "train", "progress": False}
     with pytest.raises(UserError, match=r"^rollouts_per_game: an evaluation plays each game once"):
-        evaluate(make_games(1), Walker(), tmp_path, make_env=Corridor, rollouts_per_game=100, **shared)
+        evaluate(make_games(1), Walker(), tmp_path, mode="policy", rollouts_per_game=100, **WALKER)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_episodes_are_those_of_a_rollout_with_the_same_seed(tmp_path: Path) -> None:
+    evaluate(make_games(8), Walker(), tmp_path / "out", mode="policy", seed=3, **WALKER)
+    rollout(make_games(8), Walker(), tmp_path / "rollout", seed=3, make_env=Corridor, progress=False)
+    [folder] = (tmp_path / "out").glob("*/")
+    assert content(folder) == content(tmp_path / "rollout")
+
+
+@pytest.mark.parametrize(
+    ("mode", "spent"),
+    [("policy", {"prompt_tokens": 240, "response_tokens": 120, "cost": 0.00408}), ("best_of_2", {})],
+)
+def test_tokens_and_cost_are_told_of_a_policy_alone(tmp_path: Path, mode: str, spent: dict[str, float]) -> None:
+    """3 games of 8 actions, each of 10 prompt tokens and 5 response tokens."""
+    policy = Walker(commands=["go left"])
+    entry, _ = evaluate(make_games(3), policy, tmp_path, mode=mode, price=(2.0, 30.0), **WALKER)
+    assert {field: entry[field] for field in ("prompt_tokens", "response_tokens", "cost") if field in entry} == spent
 
 
 def test_summary_counts_by_task_type() -> None:
@@ -162,7 +182,8 @@ def test_a_long_name_takes_no_number_out_of_80_columns() -> None:
 def of(won: bool = True, **changes: Any) -> dict[str, Any]:
     """An entry of pi_1 on one game, under conditions with `changes`."""
     policy = {"kind": "transformers", "prompt": {"name": "compact", "fingerprint": "c"}, "temperature": 0.3}
-    policy |= {"max_new_tokens": 24, **{key: value for key, value in changes.items() if key in ("temperature",)}}
+    of_policy = ("prompt", "temperature", "max_new_tokens")
+    policy |= {"max_new_tokens": 24, **{key: value for key, value in changes.items() if key in of_policy}}
     settings = {"policy": policy, "games": {"fingerprint": "0123456789abcdef"}, "max_episode_steps": 16}
     settings |= {key: value for key, value in changes.items() if key in ("max_episode_steps", "games")}
     seed = changes.get("seed", 0)
@@ -178,7 +199,14 @@ def test_an_entry_says_its_conditions() -> None:
     assert entry["settings"]["policy"]["prompt"]["fingerprint"] == "c"
 
 
-OTHERS = [{"temperature": 1.0}, {"max_episode_steps": 8}, {"seed": 1}, {"games": {"fingerprint": "fedcba9876543210"}}]
+OTHERS: list[dict[str, Any]] = [
+    {"prompt": {"name": "full", "fingerprint": "f"}},
+    {"temperature": 1.0},
+    {"max_new_tokens": 48},
+    {"max_episode_steps": 8},
+    {"seed": 1},
+    {"games": {"fingerprint": "fedcba9876543210"}},
+]
 
 
 @pytest.mark.parametrize("changes", OTHERS)

@@ -68,6 +68,7 @@ class Author:
     def __init__(self, *reasons: str, instead: str | None = None, fails_after: int = 10**9) -> None:
         self.reasons, self.instead, self.left = reasons, instead, fails_after
         self.read: list[str] = []
+        self.seeds: list[int] = []
 
     async def settings(self) -> dict[str, Any]:
         return {"kind": "author"}
@@ -79,6 +80,7 @@ class Author:
         self.left -= 1
         asked = messages[-1]["content"]
         self.read.append(asked)
+        self.seeds.append(seed)
         action = self.instead or asked.rpartition("The action must be exactly: ")[2]
         return [Response(f"{r}#{action}", r, action, 100, 10) for r in self.reasons[:n]]
 
@@ -133,6 +135,15 @@ def test_each_state_and_action_is_asked_once_and_a_stopped_run_resumes(tmp_path:
     assert sum(asked.values()) == len(demonstrated(tree(100)))
     assert "20 of" in report.note
     assert not list(tmp_path.glob("*.jsonl"))
+
+
+def test_the_seeds_of_turns_and_runs_differ(tmp_path: Path) -> None:
+    authors = Author("a guess"), Author("a guess")
+    for seed, author in enumerate(authors):
+        label(tmp_path, author, name=f"out-{seed}", samples=1, seed=seed)
+    seeds = [seed for author in authors for seed in author.seeds]
+    assert len(set(seeds)) == len(seeds) == 2 * len(demonstrated(tree(100)))
+    assert all(0 <= seed < 2**31 for seed in seeds)
 
 
 def test_a_prompt_without_reasons_is_refused(tmp_path: Path) -> None:

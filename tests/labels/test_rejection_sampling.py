@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -44,32 +45,35 @@ class Samples:
     policy_id = "pi_0"
 
     def __init__(self, fail_after: int | None = None, longest: int = 99) -> None:
-        self.calls, self.fail_after, self.longest = 0, fail_after, longest
+        self.asked: list[tuple[bytes, int]] = []  # state and seed
+        self.fail_after, self.longest, self.closed = fail_after, longest, False
 
     async def settings(self) -> dict[str, Any]:
         return {"kind": "samples", "longest": self.longest}
 
     async def act(self, state: State, *, n: int = 1, seed: int = 0) -> list[Response]:
-        self.calls += 1
-        if self.fail_after is not None and self.calls > self.fail_after:
+        self.asked.append((state.key, seed))
+        if self.fail_after is not None and len(self.asked) > self.fail_after:
             raise RuntimeError("the server is gone")
         if state.turn > self.longest:
             raise PromptTooLong
-        assert n == N
-        return said(state.key)
+        return said(state.key)[:n]
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        self.closed = True
 
 
 class Scores(Scorer):
-    def __init__(self) -> None:
+    def __init__(self, longest: int = 99) -> None:
         self.texts: list[tuple[bytes, str]] = []
-        self.closed = False
+        self.longest, self.closed = longest, False
 
     async def settings(self) -> dict[str, Any]:
         return {"kind": "scores"}
 
     async def logits(self, pairs: Sequence[tuple[State, Response]]) -> list[float]:
+        if any(state.turn > self.longest for state, _ in pairs):
+            raise PromptTooLong
         self.texts += [(state.key, response.text) for state, response in pairs]
         return [logit(state.key, response.action) for state, response in pairs]
 
@@ -84,9 +88,9 @@ def episodes(tmp_path: Path) -> list[Episode]:
     return found
 
 
-def label(tmp_path: Path, policy: Any = None, scorer: Any = None, **options: Any) -> LabelReport:
+def label(tmp_path: Path, policy: Any = None, scorer: Any = None, *, name: str = "out", **options: Any) -> LabelReport:
     options = {"policy": policy or Samples(), "scorer": scorer or Scores(), "n": N, **options}
-    return rejection_sampling.label([tmp_path / "in"], tmp_path / "out", prompt=template(tmp_path), **options)
+    return rejection_sampling.label([tmp_path / "in"], tmp_path / name, prompt=template(tmp_path), **options)
 
 
 def by_prompt(episodes: list[Episode]) -> dict[str, bytes]:
@@ -95,8 +99,8 @@ def by_prompt(episodes: list[Episode]) -> dict[str, bytes]:
 
 
 def test_each_row_is_the_best_response_that_ended_as_it_was_sampled(tmp_path: Path, episodes: list[Episode]) -> None:
-    scorer = Scores()
-    report = label(tmp_path, scorer=scorer)
+    policy, scorer = Samples(), Scores()
+    report = label(tmp_path, policy, scorer)
     states = by_prompt(episodes)
     wanted = {}
     for prompt, key in states.items():
@@ -110,6 +114,7 @@ def test_each_row_is_the_best_response_that_ended_as_it_was_sampled(tmp_path: Pa
     assert all(found[prompt][1] == pytest.approx(q, abs=1e-6) for prompt, (_, q) in wanted.items())
     assert 0 < report.skipped["no response ended"] == len(states) - len(wanted)
     assert len(set(scorer.texts)) == len(scorer.texts)  # nothing is scored twice
+    assert policy.closed
     assert scorer.closed
     assert not list(tmp_path.glob("*.jsonl"))
 
@@ -126,16 +131,50 @@ def test_a_kill_loses_no_response(tmp_path: Path, episodes: list[Episode]) -> No
     label(tmp_path)
     whole = rows(tmp_path / "out")
     (tmp_path / "out").rename(tmp_path / "first")
+    killed = Samples(fail_after=10)
     with pytest.raises(RuntimeError, match="the server is gone"):
-        label(tmp_path, Samples(fail_after=10), concurrency=1)
+        label(tmp_path, killed, concurrency=1)
+    assert killed.closed
     assert not (tmp_path / "out").exists()
     kept = len((tmp_path / "out.sampled.jsonl").read_text().splitlines()) - 1
     assert kept == 10
     again = Samples()
     report = label(tmp_path, again)
-    assert again.calls == len(by_prompt(episodes)) - kept
+    assert len(again.asked) == len(by_prompt(episodes)) - kept
     assert "10 were there already" in report.note
     assert rows(tmp_path / "out") == whole
+
+
+def test_more_responses_than_before_are_sampled_anew(tmp_path: Path, episodes: list[Episode]) -> None:
+    """What the journal has of a state counts if it is enough, and the larger sample replaces the smaller one."""
+    states, last = len(by_prompt(episodes)), Samples()
+    for n, done in ((2, 10), (4, 20), (2, 30)):
+        policy = Samples(fail_after=done)
+        with pytest.raises(RuntimeError):
+            label(tmp_path, policy, n=n, concurrency=1)
+        assert len(policy.asked) == done + 1
+    report = label(tmp_path, last, n=4)
+    assert len(last.asked) == states - 20
+    assert report.statistics["sampled"]["responses"] == 4 * states
+
+
+def test_the_seeds_of_states_and_runs_differ(tmp_path: Path, episodes: list[Episode]) -> None:
+    policies = Samples(), Samples()
+    for seed, policy in enumerate(policies):
+        label(tmp_path, policy, name=f"out-{seed}", seed=seed)
+    seeds = [seed for policy in policies for _, seed in policy.asked]
+    assert len(set(seeds)) == len(seeds) == 2 * len(by_prompt(episodes))
+    assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+def test_the_states_are_those_of_the_policy_and_the_expert_in_the_size_asked_for(
+    tmp_path: Path, episodes: list[Episode]
+) -> None:
+    theirs, policy = tree(80, policy="expert"), Samples()
+    good = {e.state_at(t).key for e in theirs if e.won and counts(e) for t in range(e.branch_turn, e.actions)}
+    expert = [write(tmp_path / "expert", theirs)]
+    label(tmp_path, policy, expert=expert, expert_fraction=0.25, size=40, train_share=1.0)
+    assert Counter(key in good for key, _ in policy.asked) == {True: 10, False: 30}
 
 
 def test_the_journal_of_another_policy_is_refused(tmp_path: Path, episodes: list[Episode]) -> None:
@@ -145,11 +184,25 @@ def test_the_journal_of_another_policy_is_refused(tmp_path: Path, episodes: list
         label(tmp_path, Samples(longest=3))
 
 
-def test_a_state_too_long_for_the_policy_is_left_out(tmp_path: Path, episodes: list[Episode]) -> None:
-    report = label(tmp_path, Samples(longest=1))
-    assert {row["turn"] for row in rows(tmp_path / "out")} == {0, 1}
-    later = sum(prompt.count("|") > 3 for prompt in by_prompt(episodes))  # one bar, and two more a turn
-    assert report.skipped["prompt too long"] == later > 0
+@pytest.mark.parametrize(("policy", "scorer"), [(1, 99), (99, 1), (2, 1)])
+def test_a_state_too_long_for_the_policy_or_the_scorer_is_left_out(
+    tmp_path: Path, episodes: list[Episode], policy: int, scorer: int
+) -> None:
+    """Each state is told once: a state that the policy reads gives no row if no response ended, else is scored."""
+    report = label(tmp_path, Samples(longest=policy), Scores(longest=scorer))
+    told: Counter[str] = Counter()
+    for prompt, key in by_prompt(episodes).items():
+        turn = (prompt.count("|") - 1) // 2
+        actions = {response.action for response in said(key) if response.finished}
+        if turn > policy or (actions and turn > scorer):
+            told["too long"] += 1
+        else:
+            told[("none", "one", "several")[min(len(actions), 2)]] += 1
+    assert len(told) == 4
+    assert report.skipped["prompt too long"] == told["too long"]
+    assert report.skipped["no response ended"] == told["none"]
+    assert report.statistics["states with one action"] == told["one"]
+    assert len(rows(tmp_path / "out")) == told["one"] + told["several"]
 
 
 def test_provenance_names_both_models(tmp_path: Path, episodes: list[Episode]) -> None:

@@ -26,8 +26,8 @@ def test_auc_is_the_share_of_ordered_pairs(visits: list[tuple[int, bool]]) -> No
 
 
 def test_calibration_error_by_hand() -> None:
-    # Bin 0.0-0.1: two rows, predicted 0.05 on average, target 0.5; bin 0.9-1: one row, 0.95 against 1.
-    predicted, target = np.array([0.04, 0.06, 0.95]), np.array([0.0, 1.0, 1.0])
+    # Bin 0.0-0.1: two rows, predicted 0.05 on average, target 0.5; bin 0.9-1, which holds 1: 0.95 and 1.0 against 1.
+    predicted, target = np.array([0.04, 0.06, 0.95, 1.0]), np.array([0.0, 1.0, 1.0, 1.0])
     bins = calibration_bins(predicted, target)
-    assert bins == [pytest.approx((0.05, 0.5, 2)), pytest.approx((0.95, 1.0, 1))]
-    assert calibration_error(bins) == pytest.approx((2 * 0.45 + 1 * 0.05) / 3)
+    assert bins == [pytest.approx((0.05, 0.5, 2)), pytest.approx((0.975, 1.0, 2))]
+    assert calibration_error(bins) == pytest.approx((2 * 0.45 + 2 * 0.025) / 4)

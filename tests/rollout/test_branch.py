@@ -14,7 +14,7 @@ from test_collect import kill_again_and_again
 
 from prm_gym.errors import UserError
 from prm_gym.rollout import rollout, rollout_branches
-from prm_gym.types import PromptTooLong
+from prm_gym.types import PromptTooLong, Response
 
 
 @pytest.fixture
@@ -97,6 +97,17 @@ def test_the_candidates_are_the_first_different_actions_sampled(parents, tmp_pat
         assert {episode.turns[t].action for episode in branches} in expected[branches[0].turns[t].state_key]
 
 
+def test_of_responses_with_one_action_the_first_is_executed(parents, tmp_path):
+    class Numbered(Walker):
+        async def act(self, state, *, n=1, seed=0):
+            actions = ["go left", "go left", "open door", "go left"][:n]
+            return [Response(f"{number}: {action}", "", action) for number, action in enumerate(actions)]
+
+    run(parents, tmp_path / "out", Numbered(), samples=4)
+    executed = {episode.turns[episode.branch_turn].response for episode in content(tmp_path / "out").values()}
+    assert executed == {"0: go left", "2: open door"}
+
+
 def test_proposals_choose_the_actions_and_the_policy_goes_on_from_there(parents, tmp_path):
     asked, going_on = Walker(commands=["go left"]), Walker(commands=["go right"])
     run(parents, tmp_path / "out", going_on, proposals=asked, samples=5)
@@ -149,6 +160,28 @@ def test_a_draw_of_states_is_seeded_and_nested(parents, tmp_path):
     assert two < four
     assert two != other
     assert set(Counter(parent for parent, _ in two).values()) == {2}
+
+
+def test_each_parent_has_a_draw_of_its_own(parents, tmp_path):
+    run(parents, tmp_path / "out", states_per_episode=2)
+    turns = defaultdict(set)
+    for parent, turn in by_point(content(tmp_path / "out")):
+        turns[parent].add(turn)
+    of_one_length = [turns[parent] for parent, episode in content(parents).items() if episode.actions == 8]
+    assert len(of_one_length) > 1
+    assert len({frozenset(drawn) for drawn in of_one_length}) > 1
+
+
+def test_a_branch_is_of_its_own_iteration(parents, tmp_path):
+    run(parents, tmp_path / "out", states_per_episode=1, iteration=2)
+    assert {episode.iteration for episode in content(tmp_path / "out").values()} == {2}
+
+
+def test_invalid_actions_of_the_parent_are_not_counted_again(parents, tmp_path):
+    summary = run(parents, tmp_path / "out", Walker(commands=["go left", "go right"]))
+    turns = [turn for episode in content(tmp_path / "out").values() for turn in episode.turns]
+    assert any(turn.action == "Sing" for turn in turns)
+    assert summary.invalid_actions == 0
 
 
 def test_branches_of_branches_start_where_their_parents_became_their_own(parents, tmp_path):

@@ -168,6 +168,11 @@ def test_more_rollouts_and_games_extend_a_folder(tmp_path):
     assert content(tmp_path / "once") == content(tmp_path / "twice")
 
 
+def test_an_episode_says_its_iteration(tmp_path):
+    run(Walker(), tmp_path, games=1, iteration=2)
+    assert {episode.iteration for episode in content(tmp_path).values()} == {2}
+
+
 @pytest.mark.parametrize("change", [{"seed": 6}, {"iteration": 1}, {"max_episode_steps": 20}])
 def test_a_folder_begun_with_other_settings_is_refused_by_name(tmp_path, change):
     run(Walker(), tmp_path)
@@ -220,6 +225,30 @@ def test_a_failing_environment_ends_its_own_episode_alone(tmp_path):
     assert json.loads((tmp_path / "failures.jsonl").read_text())["stop_reason"] == "env_error"
 
 
+def test_the_environment_of_a_failed_episode_plays_no_other(tmp_path):
+    made = []
+
+    class Watched(Corridor):
+        def __init__(self):
+            super().__init__()
+            self.played = []
+            made.append(self)
+
+        def reset(self, *, options):
+            self.played.append(options["game_file"])
+            return super().reset(options=options)
+
+    async def fail(state: State) -> None:
+        if state.game_id == third.game_id:
+            raise ConnectionError("lost")
+
+    third = draw_games(make_games(8), 5)[2]
+    options = {"rollouts_per_game": 1, "concurrency": 1, "max_failed_share": 0.2}
+    run(Walker(fail), tmp_path, make_env=Watched, **options)
+    assert [len(env.played) for env in made] == [3, 5]
+    assert all(env.closed for env in made)
+
+
 def test_too_many_failures_stop_the_run_early_and_lose_nothing(tmp_path):
     failing = {game.game_id for game in make_games(100)[::5]}
 
@@ -270,16 +299,21 @@ def test_environments_in_play_are_closed_when_the_run_ends_early(tmp_path):
     assert all(env.closed for env in made)
 
 
-def test_a_prompt_over_the_context_ends_the_episode_there(tmp_path):
+@pytest.mark.parametrize(
+    ("turn", "rewards", "truncated"), [(0, [None], [False]), (2, [0, 0, None], [False, True, False])]
+)
+def test_a_prompt_over_the_context_ends_the_episode_there(tmp_path, turn, rewards, truncated):
     async def refuse(state: State) -> None:
-        if state.turn == 2:
+        if state.turn == turn:
             raise PromptTooLong("4097 of 4096 tokens")
 
     run(Walker(refuse, commands=["go left"]), tmp_path)
-    for episode in content(tmp_path).values():
+    episodes = content(tmp_path).values()
+    assert len(episodes) == 24
+    for episode in episodes:
         assert episode.stop_reason == StopReason.PROMPT_TOO_LONG
-        assert [turn.reward for turn in episode.turns] == [0, 0, None]
-        assert [turn.truncated for turn in episode.turns] == [False, True, False]
+        assert [turn.reward for turn in episode.turns] == rewards
+        assert [turn.truncated for turn in episode.turns] == truncated
         assert not any(turn.terminated for turn in episode.turns)
 
 

@@ -42,6 +42,8 @@ def test_a_rollout_that_goes_on_counts_what_was_there(tmp_path):
     third = collect(tmp_path, 5)
     assert third.line() == f"30 of 30 episodes there already, {won} won; nothing to do"
     assert third.success == pytest.approx(won / 30)
+    fewer = collect(tmp_path, 2)
+    assert fewer.line() == f"12 of 12 episodes there already, {before} won; nothing to do"
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -79,11 +79,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(checkpoint: Path, folder: Path, loss: str, **options: Any) -> dict[str, Any]:
-    """One step on all rows at once; the first line of the log. There are held-out rows only where they are watched."""
+    """One step on all rows at once; the lines of the log in one. The first row is held out too where it is watched."""
     labels = folder / "labels"
     labels.mkdir()
-    for split in ("train", "test") if "eval_strategy" in options else ("train",):
-        datasets.Dataset.from_list(ROWS[loss]).to_parquet(labels / f"{split}.parquet")
+    datasets.Dataset.from_list(ROWS[loss]).to_parquet(labels / "train.parquet")
+    if "eval_strategy" in options:
+        datasets.Dataset.from_list(ROWS[loss][:1]).to_parquet(labels / "test.parquet")
     settings = {
         "model_name_or_path": checkpoint,
         "dataset_name": labels,
@@ -104,27 +105,31 @@ def train(checkpoint: Path, folder: Path, loss: str, **options: Any) -> dict[str
     return {key: value for line in log for key, value in line.items()}
 
 
-def by_hand(checkpoint: Path, loss: str) -> float:
-    """The loss of the untrained model, each sequence alone and unpadded."""
+def sequence(tokenizer: Any, prompt: list[Message], response: list[Message]) -> torch.Tensor:
+    """Its ids [1, length], without the token that ends the turn."""
+    text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+    text += response[0]["content"] if response else ""
+    return tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+
+
+def by_hand(checkpoint: Path, loss: str, rows: list[dict[str, Any]] | None = None) -> float:
+    """The loss of the untrained model on all rows or on `rows`, each sequence alone and unpadded."""
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    rows = ROWS[loss] if rows is None else rows
     torch.manual_seed(42)  # transformers' default seed
     model = AutoModelForSequenceClassification.from_pretrained(checkpoint, num_labels=1, dtype=torch.float32)
     model.config.pad_token_id = tokenizer.pad_token_id
 
     def q(prompt: list[Message], response: list[Message]) -> float:
-        text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-        if response:
-            text += response[0]["content"]  # without the token that ends the turn
-        ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
         with torch.no_grad():
-            return float(model(ids).logits)
+            return float(model(sequence(tokenizer, prompt, response)).logits)
 
     def cross_entropy(logit: float, target: float) -> float:
         p = 1 / (1 + math.exp(-logit))
         return -target * math.log(p) - (1 - target) * math.log(1 - p)
 
     total = 0.0
-    for row in ROWS[loss]:
+    for row in rows:
         if loss == "soft_bce":
             total += cross_entropy(q(row["prompt"], row["completion"]), row["target"])
         elif loss == "value":
@@ -134,7 +139,7 @@ def by_hand(checkpoint: Path, loss: str) -> float:
         else:
             after = 0 if row["terminated"] else q(row["next_prompt"], row["next_completion"])
             total += cross_entropy(q(row["prompt"], row["completion"]) - GAMMA * after, row["expert"])
-    return total / len(ROWS[loss])
+    return total / len(rows)
 
 
 @pytest.mark.parametrize("loss", ROWS)
@@ -151,7 +156,18 @@ def test_gradient_checkpointing_leaves_the_loss_of_pairs_as_it_is(checkpoint: Pa
 def test_the_loss_of_held_out_rows_can_be_watched(checkpoint: Path, tmp_path: Path) -> None:
     watched = {"eval_strategy": "steps", "eval_steps": 1, "learning_rate": 0.0}
     log = train(checkpoint, tmp_path, "inverse", save_strategy="steps", save_steps=1, **watched)
-    assert log["eval_loss"] == pytest.approx(by_hand(checkpoint, "inverse"), abs=1e-4)
+    assert log["eval_loss"] == pytest.approx(by_hand(checkpoint, "inverse", INVERSE[:1]), abs=1e-4)
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_rows_up_to_the_length_are_trained_on(checkpoint: Path, tmp_path: Path, beyond: int) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    lengths = [sequence(tokenizer, row["prompt"], row["completion"]).shape[1] for row in SOFT_BCE]
+    limit = max(lengths) - beyond
+    kept = [row for row, length in zip(SOFT_BCE, lengths, strict=True) if length <= limit]
+    log = train(checkpoint, tmp_path, "soft_bce", save_strategy="steps", save_steps=1, max_length=limit)
+    assert len(kept) == len(SOFT_BCE) - beyond
+    assert log["loss"] == pytest.approx(by_hand(checkpoint, "soft_bce", kept), abs=1e-4)
 
 
 @pytest.mark.parametrize("loss", ["soft_bce", "bradley_terry"])
