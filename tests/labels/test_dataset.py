@@ -7,8 +7,7 @@ from pathlib import Path
 
 import datasets
 import pytest
-from label_worlds import play, rows, template, tree, write
-from test_defects import straight
+from label_worlds import play, rows, straight, template, tree, write
 
 from prm_gym import provenance
 from prm_gym.errors import UserError

@@ -9,26 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from label_worlds import ACTIONS, key_of, play, rows, template, text, tree, write
+from label_worlds import ACTIONS, key_of, play, rows, straight, template, text, tree, write
 
 from prm_gym.errors import UserError
 from prm_gym.labels import inverse, monte_carlo, preferences, shaping, value
 from prm_gym.prompts import load
 from prm_gym.types import Episode, Response, State
-
-
-def straight(number: int, actions: int, *, won: bool, game: str = "game-0", policy: str = "pi_0") -> Episode:
-    """An episode of `actions` steps with texts of its own."""
-    episode = play(number, policy=policy)
-    first = replace(episode.turns[0], reward=0.0, terminated=False)
-    turns = [
-        replace(first, turn=t, observation=f"{game} seen {number}.{t}" if t else f"start of {game}")
-        for t in range(actions)
-    ]
-    turns[-1].reward, turns[-1].terminated = float(won), won
-    end = replace(first, turn=actions, observation=f"end {number}", action="", reason="", response="", reward=None)
-    stop = "won" if won else "step_limit"
-    return replace(episode, game_id=game, task=f"task of {game}", turns=[*turns, end], stop_reason=stop)
 
 
 class Stub:
