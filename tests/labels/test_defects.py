@@ -93,15 +93,16 @@ def test_7_balance_counts_transitions_not_episodes(tmp_path: Path) -> None:
     assert Counter(row["expert"] for row in found) == {True: 21, False: 21}
 
 
-def test_8_only_a_win_is_terminal_whatever_the_row_says(tmp_path: Path) -> None:
-    lost = straight(1, 4, won=False)
-    lost.turns[3].terminated = True  # as stock's step limit reports it
-    found = run_inverse(tmp_path, [lost], [straight(2, 4, won=True, policy="expert")])
-    assert Counter((row["expert"], row["terminated"]) for row in found) == {
-        (True, False): 3,
-        (True, True): 1,
-        (False, False): 4,
-    }
+@pytest.mark.parametrize(("stop", "terminal"), [("step_limit", False), ("lost", True)])
+def test_8_a_loss_is_terminal_and_a_time_out_is_not_whatever_the_row_says(
+    tmp_path: Path, stop: str, terminal: bool
+) -> None:
+    episode = replace(straight(1, 4, won=False), stop_reason=stop)
+    episode.turns[3].terminated = not terminal  # as stock's step limit reports it
+    found = run_inverse(tmp_path, [episode], [straight(2, 4, won=True, policy="expert")])
+    ends = {(row["expert"], row["turn"]): row["terminated"] for row in found}
+    assert ends == {(expert, turn): turn == 3 and (expert or terminal) for expert in (True, False) for turn in range(4)}
+    assert all((row["next_prompt"] == row["next_completion"] == []) == row["terminated"] for row in found)
 
 
 def test_9_no_game_and_so_no_episode_is_on_both_sides(tmp_path: Path) -> None:
