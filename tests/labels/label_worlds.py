@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,8 @@ def play(
                 turn=len(turns),
                 observation=observation,
                 admissible_commands=list(ACTIONS),
-                response=f"because {number}#{action}",
-                reason=f"because {number}",
+                response=f"because {number}.{len(turns)}#{action}",
+                reason=f"because {number}.{len(turns)}",
                 action=action,
                 action_valid=action != "put",
                 reward=float(won),
@@ -89,6 +90,20 @@ def play(
         parent_id=parent.episode_id if parent else None,
         branch_turn=branch_turn,
     )
+
+
+def straight(number: int, actions: int, *, won: bool, game: str = "game-0", policy: str = "pi_0") -> Episode:
+    """An episode of `actions` steps with texts of its own."""
+    episode = play(number, policy=policy)
+    first = replace(episode.turns[0], reward=0.0, terminated=False)
+    turns = [
+        replace(first, turn=t, observation=f"{game} seen {number}.{t}" if t else f"start of {game}")
+        for t in range(actions)
+    ]
+    turns[-1].reward, turns[-1].terminated = float(won), won
+    end = replace(first, turn=actions, observation=f"end {number}", action="", reason="", response="", reward=None)
+    stop = "won" if won else "step_limit"
+    return replace(episode, game_id=game, task=f"task of {game}", turns=[*turns, end], stop_reason=stop)
 
 
 def tree(size: int = 150, *, policy: str = "pi_0", branches: int = 60) -> list[Episode]:

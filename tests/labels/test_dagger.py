@@ -13,7 +13,7 @@ from prm_gym.errors import UserError
 from prm_gym.labels import dagger
 from prm_gym.types import Episode, StopReason, Turn
 
-START = "You are in the middle of a room. Looking quickly around you, you see a desk 1, a shelf 1, and a shelf 2."
+START = "You are in the middle of a room. Looking quickly around you, you see a shelf 2, a shelf 1, and a desk 1."
 SHELF = "On the shelf 1, you see a mug 1."
 TAKEN = "You pick up the mug 1 from the shelf 1."
 DESK = "On the desk 1, you see nothing."
@@ -66,7 +66,7 @@ OF_SUCCEEDS = {
 }
 
 
-@pytest.mark.parametrize(("search", "first"), [("as_listed", "go to desk 1"), ("rare_first", "go to desk 1")])
+@pytest.mark.parametrize(("search", "first"), [("as_listed", "go to shelf 2"), ("rare_first", "go to desk 1")])
 def test_every_state_has_the_expert_s_action_whatever_the_policy_did(tmp_path: Path, search: str, first: str) -> None:
     folder = write(tmp_path / "in", [WANDERS])
     report = dagger.label([folder], tmp_path / "out", search=search, prompt=template(tmp_path))

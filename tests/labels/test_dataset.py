@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import datasets
 import pytest
-from label_worlds import play, rows, template, tree, write
+from label_worlds import play, rows, straight, template, tree, write
 
 from prm_gym import provenance
 from prm_gym.errors import UserError
@@ -38,6 +39,19 @@ def test_load_dataset_reads_every_output(tmp_path: Path, folder: Path, kind: obj
     assert not set(loaded["train"]["game_id"]) & set(loaded["test"]["game_id"])
     assert set(loaded["train"][0]["prompt"][0]) == {"role", "content"}
     assert len(loaded["train"][0]["state_key"]) == 16
+
+
+def test_no_row_is_lost_or_doubled_where_a_batch_ends(tmp_path: Path) -> None:
+    """Turns are read by 2,048, their choice by 4,096, and rows are written by 1,000."""
+    episodes = [straight(number, 10, won=False, game=f"game-{number}") for number in range(420)]
+    for episode in episodes:
+        for turn in episode.turns:
+            turn.admissible_commands = [turn.observation] * (turn.turn % 3)
+    prompts.label([write(tmp_path / "in", episodes)], tmp_path / "out", prompt="general")
+    shown = {repr(load("general").messages(e.state_at(t))) for e in episodes for t in range(10)}
+    found = Counter(repr(row["prompt"]) for row in rows(tmp_path / "out"))
+    assert len(shown) == found.total() == 4200
+    assert not shown - found.keys()
 
 
 def test_one_game_has_no_test_split(tmp_path: Path) -> None:

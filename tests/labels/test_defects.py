@@ -9,26 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from label_worlds import ACTIONS, key_of, play, rows, template, text, tree, write
+from label_worlds import ACTIONS, key_of, play, rows, straight, template, text, tree, write
 
 from prm_gym.errors import UserError
 from prm_gym.labels import inverse, monte_carlo, preferences, shaping, value
 from prm_gym.prompts import load
 from prm_gym.types import Episode, Response, State
-
-
-def straight(number: int, actions: int, *, won: bool, game: str = "game-0", policy: str = "pi_0") -> Episode:
-    """An episode of `actions` steps with texts of its own."""
-    episode = play(number, policy=policy)
-    first = replace(episode.turns[0], reward=0.0, terminated=False)
-    turns = [
-        replace(first, turn=t, observation=f"{game} seen {number}.{t}" if t else f"start of {game}")
-        for t in range(actions)
-    ]
-    turns[-1].reward, turns[-1].terminated = float(won), won
-    end = replace(first, turn=actions, observation=f"end {number}", action="", reason="", response="", reward=None)
-    stop = "won" if won else "step_limit"
-    return replace(episode, game_id=game, task=f"task of {game}", turns=[*turns, end], stop_reason=stop)
 
 
 class Stub:
@@ -107,15 +93,16 @@ def test_7_balance_counts_transitions_not_episodes(tmp_path: Path) -> None:
     assert Counter(row["expert"] for row in found) == {True: 21, False: 21}
 
 
-def test_8_only_a_win_is_terminal_whatever_the_row_says(tmp_path: Path) -> None:
-    lost = straight(1, 4, won=False)
-    lost.turns[3].terminated = True  # as stock's step limit reports it
-    found = run_inverse(tmp_path, [lost], [straight(2, 4, won=True, policy="expert")])
-    assert Counter((row["expert"], row["terminated"]) for row in found) == {
-        (True, False): 3,
-        (True, True): 1,
-        (False, False): 4,
-    }
+@pytest.mark.parametrize(("stop", "terminal"), [("step_limit", False), ("lost", True)])
+def test_8_a_loss_is_terminal_and_a_time_out_is_not_whatever_the_row_says(
+    tmp_path: Path, stop: str, terminal: bool
+) -> None:
+    episode = replace(straight(1, 4, won=False), stop_reason=stop)
+    episode.turns[3].terminated = not terminal  # as stock's step limit reports it
+    found = run_inverse(tmp_path, [episode], [straight(2, 4, won=True, policy="expert")])
+    ends = {(row["expert"], row["turn"]): row["terminated"] for row in found}
+    assert ends == {(expert, turn): turn == 3 and (expert or terminal) for expert in (True, False) for turn in range(4)}
+    assert all((row["next_prompt"] == row["next_completion"] == []) == row["terminated"] for row in found)
 
 
 def test_9_no_game_and_so_no_episode_is_on_both_sides(tmp_path: Path) -> None:

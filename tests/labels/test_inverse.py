@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from label_worlds import counts, key_of, play, prompt_of, rows, template, text, tree, write
+from label_worlds import counts, key_of, play, prompt_of, rows, straight, template, text, tree, write
 
 from prm_gym.errors import UserError
 from prm_gym.labels import inverse
@@ -46,15 +46,15 @@ class Stub:
         self.closed = True
 
 
-def label(tmp_path: Path, policy: Any = None, **options: Any) -> list[dict[str, Any]]:
-    report(tmp_path, policy, **options)
-    return rows(tmp_path / "out")
+def label(tmp_path: Path, policy: Any = None, *, out: str = "out", **options: Any) -> list[dict[str, Any]]:
+    report(tmp_path, policy, out=out, **options)
+    return rows(tmp_path / out)
 
 
-def report(tmp_path: Path, policy: Any = None, **options: Any) -> LabelReport:
+def report(tmp_path: Path, policy: Any = None, *, out: str = "out", **options: Any) -> LabelReport:
     learners = [tmp_path / name for name in ("pi_0", "pi_1") if (tmp_path / name).exists()]
     options = {"expert": [tmp_path / "expert"], "policy": policy or Stub(), **options}
-    return inverse.label(learners, tmp_path / "out", prompt=template(tmp_path), **options)
+    return inverse.label(learners, tmp_path / out, prompt=template(tmp_path), **options)
 
 
 @pytest.fixture
@@ -110,6 +110,17 @@ def test_balance_is_by_transition_in_each_split(tmp_path: Path, episodes: dict[s
     assert sum(row["policy_id"] == "pi_0" for row in found) <= whole
     games = {split: {row["game_id"] for row in found if row["split"] == split} for split in ("train", "test")}
     assert not games["train"] & games["test"]
+
+
+def test_surplus_transitions_are_left_out_by_the_seed(tmp_path: Path) -> None:
+    write(tmp_path / "pi_0", [straight(1, 10, won=False)])
+    write(tmp_path / "expert", [straight(n, 5, won=True, policy="expert") for n in range(20)])
+    draws = []
+    for seed in (0, 0, 1):
+        found = label(tmp_path, out=f"out-{seed}", seed=seed)
+        draws.append({(text(row["prompt"]), text(row["completion"])) for row in found if row["expert"]})
+    assert len(draws[0]) == 10
+    assert draws[0] == draws[1] != draws[2]
 
 
 def test_time_outs_are_not_terminal_and_have_a_next_action(tmp_path: Path, episodes: dict[str, list[Episode]]) -> None:

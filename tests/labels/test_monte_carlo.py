@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from label_worlds import Key, counts, discounted, key_of, play, prompt_of, rows, template, text, tree, write
+from label_worlds import Key, counts, discounted, key_of, play, prompt_of, rows, straight, template, text, tree, write
 
 from prm_gym.labels import monte_carlo
 from prm_gym.types import Episode
@@ -45,6 +46,21 @@ def test_targets_and_counts_are_those_of_equation_1(tmp_path: Path, gamma: float
         actions[prompt] += 1
     assert report.statistics["states"] == len(actions)
     assert report.statistics["states with two or more actions"] == sum(n > 1 for n in actions.values()) > 10
+
+
+def test_the_report_counts_rows_by_target_and_by_visits(tmp_path: Path) -> None:
+    """By hand: a win after 4 steps, and a defeat of 2 steps that three episodes share."""
+    lost = [replace(straight(2, 2, won=False, game="game-1"), episode_id=f"lost {n}") for n in range(3)]
+    folder = write(tmp_path / "in", [straight(1, 4, won=True), *lost])
+    facts = monte_carlo.label([folder], tmp_path / "out", gamma=0.75, prompt=template(tmp_path)).statistics
+    assert facts == {
+        "targets": {"0.0-0.1": 2, "0.4-0.5": 1, "0.5-0.6": 1, "0.7-0.8": 1, "0.9-1.0": 1},
+        "mean target": pytest.approx((0.421875 + 0.5625 + 0.75 + 1) / 6),
+        "visits": 10,
+        "rows by visits": {"1": 4, "2-3": 2},
+        "states": 6,
+        "states with two or more actions": 0,
+    }
 
 
 def test_several_folders_are_one_sample(tmp_path: Path) -> None:

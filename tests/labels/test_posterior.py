@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -155,11 +155,16 @@ def test_hindsight_prompts_are_sampled_from_at_won_states_and_never_trained_on(t
     episodes = tree(100)
     folder, plain = write(tmp_path / "in", episodes), template(tmp_path)
     report = prompts.label([folder], tmp_path / "out", prompt=plain, hindsight=True)
-    won = {prompt_of(e, t) for e in episodes if e.won for t in range(e.branch_turn, e.actions)}
+    won = defaultdict(list)  # what the won episodes show from a state on
+    for e in (e for e in episodes if e.won):
+        shown = [f"{turn.action} -> {after.observation}" for turn, after in zip(e.turns, e.turns[1:], strict=False)]
+        for t in range(e.branch_turn, e.actions):
+            won[prompt_of(e, t)].append("\n".join(f"{i}. {step}" for i, step in enumerate(shown[t:], 1)))
     found = rows(tmp_path / "out")
     for row in found:
         state, exploration = text(row["prompt"]), text(row["exploration_prompt"])
         assert "the game was won" not in state
         assert exploration.startswith(state)
         assert ("the game was won" in exploration) == (state in won)
+        assert state not in won or any(f"showed.\n{future}\n\n" in exploration for future in won[state])
     assert report.statistics["rows with hindsight"] == len(won) == sum(text(row["prompt"]) in won for row in found)

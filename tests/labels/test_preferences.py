@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from label_worlds import counts, discounted, play, prompt_of, rows, template, text, tree, write
+from label_worlds import counts, discounted, play, prompt_of, rows, straight, template, text, tree, write
 
 from prm_gym.errors import UserError
 from prm_gym.labels import preferences
@@ -60,6 +60,14 @@ def test_a_margin_of_exactly_delta_is_a_pair(tmp_path: Path) -> None:
     folder = write(tmp_path / "in", episodes)
     preferences.label([folder], tmp_path / "out", delta=0.0475, prompt=template(tmp_path))
     assert [row["margin"] for row in rows(tmp_path / "out")] == [0.0475]
+
+
+def test_a_rejected_response_without_an_action_is_kept_as_it_was(tmp_path: Path) -> None:
+    silent = replace(straight(1, 1, won=False), episode_id="silent")
+    silent.turns[0] = replace(silent.turns[0], action="", action_valid=False, response="hm, let me see")
+    folder = write(tmp_path / "in", [silent, straight(1, 1, won=True)])
+    preferences.label([folder], tmp_path / "out", prompt=template(tmp_path))
+    assert [text(row["rejected"]) for row in rows(tmp_path / "out")] == ["hm, let me see"]
 
 
 def test_actions_that_are_alike_give_no_pair(tmp_path: Path) -> None:

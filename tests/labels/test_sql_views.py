@@ -9,13 +9,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from label_worlds import counts, key_of, play, rows, template, tree, write
+from label_worlds import counts, key_of, play, rows, template, text, tree, write
 
 from prm_gym import provenance
 from prm_gym.errors import UserError
 from prm_gym.labels import monte_carlo
 from prm_gym.labels.dataset import LabelReport
 from prm_gym.labels.sql_views import divide
+from prm_gym.prompts import Prompt, load
+from prm_gym.provenance.fingerprints import of_prompt
 from prm_gym.store import EpisodeWriter
 from prm_gym.store.parquet import SCHEMA, VERSION_KEY, to_table
 from prm_gym.types import Episode, StopReason
@@ -165,6 +167,16 @@ def test_options_out_of_range_and_empty_selections(tmp_path: Path, options: dict
         label(tmp_path, [folder], **options)
     assert "\n" not in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "plain.jinja"]
+
+
+def test_a_prompt_file_that_has_changed_since_the_episodes_were_collected_is_refused(tmp_path: Path) -> None:
+    folder, now = write(tmp_path / "in", tree(20)), load(template(tmp_path))
+    provenance.write(folder, {"policy": {"prompt": of_prompt(Prompt(now.name, now.source + "{# a line more #}"))}})
+    with pytest.raises(UserError, match=r"plain.jinja: has changed since .* with it; say which one with --prompt"):
+        monte_carlo.label([folder], tmp_path / "out")
+    provenance.write(folder, {"policy": {"prompt": of_prompt(now)}})
+    monte_carlo.label([folder], tmp_path / "out")
+    assert all(text(row["prompt"]).startswith("task of game-") for row in rows(tmp_path / "out"))
 
 
 def test_folders_that_cannot_be_used(tmp_path: Path) -> None:

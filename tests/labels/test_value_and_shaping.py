@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from label_worlds import Key, counts, discounted, key_of, prompt_of, rows, template, text, tree, write
+from label_worlds import Key, counts, discounted, key_of, prompt_of, rows, straight, template, text, tree, write
 
 from prm_gym.errors import UserError
 from prm_gym.labels import monte_carlo, shaping, value
@@ -91,6 +93,18 @@ def test_shaped_targets_with_a_value_function(tmp_path: Path) -> None:
     values = {prompt_of(e, t): value_of(prompt_of(e, t)) for e in episodes for t in range(len(e.turns))}
     found = {key_of(row): row["target"] for row in rows(tmp_path / "out")}
     assert found == pytest.approx(shaped(episodes, values, gamma, 0.5))
+
+
+@pytest.mark.parametrize(("stop", "last"), [("won", 0.65), ("lost", 0.4), ("step_limit", 0.5)])
+def test_no_value_is_added_after_a_terminal_state(tmp_path: Path, stop: str, last: float) -> None:
+    """With V = 0.4 the last advantage is 1 + 0 - 0.4 after a win, 0 + 0 - 0.4 after a loss and 0 + 0.4 - 0.4 after a
+    time-out; each is averaged with that of a time-out in the same state.
+    """
+    ended = replace(straight(1, 3, won=stop == "won"), episode_id="ended", stop_reason=stop)
+    folder = write(tmp_path / "in", [ended, straight(1, 3, won=False)])
+    options: dict[str, Any] = {"alpha": 1.0, "gamma": 1.0, "prompt": template(tmp_path)}
+    shaping.label([folder], tmp_path / "out", value_fn=lambda prompts: [0.4] * len(prompts), **options)
+    assert [row["target"] for row in rows(tmp_path / "out")] == pytest.approx([0.5, 0.5, last])  # (A + 1) / 2
 
 
 def test_without_weight_the_shaped_targets_are_those_of_monte_carlo(tmp_path: Path) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from label_worlds import counts, prompt_of, rows, template, tree, write
+from label_worlds import counts, prompt_of, rows, straight, template, text, tree, write
 
 from prm_gym.errors import UserError
 from prm_gym.labels import plans, world
@@ -37,6 +38,23 @@ def test_world_rows_are_all_conversations_once_with_the_roles_exchanged(tmp_path
     assert Counter(repr(row["prompt"] + row["completion"]) for row in found) == Counter(map(repr, expected.values()))
     assert any("[won]" in str(row) for row in found)
     assert any("[won]" not in str(row) for row in found)
+
+
+def test_the_last_answer_tells_how_the_episode_ended(tmp_path: Path) -> None:
+    """All texts are the same, so the mark alone tells the conversations apart."""
+    episodes = [
+        replace(straight(1, 3, won=stop == "won"), episode_id=stop, stop_reason=stop)
+        for stop in ("won", "lost", "step_limit", "prompt_too_long")
+    ]
+    world.label([write(tmp_path / "in", episodes)], tmp_path / "out", prompt="world_compact")
+    last = Counter(row["completion"][-1]["content"] for row in rows(tmp_path / "out"))
+    assert last == {"end 1 [won]": 1, "end 1 [over]": 1, "end 1": 1}
+
+
+def test_with_a_prompt_of_a_single_turn_a_row_is_a_turn(tmp_path: Path) -> None:
+    world.label([write(tmp_path / "in", [straight(1, 3, won=True)])], tmp_path / "out", prompt=template(tmp_path))
+    said = [text(row["completion"]) for row in rows(tmp_path / "out")]
+    assert said == ["#game-0 seen 1.1", "#game-0 seen 1.2", "#end 1 [won]"]
 
 
 def test_a_branch_trains_on_its_own_turns_alone(tmp_path: Path) -> None:

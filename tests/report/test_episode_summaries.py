@@ -12,6 +12,7 @@ import pytest
 from report_world import make_run
 
 from prm_gym.cli import main
+from prm_gym.report.episode_summaries import stores
 from prm_gym.report.gather import gather
 from prm_gym.store import read_episodes
 
@@ -53,6 +54,12 @@ def test_results_of_other_episodes_stay_without(run, tmp_path) -> None:
     entries = json.loads(results.read_text())
     results.write_text(json.dumps([{**entry, "games": entry["games"] + 1} for entry in entries]))
     assert [entry["played"] for entry in gather(tmp_path / "run", "a")["results"]] == [{}, {}, {}]
+
+
+def test_a_folder_beside_the_iterations_has_no_number(run, tmp_path) -> None:
+    for name in ("iter1", "iter²", "iterations"):
+        shutil.copytree(run / "iter1" / "rollouts", tmp_path / name / "rollouts")
+    assert sorted(str(store.n) for store in stores(tmp_path, set())) == ["1", "None", "None"]
 
 
 def test_a_part_of_another_writer_counts_with_the_others(run, tmp_path) -> None:

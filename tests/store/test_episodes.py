@@ -335,6 +335,20 @@ def test_a_part_from_before_the_log_probabilities_is_read_and_merged(tmp_path: P
     assert list(read_episodes(tmp_path)) == [old, new]
 
 
+def test_a_relative_folder_with_a_colon_is_no_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    expected = [episode(1), episode(2)]
+    for one in expected:
+        write(Path("c:cat:d"), one)
+    assert list(read_episodes("c:cat:d")) == expected
+
+
+def test_a_part_of_another_tool_may_be_numbered_by_no_number(tmp_path: Path) -> None:
+    pq.write_table(to_table([episode(1)]), tmp_path / "part-².parquet")
+    write(tmp_path, episode(2))
+    assert finished_ids(tmp_path) == {"episode-0001", "episode-0002"}
+
+
 def test_no_folder_and_an_empty_folder(tmp_path: Path) -> None:
     assert finished_ids(tmp_path / "none") == set()
     with pytest.raises(UserError, match="no such folder"):

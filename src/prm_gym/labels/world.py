@@ -25,7 +25,8 @@ COLUMNS = [("prompt", MESSAGES), ("completion", MESSAGES)]
 # The key of the final state covers the whole history, so episodes of one key and outcome are the same conversation.
 _KEPT = """
 CREATE TABLE kept AS
-SELECT min(draw_rank) AS draw_rank, count(*) AS copies FROM turns WHERE final GROUP BY state_key, branch, won
+SELECT min(t.draw_rank) AS draw_rank, count(*) AS copies FROM turns t JOIN episodes e USING (episode) WHERE final
+GROUP BY state_key, t.branch, won, e.stop_reason = 'lost'
 """
 _TURNS = """
 SELECT t.episode, t.turn, t.turn AS first_turn, t.state_key, t.terminated, t.won FROM turns t

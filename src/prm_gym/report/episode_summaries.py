@@ -121,7 +121,7 @@ def _store(folder: Path, run: Path) -> Store:
     connection.register("turns", pa.concat_tables(tables))
     found = connection.sql(_BRIEF)
     rows = [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()]
-    return Store(folder, int(place[4:]) if place[4:].isdigit() else None, provenance.read(folder), rows)
+    return Store(folder, int(place[4:]) if place[4:].isdecimal() else None, provenance.read(folder), rows)
 
 
 def _order(store: Store) -> tuple[Any, ...]:

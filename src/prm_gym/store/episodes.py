@@ -307,14 +307,15 @@ def _read_whole(part: Path) -> pa.Table:
 
 
 def _write_part(folder: Path, table: pa.Table, replaces: Sequence[Path]) -> None:
-    number = max((int(file.stem[5:]) for file in part_files(folder) if file.stem[5:].isdigit()), default=0) + 1
+    number = max((int(file.stem[5:]) for file in part_files(folder) if file.stem[5:].isdecimal()), default=0) + 1
     final = folder / f"part-{number:06d}.parquet"
     temporary = final.with_name(final.name + ".tmp")
     metadata = dict(SCHEMA.metadata)
     if replaces:
         metadata[REPLACES_KEY] = json.dumps([part.name for part in replaces]).encode()
     table = table.replace_schema_metadata(metadata)
-    pq.write_table(table, temporary, compression="zstd", row_group_size=_ROW_GROUP, write_page_checksum=True)
+    options = {"compression": "zstd", "row_group_size": _ROW_GROUP, "write_page_checksum": True}
+    pq.write_table(table, temporary.absolute(), **options)  # Arrow takes a relative name with a colon for a URI
     _sync(temporary)
     temporary.rename(final)
     _sync(folder)
