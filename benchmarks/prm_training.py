@@ -1,4 +1,5 @@
-"""Training Q with shared prefixes read once, as `hosts.trl.prm` does, against row by row. Tokens and CPU seconds.
+"""Training Q with shared prefixes read once, as `hosts.trl.prm` does, against row by row. Tokens, padding
+included, and CPU seconds.
 
 python benchmarks/prm_training.py MODEL DATASET [--loss bradley_terry] [--groups 256] [--batch 8]
 (DATASET: a folder of `prm-gym label`; a run folder has one in iter1/dataset/prm)
@@ -46,11 +47,10 @@ def main() -> None:
     def together(batch: list[dict[str, Any]]) -> tuple[torch.Tensor, int]:
         if pairs:
             data = pairs_by_state.collate(batch, tokenizer)
-            return pairs_by_state.loss(model, data, tokenizer.pad_token_id), int(
-                data["seen"].sum() + data["said"].sum()
-            )
+            tokens = data["prompt"].numel() + data["response"].numel()
+            return pairs_by_state.loss(model, data, tokenizer.pad_token_id), tokens
         data = rows_by_prefix.collate(batch, tokenizer)
-        return rows_by_prefix.loss(model, data, options.loss, GAMMA), int(data["mask"].sum())
+        return rows_by_prefix.loss(model, data, options.loss, GAMMA), data["ids"].numel()
 
     def row_by_row(batch: list[dict[str, Any]]) -> tuple[torch.Tensor, int]:
         names = [name for name in (FIRST, SECOND) if pairs or name in batch[0]]
@@ -60,8 +60,12 @@ def main() -> None:
         for name in NUMBERS:
             if name in batch[0]:
                 data[name] = torch.tensor([value for group in batch for value in group[name]])
-        return compute_loss(model, data, tokenizer.pad_token_id)[0], sum(map(len, ids))
+        mean = compute_loss(model, data, tokenizer.pad_token_id)[0]
+        if not pairs:  # as `rows_by_prefix` weights its batches
+            mean = mean * len(ids) / len(names) * batch[0][rows_by_prefix.SHARE] / len(batch)
+        return mean, padded.numel()
 
+    row_by_row(batches[0])  # the first pass of a process is slower
     for name, of_batch in (("row by row", row_by_row), ("together", together)):
         start, tokens, total = time.process_time(), 0, 0.0
         for batch in batches:

@@ -35,8 +35,9 @@ INVERSE: Changes = {
     "recipe.yaml": {"branches": None, "labels": {"kind": "inverse"}},
     "prm.yaml": {"loss": "inverse", **ONCE},
 }
-# Demonstrations for SFT and InversePRM, and the passes of a Q over its transitions, which are as many as theirs, twice.
-DEMONSTRATIONS = {10: 16, 50: 4, 800: 1}
+# Demonstrations for SFT and InversePRM; the passes of a Q over its transitions, which are as many as theirs, twice; and
+# the groups in a batch, for about 32 rows: learner transitions are drawn alone where they are few.
+DEMONSTRATIONS = {10: (16, 16), 50: (4, 16), 800: (1, 4)}
 ABSOLUTE: Changes = {"recipe.yaml": {"labels": {"kind": "monte_carlo"}}, "prm.yaml": {"loss": "soft_bce", **ONCE}}
 INDEPENDENT: Changes = merged(ABSOLUTE, {"recipe.yaml": {"branches": None}})
 # V of pi_0, on the rollouts of the recipe's first iteration.
@@ -138,8 +139,9 @@ def sft_from_pi_0(variants: Variants, games: int) -> Run:
 def inverse_of(variants: Variants, games: int) -> dict[str, Any]:
     """InversePRM on the demonstrations of `sft_from_pi_0`."""
     expert = {"expert": [beside(sft_from_pi_0(variants, games), "demonstrations")]}
-    changes = {"recipe.yaml": {"labels": {"options": expert}}, "prm.yaml": {"num_train_epochs": DEMONSTRATIONS[games]}}
-    return merged(INVERSE, changes)
+    passes, batch = DEMONSTRATIONS[games]
+    prm = {"num_train_epochs": passes, "per_device_train_batch_size": batch}
+    return merged(INVERSE, {"recipe.yaml": {"labels": {"options": expert}}, "prm.yaml": prm})
 
 
 def reset_to_the_expert(variants: Variants) -> dict[str, Any]:

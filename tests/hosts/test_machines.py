@@ -116,7 +116,7 @@ def test_two_nodes_train_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     make_tiny_model(tmp_path / "model", ["You see a desk. look"] * 20, hidden_size=16, layers=1, heads=1)
     said = {"prompt": [{"role": "user", "content": "You see a desk."}]}
     said["completion"] = [{"role": "assistant", "content": "look"}]
-    rows = [{**said, "target": i % 2, "count": 1} for i in range(16)]
+    rows = [{**said, "target": i % 2, "count": 1, "game_id": str(i)} for i in range(16)]
     for split in ("train", "test"):
         (tmp_path / "data").mkdir(exist_ok=True)
         Dataset.from_list(rows).to_parquet(tmp_path / "data" / f"{split}-0.parquet")
@@ -142,4 +142,4 @@ def test_two_nodes_train_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     hosts.launch("trl", "prm", tmp_path / "prm.yaml", tmp_path / "out", Machines(nodes=2, launcher=launcher))
     state = json.loads((tmp_path / "out" / "checkpoint-2" / "trainer_state.json").read_text())
     assert state["global_step"] == 2
-    assert state["epoch"] == pytest.approx(2 * 2 * 2 / 16), "four rows a step, two of each node"
+    assert state["epoch"] == pytest.approx(2 * 2 * 2 / 16), "four groups a step, two of each node"

@@ -47,6 +47,7 @@ def test_a_transition_is_compared_with_the_next_unless_it_ended(tokenizer: Any, 
     row = {"prompt": STATE, "completion": said("look"), "terminated": terminated}
     row |= {"next_prompt": [] if terminated else NEXT, "next_completion": [] if terminated else said("take mug 1")}
     made = ROWS["inverse"](row, tokenizer)
-    following = [tokenizer.eos_token_id] if terminated else whole(tokenizer, NEXT, "take mug 1")
-    assert made == {FIRST: whole(tokenizer, STATE, "look"), SECOND: following}
+    first = whole(tokenizer, STATE, "look")
+    following = first if terminated else whole(tokenizer, NEXT, "take mug 1")
+    assert made == {FIRST: first, SECOND: following}
     assert longest(made) == max(len(made[FIRST]), len(following))

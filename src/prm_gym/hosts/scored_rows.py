@@ -36,11 +36,11 @@ def bradley_terry_row(row: Row, tokenizer: Any) -> Row:
 
 
 def inverse_row(row: Row, tokenizer: Any) -> Row:
-    """After a terminal transition there is no (s', a'): the end token alone, with weight 0 in the loss."""
-    following = [tokenizer.eos_token_id]
+    """After a terminal transition there is no (s', a'): in its place (s, a), with weight 0 in the loss."""
+    first = following = scored_ids(tokenizer, row["prompt"], row["completion"][0]["content"])
     if not row["terminated"]:
         following = scored_ids(tokenizer, row["next_prompt"], row["next_completion"][0]["content"])
-    return {FIRST: scored_ids(tokenizer, row["prompt"], row["completion"][0]["content"]), SECOND: following}
+    return {FIRST: first, SECOND: following}
 
 
 ROWS: dict[str, Callable[[Row, Any], Row]] = {

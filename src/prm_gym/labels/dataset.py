@@ -94,7 +94,7 @@ class Dataset:
         self._made_with = {"kind": "labels", "label": kind, **_as_settings(settings), **(made_with or {})}
         if self.out.exists():
             self._refuse_others()
-        self.work = self.out.parent / f".{self.out.name}.unfinished"
+        self.work = self.out.absolute().parent / f".{self.out.name}.unfinished"
         shutil.rmtree(self.work, ignore_errors=True)
         (self.work / "data").mkdir(parents=True)
         schema = pa.schema([*columns, *_PROVENANCE])

@@ -124,7 +124,7 @@ def _logits(scorer: PRMScorer, chats: list[list[Message]]) -> list[float | None]
 @contextmanager
 def _writer(path: Path, suffix: str, schema: pa.Schema) -> Iterator[Callable[[list[Row]], None]]:
     if suffix == ".parquet":
-        with pq.ParquetWriter(path, schema, compression="zstd") as table:
+        with pq.ParquetWriter(path.absolute(), schema, compression="zstd") as table:
             yield lambda rows: table.write_table(pa.Table.from_pylist(rows, schema=schema))
     else:
         with path.open("w", encoding="utf-8") as file:

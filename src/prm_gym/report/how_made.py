@@ -98,7 +98,7 @@ def _training(stages: list[dict[str, Any]]) -> Table:
             ]
         )
     columns = ["stage", "host", "learning rate", "schedule", "trained", "in", "epochs", "batch", "seconds"]
-    note = "The batch is that of one process and device, times the steps of gradient accumulation."
+    note = "The batch is that of one process and device, in the host's items, times the steps of gradient accumulation."
     return {"id": "training", "title": "Training", "note": note, "columns": columns, "rows": rows}
 
 

@@ -45,7 +45,8 @@ _SAMPLES = 8  # responses drawn at a branch point, the default of `rollout.branc
 class Measured:
     """`amount` is what the time grows with: episodes, or steps of a training. `rows` are those of a dataset's train
     split; `checkpoint` are bytes, of `size`, of a training's last checkpoint. `grouped` is the number of items of a
-    training for each row of its dataset: below 1 where rows that share text are one item.
+    training for each row of its dataset, below 1 where rows that share text are one item; the items are counted in
+    whole batches, so it is too high for a dataset of a few.
     """
 
     amount: float
@@ -176,7 +177,7 @@ def measure(folder: Path, run: Path, host: str | None = None) -> dict[str, Any]:
             else:
                 amount = each.cost.episodes or 1
             checkpoints = sorted(each.out.glob("checkpoint*"), key=lambda path: path.stat().st_mtime)
-            trained = _batches(checkpoints[-1]) if checkpoints else None
+            batches = _batches(checkpoints[-1]) if checkpoints else None
             measured = Measured(
                 amount,
                 seconds,
@@ -185,7 +186,7 @@ def measure(folder: Path, run: Path, host: str | None = None) -> dict[str, Any]:
                 rows=rows(each.out),
                 size=_size(each.out),
                 checkpoint=_size(checkpoints[-1]) if checkpoints else 0,
-                grouped=min(1.0, trained * batch_of(config, processes) / rows(data)) if trained else 1.0,
+                grouped=min(1.0, batches * batch_of(config, processes) / rows(data)) if batches else 1.0,
             )
             found[place(iteration, each)] = asdict(measured)
     return {"stages": found, "prompts": _longest_prompts(run), "context": _context(iteration)}

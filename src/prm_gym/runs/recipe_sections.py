@@ -176,9 +176,10 @@ class Stages:
     (Eq. 3 with Q as the reward) and `rejection_sampling` (SFT on the best responses by Q). With `dagger`, SFT on labels
     of that kind, there is no Q.
 
-    The host trains in `processes` processes, each with `per_device_train_batch_size` rows of a batch, on each of
-    `nodes` machines. `launcher` comes before the host's command, with environment variables filled in: `srun`,
-    `torchrun --no-python`, or anything else that starts it, for several nodes once on each.
+    The host trains in `processes` processes, each with `per_device_train_batch_size` rows (Stage 2 on TRL: groups of
+    rows) of a batch, on each of `nodes` machines. `launcher` comes before the host's command, with environment
+    variables filled in: `srun`, `torchrun --no-python`, or anything else that starts it, for several nodes once on
+    each.
     """
 
     prm: str | None = None

@@ -26,11 +26,13 @@ ROWS = [
     {FIRST: ids, "game_id": "g", "target": target}
     for ids, target in zip([*EPISODE, *BRANCH], [0.1, 0.3, 0.9, 0.5, 0.0], strict=True)
 ] + [{FIRST: EPISODE[0], "game_id": "h", "target": 1.0}]
-# The next action of the second row is another than the episode's; nothing follows the third.
+# The next action of the second row is another than the episode's, that of the third yet another; nothing follows the
+# fourth.
 TRANSITIONS = [
     {FIRST: EPISODE[0], SECOND: EPISODE[1], "terminated": False, "expert": True, "game_id": "g"},
     {FIRST: EPISODE[1], SECOND: [*EPISODE[1], 30, 31], "terminated": False, "expert": False, "game_id": "g"},
-    {FIRST: EPISODE[2], SECOND: [1], "terminated": True, "expert": True, "game_id": "g"},
+    {FIRST: EPISODE[1], SECOND: [*EPISODE[1], 32], "terminated": False, "expert": True, "game_id": "g"},
+    {FIRST: EPISODE[2], SECOND: EPISODE[2], "terminated": True, "expert": True, "game_id": "g"},
     {FIRST: BRANCH[0], SECOND: BRANCH[1], "terminated": False, "expert": False, "game_id": "g"},
 ]
 
@@ -65,13 +67,41 @@ def test_chains_hold_every_sequence_once_and_begin_one_another(sequences: list[l
     assert not any(a[: len(b)] == b for i, a in enumerate(longest) for j, b in enumerate(longest) if i != j)
 
 
-def test_an_episode_is_read_once_and_a_branch_from_where_it_leaves_it() -> None:
+def test_an_episode_is_a_group_and_a_branch_is_another() -> None:
     found = [(group["sequences"], group[FIRST], group["target"], group["length"]) for group in groups(ROWS)]
     assert found == [
         ([EPISODE[2]], [[0, 2], [0, 5], [0, 8]], [0.1, 0.3, 0.9], 9),
         ([BRANCH[1]], [[0, 4], [0, 6]], [0.5, 0.0], 7),
         ([EPISODE[0]], [[0, 2]], [1.0], 3),
     ]
+
+
+def test_rows_without_a_game_are_compared_with_all_others() -> None:
+    found = groups([{FIRST: row[FIRST], "target": row["target"]} for row in ROWS])
+    assert sorted(len(group[FIRST]) for group in found) == [2, 4]
+
+
+def test_a_row_weighs_the_same_in_every_batch() -> None:
+    """The three groups, each in a batch of its own, have three rows, two and one."""
+    model = model_of("Llama")
+    batches = [rows_by_prefix.collate([group], Padding()) for group in groups(ROWS)]
+    found = torch.stack([rows_by_prefix.loss(model, batch, "soft_bce", GAMMA) for batch in batches]).mean()
+    assert found.item() == pytest.approx(one_by_one(model, ROWS).item(), abs=1e-5)
+
+
+def test_a_wrapped_model_is_called_as_the_trainer_wrapped_it() -> None:
+    """DistributedDataParallel averages gradients in its own forward."""
+    model, calls = model_of("Llama"), []
+
+    class Wrapped:
+        module = model
+
+        def __call__(self, **arguments: Any) -> Any:
+            calls.append(set(arguments))
+            return model(**arguments)
+
+    rows_by_prefix.loss(Wrapped(), rows_by_prefix.collate(list(groups(ROWS)), Padding()), "soft_bce", GAMMA)
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("family", FAMILIES)

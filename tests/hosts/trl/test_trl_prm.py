@@ -78,13 +78,15 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def train(checkpoint: Path, folder: Path, loss: str, **options: Any) -> dict[str, Any]:
-    """One step on all rows at once; the lines of the log in one. The first row is held out too where it is watched."""
+def train(
+    checkpoint: Path, folder: Path, loss: str, held_out: list[dict[str, Any]] | None = None, **options: Any
+) -> dict[str, Any]:
+    """One step on all rows at once; the lines of the log in one."""
     labels = folder / "labels"
     labels.mkdir()
     datasets.Dataset.from_list(ROWS[loss]).to_parquet(labels / "train.parquet")
-    if "eval_strategy" in options:
-        datasets.Dataset.from_list(ROWS[loss][:1]).to_parquet(labels / "test.parquet")
+    if held_out:
+        datasets.Dataset.from_list(held_out).to_parquet(labels / "test.parquet")
     settings = {
         "model_name_or_path": checkpoint,
         "dataset_name": labels,
@@ -153,10 +155,21 @@ def test_gradient_checkpointing_leaves_the_loss_of_pairs_as_it_is(checkpoint: Pa
     assert log["loss"] == pytest.approx(by_hand(checkpoint, "bradley_terry"), abs=1e-4)
 
 
-def test_the_loss_of_held_out_rows_can_be_watched(checkpoint: Path, tmp_path: Path) -> None:
-    watched = {"eval_strategy": "steps", "eval_steps": 1, "learning_rate": 0.0}
-    log = train(checkpoint, tmp_path, "inverse", save_strategy="steps", save_steps=1, **watched)
-    assert log["eval_loss"] == pytest.approx(by_hand(checkpoint, "inverse", INVERSE[:1]), abs=1e-4)
+TURNS = [  # two turns of one episode, and one of another
+    {"prompt": user(SEEN[0]), "completion": assistant(ACTIONS[1]), "target": 0.0},
+    {"prompt": user(SEEN[0]) + assistant(ACTIONS[1]) + user(SEEN[1]), "completion": assistant("look"), "target": 0.9},
+    SOFT_BCE[0],
+]
+
+
+@pytest.mark.parametrize(("loss", "rows"), [("soft_bce", TURNS), ("inverse", INVERSE)])
+def test_the_loss_of_held_out_rows_is_their_mean(
+    checkpoint: Path, tmp_path: Path, loss: str, rows: list[dict[str, Any]]
+) -> None:
+    """In batches of one episode, with different numbers of rows or of sequences."""
+    watched = {"eval_strategy": "steps", "eval_steps": 1, "per_device_eval_batch_size": 1, "learning_rate": 0.0}
+    log = train(checkpoint, tmp_path, loss, rows, save_strategy="steps", save_steps=1, **watched)
+    assert log["eval_loss"] == pytest.approx(by_hand(checkpoint, loss, rows), abs=1e-4)
 
 
 @pytest.mark.parametrize("beyond", [0, 1])

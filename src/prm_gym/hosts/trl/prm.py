@@ -5,9 +5,9 @@
 states alone). A sequence is the prompt and the response without the token that ends its turn (`chat.scored_ids`),
 scored at the last token. V is read at the end of the prompt, open for the assistant's turn.
 
-What is read twice is computed once. A batch of `bradley_terry` has all pairs of `per_device_train_batch_size` states
-(`pairs_by_state`), of the other losses all visits of as many episodes (`rows_by_prefix`). An `eval_loss` is the mean
-over batches, so it depends a little on their size.
+Shared prefixes are encoded once. A batch of `bradley_terry` has all pairs of `per_device_train_batch_size` states
+(`pairs_by_state`; its `eval_loss` is weighted by states, so it depends on the batch size), of the other losses all rows
+of as many episodes (`rows_by_prefix`).
 """
 
 from __future__ import annotations
@@ -93,6 +93,9 @@ def main(arguments: list[str]) -> None:
     model = load_model(
         AutoModelForSequenceClassification, script.model_name_or_path, "model_name_or_path", num_labels=1
     )
+    if not hasattr(model, "score"):
+        problem = f"{type(model).__name__} has no head `score`, as classifiers of causal models have"
+        raise UserError(script.model_name_or_path, problem, "start from a causal model", field="model_name_or_path")
     model.config.pad_token_id = tokenizer.pad_token_id
     trainer = PRMTrainer(
         model=model,

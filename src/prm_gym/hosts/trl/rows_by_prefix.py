@@ -1,10 +1,11 @@
 """Label rows grouped by prefix: a sequence that begins another is scored in the other's forward pass.
 
 Under a causal model the logit at a token depends on nothing after it. The state and action of one turn begin the
-sequences of the turns after it, so all visits of an episode are scored in one pass over its longest sequence. Prefixes
+sequences of the turns after it, so one pass over the longest sequence of an episode scores all of its rows. Prefixes
 are found by token id: under a chat template that renders earlier turns differently, each row is a group of its own.
 
-The loss is the mean over the rows of the batch, as without grouping; all rows of a group are in the same batch.
+The rows of a group are in the same batch. A batch of G groups with n rows has the loss sum / (G m), where m is the mean
+number of rows of a group in the split: over all batches and processes the mean over rows, however uneven the groups.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 Batch = dict[str, "Tensor"]
 
 GAME = "game_id"  # sequences are compared within a game, since those of a large dataset do not fit into memory
+SHARE = "groups_per_row"  # of the split: 1 / m
 
 
 def chains(sequences: Sequence[list[int]]) -> list[list[int]]:
@@ -38,11 +40,12 @@ def chains(sequences: Sequence[list[int]]) -> list[list[int]]:
 
 
 def by_prefix(rows: Dataset) -> Dataset:
-    """Rows of FIRST, perhaps SECOND, numbers and perhaps `game_id` as a row per group.
+    """Rows of FIRST, perhaps SECOND, numbers and `game_id` as a row per group. Without `game_id` all rows are compared,
+    which takes the memory of a list of all sequences.
 
     A group has the rows whose FIRST form one of the `chains` of a game: `sequences`, none of which begins another;
     for each row and each of FIRST and SECOND a pair [index into `sequences`, index of the last token]; the numbers of
-    its rows; and the `length` of its longest sequence.
+    its rows; the `length` of its longest sequence; and SHARE.
     """
     from datasets import Dataset
 
@@ -59,26 +62,28 @@ def by_prefix(rows: Dataset) -> Dataset:
                 every = [game[name][row] for name in names for row in chain]
                 kept = chains(every)
                 places = {index: [i, len(every[index]) - 1] for i, of in enumerate(kept) for index in of}
+                of_rows = [places[index] for index in range(len(every))]
                 yield {
                     "sequences": [every[of[-1]] for of in kept],
-                    **{name: [places[i * len(chain) + j] for j in range(len(chain))] for i, name in enumerate(names)},
+                    **{name: of_rows[i * len(chain) :][: len(chain)] for i, name in enumerate(names)},
                     **{name: [float(game[name][row]) for row in chain] for name in numbers},
                     "length": max(map(len, every)),
                 }
 
     grouped: Dataset = Dataset.from_generator(groups)
-    return grouped
+    return grouped.add_column(SHARE, [len(grouped) / len(rows)] * len(grouped))
 
 
 def collate(groups: list[Row], tokenizer: Any) -> Batch:
-    """`ids` [sequences, length] of all groups, padded on the right; FIRST and SECOND [rows, 2], indices into `ids`; the
-    numbers [rows].
+    """`ids` [sequences, length] of all groups, padded on the right, and their `mask`; FIRST and SECOND [rows, 2],
+    indices into `ids`; the numbers [rows]; SHARE [groups].
     """
     import torch
 
     sequences = [sequence for group in groups for sequence in group["sequences"]]
     padded = tokenizer.pad({"input_ids": sequences}, padding_side="right", return_tensors="pt")
     batch = {"ids": padded["input_ids"], "mask": padded["attention_mask"]}
+    batch[SHARE] = torch.tensor([group[SHARE] for group in groups])
     count = torch.tensor([len(group["sequences"]) for group in groups])
     for name in (FIRST, SECOND):
         if name in groups[0]:
@@ -90,16 +95,21 @@ def collate(groups: list[Row], tokenizer: Any) -> Batch:
 
 
 def loss(model: Any, batch: Batch, name: str, gamma: float) -> Tensor:
-    """The loss `name` of `hosts.losses`, of a batch of `collate`: the mean over its rows.
+    """The loss `name` of `hosts.losses` of a batch of `collate`: the sum over its rows, divided by G m.
 
-    It calls the wrapped model, so gradients are averaged under DistributedDataParallel.
+    It calls the wrapped model, so gradients are averaged under DistributedDataParallel. The model returns the logit at
+    the last token alone; its head computes that of all tokens.
     """
-    output = model(input_ids=batch["ids"], attention_mask=batch["mask"], use_cache=False, output_hidden_states=True)
+    computed: list[Tensor] = []
     head = getattr(model, "module", model).score
-
-    def q(places: Tensor) -> Tensor:
-        logits: Tensor = head(output.hidden_states[-1][places[:, 0], places[:, 1]])
-        return logits.squeeze(-1).float()
-
-    second = q(batch[SECOND]) if SECOND in batch else None
-    return of_scores(name, gamma, q(batch[FIRST]), second, batch)[0]
+    hook = head.register_forward_hook(lambda _module, _inputs, logits: computed.append(logits))
+    try:
+        model(input_ids=batch["ids"], attention_mask=batch["mask"], use_cache=False)
+    finally:
+        hook.remove()
+    first, second = (
+        computed[0][batch[of][:, 0], batch[of][:, 1], 0].float() if of in batch else None for of in (FIRST, SECOND)
+    )
+    assert first is not None
+    mean = of_scores(name, gamma, first, second, batch)[0]
+    return mean * len(first) * batch[SHARE].mean() / len(batch[SHARE])
