@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from prm_gym.errors import UserError
 from prm_gym.hosts import STAGES, Machines, command, launch
 from prm_gym.hosts.tiny_model import make_tiny_model
+from prm_gym.hosts.trl import inputs
 from prm_gym.hosts.trl.__main__ import main
 from prm_gym.hosts.trl.arguments import check
 from prm_gym.hosts.trl.inputs import load_split
@@ -87,6 +88,21 @@ def test_a_dataset_of_another_kind_is_named(tmp_path: Path) -> None:
         load_split(labels, "train", ("prompt", "chosen"), kinds)
     with pytest.raises(UserError, match="is a monte_carlo dataset; name one of value"):
         load_split(labels, "train", ("prompt", "target"), ["value"])  # whose columns it has, and more
+
+
+def test_token_ids_that_other_code_has_cached_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_labels(tmp_path)
+
+    def cached() -> str:
+        rows = load_split(str(tmp_path / "labels"), "train", ("prompt",), ["monte_carlo"])
+        return str(rows.map(lambda row: {"turns": len(row["prompt"])}).cache_files[0]["filename"])
+
+    before = cached()
+    assert cached() == before
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts" / "chat.py").write_text("scored = 'elsewhere'")
+    monkeypatch.setattr(inputs, "__file__", str(tmp_path / "hosts" / "trl" / "inputs.py"))
+    assert cached() != before
 
 
 @pytest.mark.parametrize("stage", ["sft", "online_dpo", "policy_gradient"])

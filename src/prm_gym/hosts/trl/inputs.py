@@ -37,7 +37,19 @@ def load_split(folder: str, split: str, columns: tuple[str, ...], kinds: Sequenc
     missing = [column for column in columns if column not in splits[split].column_names]
     if missing:
         raise UserError(folder, f"lacks the columns {', '.join(missing)}", "label it with the kind this stage needs")
-    return splits[split]
+    return _of_this_code(splits[split])
+
+
+def _of_this_code(rows: Dataset) -> Dataset:
+    """`rows` with a fingerprint of this code too. `datasets` finds the cached result of a transform by the fingerprint
+    and by the function, but not by the functions that it calls: another version would train on the ids of this one.
+    """
+    from datasets import Dataset
+    from datasets.fingerprint import Hasher
+
+    package = Path(__file__).parents[2]
+    code = [file.read_bytes() for part in ("hosts", "prompts") for file in sorted((package / part).rglob("*.py"))]
+    return Dataset(rows.data, rows.info, rows.split, fingerprint=Hasher.hash((rows._fingerprint, code)))
 
 
 def load_model(auto_class: Any, folder: str, field: str, **options: Any) -> PreTrainedModel:
