@@ -55,16 +55,17 @@ def episodes(tmp_path: Path) -> Path:
 def run(source: Path, out: Path, *flags: str) -> list[dict]:
     assert main(["score", str(source), "--prm", str(classifier()), "--out", str(out), *flags]) == 0
     if out.suffix == ".parquet":
-        return pq.read_table(out).to_pylist()
+        return pq.read_table(out.absolute()).to_pylist()
     return [json.loads(line) for line in out.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", ["q.parquet", "q.jsonl"])
+@pytest.mark.parametrize("name", ["q.parquet", "q.jsonl", "run:q.parquet"])
 def test_every_action_of_episodes_has_the_logit_of_its_chat(
     episodes: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scoring, "BLOCK", 4)  # which no episode ends at
-    rows = run(episodes, tmp_path / name, "--prompt", "compact")
+    monkeypatch.chdir(tmp_path)
+    rows = run(episodes, Path(name), "--prompt", "compact")
     assert [(row["episode_id"], row["turn"], row["action"]) for row in rows] == [
         (episode, turn, f"go to desk {turn}") for episode in "ab" for turn in range(3)
     ]

@@ -159,3 +159,12 @@ def test_a_dataset_says_which_episodes_and_settings_it_is_made_of(tmp_path: Path
     other = provenance.read(tmp_path / "other")
     assert other is not None
     assert other["settings"]["rollouts"][0]["fingerprint"] != source["fingerprint"]
+
+
+def test_a_relative_folder_with_a_colon_is_no_uri(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = template(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monte_carlo.label([folder], Path("run:1") / "out", prompt=prompt)
+    assert rows(tmp_path / "run:1" / "out")
