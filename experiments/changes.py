@@ -10,7 +10,7 @@ from prm_gym.config import read_yaml
 from prm_gym.runs.iteration import Run
 
 LONG = 160  # steps of an overlong Stage 3
-FEW = 16  # games of rollouts: too few to learn Q from, so that shaping matters
+FEW, PASSES = 16, 10  # games of rollouts for `shaping`; in one pass over them Q learns nothing, shaped or not
 
 
 def beside(run: Run, place: str = "iter1/prm") -> str:
@@ -161,7 +161,7 @@ def fewer(games: int) -> dict[str, Any]:
 
 def shaped(variants: Variants, alpha: float) -> dict[str, Any]:
     """Few rollouts, with targets shaped by V of pi_0, which is fitted on all of the recipe's rollouts."""
-    few = merged(merged(ABSOLUTE, CURVE), fewer(FEW))
+    few = merged(merged(ABSOLUTE, CURVE), {**fewer(FEW), "prm.yaml": {"num_train_epochs": PASSES}})
     if not alpha:
         return few
     options = {"alpha": alpha, "value_fn": beside(variants.q("value", VALUE))}
