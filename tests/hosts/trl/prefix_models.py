@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch.nn.functional import pad
 from transformers import (
@@ -57,3 +59,25 @@ def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
     model.zero_grad()
     loss.backward()
     return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+def assert_same(model: Any, wanted: torch.Tensor, loss: Callable[[], torch.Tensor], checkpointing: bool) -> None:
+    """That `loss()` and its gradients are those of `wanted`, perhaps with gradient checkpointing."""
+    gradients_wanted = gradients(model, wanted)
+    if checkpointing:
+        model.train()
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    found = loss()
+    assert found.item() == pytest.approx(wanted.item(), abs=1e-5)
+    torch.testing.assert_close(gradients(model, found), gradients_wanted, atol=1e-5, rtol=1e-4)
+
+
+class Wrapped:
+    """As DistributedDataParallel wraps a model: it averages gradients in its own forward."""
+
+    def __init__(self, module: Any) -> None:
+        self.module, self.calls = module, 0
+
+    def __call__(self, **arguments: Any) -> Any:
+        self.calls += 1
+        return self.module(**arguments)
