@@ -12,7 +12,7 @@ import datasets
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from prefix_models import FAMILIES, Padding, model_of
+from prefix_models import FAMILIES, Padding, Wrapped, assert_same, model_of
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from prm_gym.hosts.losses import FIRST, SECOND
