@@ -22,7 +22,7 @@ def beside(run: Run, place: str = "iter1/prm") -> str:
 ALL_GAMES: Changes = {"recipe.yaml": {"rollouts": {"games": 1000}}}
 # With a row per visit instead of a pair there are many more rows, each read once. On less than a third of them (4,480)
 # InversePRM gains almost nothing; a second epoch of soft BCE does not improve Q on valid_seen. A batch has four
-# episodes, about 32 visits: with 16 episodes V has a BCE of 0.480 on 10,406 test rows, with 4 of 0.454 (valid_seen).
+# episodes, about 32 visits: with 16 episodes V has a BCE of 0.480 on 10,406 test rows, with 4 of 0.454.
 ONCE: dict[str, Any] = {"num_train_epochs": 1, "per_device_train_batch_size": 4}
 # Stage 3 beyond the recipe's number of steps, with all checkpoints. Its rate is constant, so a shorter run is a prefix.
 CURVE: Changes = {"online_dpo.yaml": {"max_steps": 40, "save_total_limit": None}}
