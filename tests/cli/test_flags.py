@@ -105,6 +105,7 @@ def test_of_best_of_n(refusal, games, model, tmp_path, monkeypatch, flags, said)
     flags = [str(model) if flag == "MODEL" else flag for flag in flags]
     line = refusal("evaluate", "--games", games, "--policy", model, "--out", tmp_path / "out", *flags)
     assert line.startswith(said)
+    assert not (tmp_path / "out").exists()
 
 
 def test_best_of_n_of_the_expert_is_refused_before_q_is_loaded(refusal, games, model, tmp_path):

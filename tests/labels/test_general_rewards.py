@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from datasets import load_dataset
-from test_general_environments import Coins, Heads, collected
+from test_general_environments import TASKS, Coins, Heads, collected
 
 from prm_gym.errors import UserError
 from prm_gym.labels import monte_carlo, value
@@ -75,3 +75,14 @@ def test_a_prompt_that_lists_commands_says_that_they_are_unknown(tmp_path: Path)
     collected(tmp_path / "store", partial(Coins, tell=False))
     with pytest.raises(UserError, match=r"full lists the admissible commands, .* general"):
         monte_carlo.label([tmp_path / "store"], tmp_path / "q", prompt="full")
+
+
+def test_a_loss_of_an_environment_is_terminal_in_the_view_of_turns(tmp_path: Path) -> None:
+    from prm_gym.labels.sql_views import Rollouts
+
+    episodes = collected(tmp_path / "store", Coins, max_episode_steps=3)
+    (tmp_path / "work").mkdir()
+    with Rollouts([tmp_path / "store"], tmp_path / "work") as source:
+        (ended,) = source.one("SELECT count(*) FROM turns WHERE terminated")
+    assert ended == sum(turn.terminated for episode in episodes for turn in episode.turns)
+    assert 0 < ended < len(episodes) == 4 * len(TASKS)
