@@ -1,16 +1,25 @@
-"""A corridor environment and policies for it: small, exact, and importable by a child process."""
+"""A corridor environment and policies for it: small, exact, and importable by a child process, here one that a test
+kills.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import random
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prm_gym.envs.games import Game
 from prm_gym.types import Response, State
+
+if TYPE_CHECKING:
+    from prm_gym.rollout.monitoring import Summary
 
 COMMANDS = ["go left", "go right", "open door"]
 
@@ -105,9 +114,32 @@ def content(folder: Path) -> dict[str, Any]:
     return by_id
 
 
-if __name__ == "__main__":  # the child that is killed: collects slowly into argv[1]
-    import sys
+def run(policy: Walker, out: Path, games: int = 8, **options: Any) -> Summary:
+    """Three rollouts a game, if not asked otherwise."""
+    from prm_gym.rollout import rollout
 
+    options = {"make_env": Corridor, "progress": False, "rollouts_per_game": 3, "seed": 5, **options}
+    return rollout(make_games(games), policy, out, **options)
+
+
+def child(out: Path, *more: str, pause: float, **variables: str) -> subprocess.Popen[bytes]:
+    env = {**os.environ, "PAUSE": str(pause), **variables}
+    return subprocess.Popen([sys.executable, __file__, str(out), *more], env=env)
+
+
+def kill_again_and_again(out: Path, *more: str, ready: Callable[[], bool]) -> None:
+    """Start the same command until it ends by itself; the first ones are killed soon after they wrote something."""
+    for delay in (0.3, 0.6):
+        process = child(out, *more, pause=0.03)
+        while process.poll() is None and not ready():
+            time.sleep(0.01)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert child(out, *more, pause=0).wait() == 0
+
+
+if __name__ == "__main__":  # the child that is killed: collects slowly into argv[1]
     from prm_gym.rollout import rollout, rollout_branches
 
     async def pause(state: State) -> None:

@@ -9,8 +9,7 @@ from collections import Counter, defaultdict
 from functools import partial
 
 import pytest
-from rollout_world import COMMANDS, Corridor, Walker, content, make_games
-from test_collect import kill_again_and_again
+from rollout_world import COMMANDS, Corridor, Walker, content, kill_again_and_again, make_games
 
 from prm_gym.errors import UserError
 from prm_gym.rollout import rollout, rollout_branches
