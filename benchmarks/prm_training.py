@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from prm_gym.hosts import losses
 from prm_gym.hosts.losses import FIRST, NUMBERS, SECOND
-from prm_gym.hosts.trl import pairs_by_state, prm, rows_by_prefix
+from prm_gym.hosts.trl import prm, rows_by_prefix
 
 GAMMA = 0.95
 
@@ -35,22 +35,16 @@ def main() -> None:
     model = AutoModelForSequenceClassification.from_pretrained(options.model, num_labels=1, dtype=torch.float32)
     model.config.pad_token_id = tokenizer.pad_token_id
     rows = load_dataset(options.dataset, split="train")
-    unused = [name for name in rows.column_names if name not in (*NUMBERS, rows_by_prefix.GAME)]
     pairs = options.loss == "bradley_terry"
-    encode, more = (pairs_by_state.pair_row, {}) if pairs else (prm.to_ids, {"loss": options.loss})
-    rows = rows.map(encode, fn_kwargs={"tokenizer": tokenizer, **more}, remove_columns=unused)
-    groups = list((pairs_by_state.by_state if pairs else rows_by_prefix.by_prefix)(rows).shuffle(seed=0))
-    groups = groups[: options.groups]
+    grouped = prm.grouping(options.loss, GAMMA, tokenizer)
+    groups = list(grouped.group(grouped.encode(rows)).shuffle(seed=0))[: options.groups]
     batches = [groups[i : i + options.batch] for i in range(0, len(groups), options.batch)]
     compute_loss = losses.make_compute_loss(options.loss, GAMMA)
 
     def together(batch: list[dict[str, Any]]) -> tuple[torch.Tensor, int]:
-        if pairs:
-            data = pairs_by_state.collate(batch, tokenizer)
-            tokens = data["prompt"].numel() + data["response"].numel()
-            return pairs_by_state.loss(model, data, tokenizer.pad_token_id), tokens
-        data = rows_by_prefix.collate(batch, tokenizer)
-        return rows_by_prefix.loss(model, data, options.loss, GAMMA), data["ids"].numel()
+        data = grouped.collate(batch)
+        read = (data["prompt"], data["response"]) if pairs else (data["ids"],)
+        return grouped.loss(model, data), sum(ids.numel() for ids in read)
 
     def row_by_row(batch: list[dict[str, Any]]) -> tuple[torch.Tensor, int]:
         names = [name for name in (FIRST, SECOND) if pairs or name in batch[0]]

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prm_gym.errors import UserError
 from prm_gym.hosts.losses import LABELS, NUMBERS, SOURCE_COLUMNS
@@ -25,6 +25,12 @@ from prm_gym.hosts.trl.arguments import parse
 from prm_gym.hosts.trl.inputs import load_model, load_split
 from prm_gym.prompts.tokenizer import load_tokenizer
 from prm_gym.provenance.checkpoint_settings import READS, carry
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from torch import Tensor
+
+Batch = dict[str, "Tensor"]
 
 
 @dataclass
@@ -36,6 +42,32 @@ class PRMArguments:
     max_length: int = field(default=2048, metadata={"help": "Longer sequences are left out, and counted."})
     loss: str = field(default="soft_bce", metadata={"help": f"One of {', '.join(SOURCE_COLUMNS)}."})
     gamma: float = field(default=0.95, metadata={"help": "Discount of the loss `inverse`; the others have none."})
+
+
+class Grouping(NamedTuple):
+    """From label rows to the loss of a batch, with shared prefixes encoded once."""
+
+    encode: Callable[[Dataset], Dataset]  # label rows to token ids, and their `length`
+    group: Callable[[Dataset], Dataset]
+    collate: Callable[[list[Row]], Batch]
+    loss: Callable[[Any, Batch], Tensor]  # of the model on a batch
+
+
+def grouping(loss: str, gamma: float, tokenizer: Any) -> Grouping:
+    """That of `loss`."""
+
+    def encode(rows: Dataset) -> Dataset:
+        unused = [name for name in rows.column_names if name not in (*NUMBERS, rows_by_prefix.GAME)]
+        return rows.map(of_row, fn_kwargs={"tokenizer": tokenizer}, remove_columns=unused)
+
+    if loss == "bradley_terry":
+        of_row: Callable[..., Row] = pairs_by_state.pair_row
+        collate = partial(pairs_by_state.collate, tokenizer=tokenizer)
+        of_batch = partial(pairs_by_state.loss, pad_token_id=tokenizer.pad_token_id)
+        return Grouping(encode, pairs_by_state.by_state, collate, of_batch)
+    of_row = partial(to_ids, loss=loss)
+    collate = partial(rows_by_prefix.collate, tokenizer=tokenizer)
+    return Grouping(encode, rows_by_prefix.by_prefix, collate, partial(rows_by_prefix.loss, name=loss, gamma=gamma))
 
 
 def argument_classes() -> tuple[type[Any], ...]:
@@ -57,33 +89,23 @@ def main(arguments: list[str]) -> None:
         raise UserError("prm", f"no loss '{script.loss}'", f"choose one of {', '.join(SOURCE_COLUMNS)}", field="loss")
     training.remove_unused_columns = False  # the batches are not the model's own arguments
     tokenizer = load_tokenizer(script.model_name_or_path, "model_name_or_path")
-    encode: Callable[..., Row]
-    group: Callable[[Any], Any]
-    collate: Callable[..., Any]
-    loss: Callable[..., torch.Tensor]
-    if script.loss == "bradley_terry":
-        encode, group, collate = pairs_by_state.pair_row, pairs_by_state.by_state, pairs_by_state.collate
-        loss = partial(pairs_by_state.loss, pad_token_id=tokenizer.pad_token_id)
-    else:
-        encode, group, collate = partial(to_ids, loss=script.loss), rows_by_prefix.by_prefix, rows_by_prefix.collate
-        loss = partial(rows_by_prefix.loss, name=script.loss, gamma=script.gamma)
+    grouped = grouping(script.loss, script.gamma, tokenizer)
 
     def load(split: str) -> Any:
         rows = load_split(script.dataset_name, split, SOURCE_COLUMNS[script.loss], LABELS[script.loss])
         with training.main_process_first():  # the other processes read its cache
-            unused = [name for name in rows.column_names if name not in (*NUMBERS, rows_by_prefix.GAME)]
-            encoded = rows.map(encode, fn_kwargs={"tokenizer": tokenizer}, remove_columns=unused)
+            encoded = grouped.encode(rows)
             short = encoded.filter(lambda length: length <= script.max_length, input_columns="length")
         if len(short) < len(encoded) and training.process_index == 0:
             print(f"{split}: {len(encoded) - len(short)} of {len(encoded)} rows exceed max_length={script.max_length}")
         if not len(short):
             problem = f"{script.max_length} leaves out all {len(encoded)} rows of {split}"
             raise UserError("prm", problem, "raise it", field="max_length")
-        return group(short)
+        return grouped.group(short)
 
     class PRMTrainer(with_muon(Trainer, optimizer.muon_learning_rate)):  # type: ignore[misc]
-        def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], **_: Any) -> torch.Tensor:
-            return loss(model, inputs)
+        def compute_loss(self, model: Any, inputs: Batch, **_: Any) -> Tensor:
+            return grouped.loss(model, inputs)
 
         def prediction_step(self, model: Any, inputs: Any, *_: Any, **__: Any) -> tuple[Any, None, None]:
             with torch.no_grad():
@@ -102,7 +124,7 @@ def main(arguments: list[str]) -> None:
         args=training,
         train_dataset=load("train"),
         eval_dataset=None if training.eval_strategy == "no" else load("test"),
-        data_collator=partial(collate, tokenizer=tokenizer),
+        data_collator=grouped.collate,
         processing_class=tokenizer,
     )
     if training.process_index == 0:
