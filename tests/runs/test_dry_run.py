@@ -102,7 +102,7 @@ def test_disk_of_a_training_is_float32_weights_and_adam_s_moments_in_each_checkp
 def test_weights_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"\x05\0\0\0\0\0\0\0{...}")
     settings = {"host": "trl", "config": {"save_total_limit": 2}}
-    with pytest.raises(UserError, match=r"model\.safetensors: no weights to read"):
+    with pytest.raises(UserError, match=r"model\.safetensors: is cut off or no safetensors"):
         dry_run.plan([Stage("Q_0", tmp_path / "prm", settings, dict, cost=Cost(model=tmp_path))], tmp_path)
 
 

@@ -13,7 +13,6 @@ TextWorld holds global state: use several processes instead of more concurrency.
 from __future__ import annotations
 
 import json
-import os
 import re
 import tempfile
 import warnings
@@ -29,6 +28,7 @@ from prm_gym.envs.contract import Task
 from prm_gym.envs.games import SPLITS
 from prm_gym.envs.textworld_lock import exclusive
 from prm_gym.errors import UserError
+from prm_gym.user_cache import user_cache
 
 _ATTEMPTS, _NEXT_SEED = 10, 10_000_000  # the step is above the seeds of all splits
 _BANNER = re.compile(r"\A[\s\\/|_$]*\n")  # the logo at the start of a game
@@ -72,10 +72,9 @@ class TextWorldGames(gymnasium.Env[str, str]):
         self.action_space = Text(1024, min_length=0)
         self._challenge, self._settings, self._grammar = challenge, settings or {}, grammar or {}
         self._games = games
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         made_with = json.dumps([textworld.__version__, challenge, self._settings, self._grammar], sort_keys=True)
         kind = f"{challenge}-{blake2b(made_with.encode(), digest_size=6).hexdigest()}"
-        self._folder = Path(folder or cache / "prm_gym" / "textworld") / kind
+        self._folder = Path(folder or user_cache() / "textworld") / kind
         self._env: Any = None
         self._state: Any = None
         self._score = 0

@@ -12,14 +12,13 @@ all tensors, and the config, the tokenizer and the chat template are hashed whol
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
-from prm_gym.errors import UserError
+from prm_gym.safetensors_header import read_header
 from prm_gym.unicode import well_formed
 
 if TYPE_CHECKING:
@@ -107,30 +106,20 @@ def _of_files(folder: Path, files: Iterable[Path]) -> str:
             if size <= _WHOLE:
                 state.update(opened.read())
                 continue
-            blocks = _tensor_blocks(file, opened, size) if file.suffix == ".safetensors" else _even_blocks(size)
+            blocks = _tensor_blocks(file) if file.suffix == ".safetensors" else _even_blocks(size)
             for start, length in blocks:
                 opened.seek(start)
                 state.update(opened.read(length))
     return state.hexdigest()
 
 
-def _tensor_blocks(path: Path, file: BinaryIO, size: int) -> Iterator[tuple[int, int]]:
-    """(start, length) of the header and of the blocks to read of each tensor. The format is 8 bytes with the length of
-    the header, then the header in JSON with each tensor's offsets (github.com/huggingface/safetensors, "Format").
-    """
-    try:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header: dict[str, Any] = json.loads(file.read(length) if length <= size else b"")
-        spans = [entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"]
-        complete = 8 + length + max((end for _, end in spans), default=0) == size
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error):
-        complete = False
-    if not complete:
-        raise UserError(path, "is cut off or no safetensors file", "copy or train the checkpoint again")
-    yield 0, 8 + length
-    for first, end in spans:
+def _tensor_blocks(file: Path) -> Iterator[tuple[int, int]]:
+    """(start, length) of the header and of the blocks to read of each tensor."""
+    begin, tensors = read_header(file)
+    yield 0, begin
+    for first, end in (of["data_offsets"] for of in tensors.values()):
         for start in {first, max(first, (first + end - _BLOCK) // 2), max(first, end - _BLOCK)}:
-            yield 8 + length + start, min(_BLOCK, end - start)
+            yield begin + start, min(_BLOCK, end - start)
 
 
 def _even_blocks(size: int) -> Iterator[tuple[int, int]]:

@@ -10,7 +10,6 @@ Costs are estimated only if the recipe or the run folder determines them:
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from collections.abc import Sequence
@@ -19,8 +18,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from prm_gym.errors import UserError
 from prm_gym.runs.stage import Stage, is_complete
+from prm_gym.safetensors_header import read_header
 from prm_gym.store import parts, stores
 
 
@@ -69,17 +68,6 @@ def _of_training(stage: Stage) -> int | None:
 
 
 def _parameters(folder: Path) -> int | None:
-    """The number of parameters in a checkpoint, by the headers of its safetensors files; None without such a file.
-
-    A file begins with eight bytes, the length of the JSON header that follows (https://huggingface.co/docs/safetensors).
-    """
-    count = 0
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            try:
-                head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-                count += sum(math.prod(of["shape"]) for name, of in head.items() if name != "__metadata__")
-            except (ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
-                problem = f"no weights to read ({type(error).__name__})"
-                raise UserError(path, problem, "make the checkpoint again") from None
-    return count or None
+    """The number of parameters in a checkpoint; None without safetensors files."""
+    headers = [read_header(file)[1] for file in sorted(folder.glob("*.safetensors"))]
+    return sum(math.prod(of["shape"]) for tensors in headers for of in tensors.values()) or None

@@ -19,6 +19,7 @@ from prm_gym.envs.engine.file_format import Stored, decode, encode
 from prm_gym.envs.engine.unsupported import Unsupported
 from prm_gym.envs.games import digest, parse_game
 from prm_gym.errors import UserError
+from prm_gym.user_cache import user_cache
 
 VARIABLE = "PRM_GYM_CACHE"
 BESIDE = "game.compiled"
@@ -69,8 +70,7 @@ def _places(path: Path, key: str, cache: str | os.PathLike[str] | None) -> list[
     folder = cache or os.environ.get(VARIABLE)
     if folder:
         return [Path(folder, f"{key}.compiled")]
-    own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return [path.with_name(BESIDE), own / "prm_gym" / f"{key}.compiled"]
+    return [path.with_name(BESIDE), user_cache() / f"{key}.compiled"]
 
 
 def _write(places: list[Path], content: bytes, keep: bool) -> None:
