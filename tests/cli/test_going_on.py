@@ -35,7 +35,8 @@ def test_games(games, capsys):
     assert last_line(capsys, *again) == f"{games}: 3 games in train; 2 were there already, 1 are new"
 
 
-def test_compile(games, capsys):
+def test_compile(games, capsys, monkeypatch):
+    monkeypatch.delenv("PRM_GYM_CACHE", raising=False)  # that of the tests of environments
     assert last_line(capsys, "compile", games) == "3 of 3 games compiled"
     assert last_line(capsys, "compile", games) == "3 of 3 games compiled already; nothing to do"
     next(games.rglob("game.compiled")).unlink()

@@ -14,6 +14,7 @@ import yaml
 from miniature import write_miniature
 
 from prm_gym.cli import main
+from prm_gym.cli.console import console
 from prm_gym.errors import UserError
 from prm_gym.hosts import Machines
 from prm_gym.runs import forecast, late_failures, probe, recipe
@@ -216,7 +217,7 @@ def test_a_probe_that_fails_says_why(tmp_path: Path) -> None:
 def test_the_command_prints_the_table_and_ends_with_the_problems(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(console, "width", 160)
     cost = Cost(rows=17, episodes=1)
     stages = [Expected(Stage("rollouts of pi_0", tmp_path, {}, dict, cost=cost), 1, 7200, 3600, 5, 6, 7, 2 * 10**9, 4)]
     wrong = Forecast(stages, {15: 600}, 512, 1e8, 3.0)
@@ -234,7 +235,7 @@ def test_a_plan_of_a_miniature(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every stage of a real probe; the figures are those of benchmarks/plan.py."""
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(console, "width", 160)
     pytest.importorskip("trl", reason="needs the extra 'trl'")
     pytest.importorskip("alfworld")
     folder = write_miniature(tmp_path / "recipe")
