@@ -30,7 +30,7 @@ findings: $(VENV)/.installed ## make findings [FINDING=name] [SEEDS=3 | SEED=1]:
 	OMP_NUM_THREADS=1 $(BIN)/python -m experiments $(if $(FINDING),--finding $(FINDING)) $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),3))
 
 test: $(VENV)/.installed lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses logical --maxprocesses 4 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses logical --maxprocesses 4 --dist loadfile
 
 test-slow: $(VENV)/.installed ## the slow tests: the exact engine against stock alfworld at length, servers, plans
 	$(BIN)/python -m pytest -m slow --ignore tests/llm

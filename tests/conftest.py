@@ -8,16 +8,6 @@ import pytest
 from miniature import write_miniature
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With `--dist loadgroup` one process tests a file, and the same process all files that read `miniature_run`."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    sharing = {item.path for item in items if "miniature_run" in getattr(item, "fixturenames", ())}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("miniature_run" if item.path in sharing else item.path.name))
-
-
 @pytest.fixture(scope="session")
 def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the miniature recipe, with two sampling processes."""
