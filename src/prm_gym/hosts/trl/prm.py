@@ -54,7 +54,7 @@ class Grouping(NamedTuple):
 
 
 def grouping(loss: str, gamma: float, tokenizer: Any) -> Grouping:
-    """That of `loss`."""
+    """How the rows of `loss`, one of `hosts.losses` with its equation, are encoded, grouped, collated and scored."""
 
     def encode(rows: Dataset) -> Dataset:
         unused = [name for name in rows.column_names if name not in (*NUMBERS, rows_by_prefix.GAME)]
