@@ -138,6 +138,11 @@ def test_of_rollout(refusal, games, tmp_path, flags, said):
     assert line.startswith(said)
 
 
+def test_a_share_of_the_expert_needs_an_expert(refusal, tmp_path):
+    line = refusal("label", "prompts", "--rollouts", tmp_path, "--out", tmp_path / "out", "--expert-fraction", "0.3")
+    assert line == "--expert-fraction: has no effect without --expert; leave it out"
+
+
 def test_more_actions_at_a_state_than_responses_are_sampled(refusal, capsys, games, tmp_path):
     played = ["rollout", "--games", str(games), "--policy", "expert"]
     assert main([*played, "--out", str(tmp_path / "e")]) == 0

@@ -9,7 +9,7 @@ import pytest
 
 from prm_gym.errors import UserError
 from prm_gym.evaluation import intervals
-from prm_gym.evaluation.intervals import Outcome, by_task_type, gain, interval, success
+from prm_gym.evaluation.intervals import Outcome, by_task_type, gain, interval, success, wilson
 from prm_gym.store import EpisodeWriter
 from prm_gym.types import Episode, Turn
 
@@ -54,6 +54,21 @@ def test_the_deviation_of_seeds_has_the_t_of_their_number_up_to_ten(seeds: int, 
     half = t * np.std(means, ddof=1) / seeds**0.5
     low, high = success([outcome([mean] * 3) for mean in means]).ci95
     assert (low, high) == pytest.approx((np.mean(means) - half, np.mean(means) + half))
+
+
+def test_games_that_all_end_alike_leave_the_doubt_of_their_number() -> None:
+    assert success([outcome([1.0] * 10)] * 3).ci95 == success([outcome([1.0] * 10)]).ci95 == wilson(10, 10)
+
+
+def test_one_game_tells_nothing_of_others() -> None:
+    one, none = [outcome([share]) for share in (1.0, 0.0, 1.0)], [outcome([0.0])] * 3
+    assert success(one).ci95 == (0.0, 1.0)
+    assert gain(one, none).ci95 == (-1.0, 1.0)
+
+
+def test_an_interval_ends_where_shares_do() -> None:
+    nearly = [outcome([1.0] * 24 + [share]) for share in (0.0, 1.0, 1.0)]
+    assert success(nearly).ci95[1] == 1.0
 
 
 def test_with_seeds_the_interval_covers_games_and_seeds() -> None:

@@ -96,6 +96,13 @@ def test_a_sample_of_the_games_stays_the_same_in_every_trial(tmp_path):
     assert len({corridor(str(chat)) for chat in chats}) == 3
 
 
+def test_a_smaller_sample_after_a_larger_one_is_that_of_its_own_games(tmp_path):
+    play(tmp_path / "both", trials=1)
+    entries, _ = play(tmp_path / "both", max_games=2)
+    fresh, _ = play(tmp_path / "fresh", max_games=2)
+    assert entries == fresh
+
+
 async def loses(request):
     """Never opens the door; a lesson is numbered by those before it."""
     chat = "\n".join(message["content"] for message in request.body["messages"])

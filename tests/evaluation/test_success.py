@@ -139,9 +139,11 @@ def test_evaluations_that_end_together_lose_no_entry(tmp_path: Path) -> None:
     assert sorted(entry["seed"] for entry in read_results(path)) == list(seeds)
 
 
-def test_a_damaged_results_file_is_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lacking", ["policy", "games", "by_task_type", None])
+def test_a_damaged_results_file_is_left_alone(tmp_path: Path, lacking: str | None) -> None:
     path = tmp_path / "results.json"
-    path.write_text(json.dumps([{"policy": "pi_0"}]))
+    whole = summarise([episode(0, False, 3)], policy="pi_1", prm=None, mode="policy", split="s", seed=0)
+    path.write_text(json.dumps([{k: v for k, v in whole.items() if k != lacking}] if lacking else {}))
     with pytest.raises(UserError, match="not a results file"):
         read_results(path)
 
@@ -182,7 +184,7 @@ def test_a_long_name_takes_no_number_out_of_80_columns() -> None:
 def of(won: bool = True, **changes: Any) -> dict[str, Any]:
     """An entry of pi_1 on one game, under conditions with `changes`."""
     policy = {"kind": "transformers", "prompt": {"name": "compact", "fingerprint": "c"}, "temperature": 0.3}
-    of_policy = ("prompt", "temperature", "max_new_tokens")
+    of_policy = ("prompt", "temperature", "max_new_tokens", "react", "search")
     policy |= {"max_new_tokens": 24, **{key: value for key, value in changes.items() if key in of_policy}}
     settings = {"policy": policy, "games": {"fingerprint": "0123456789abcdef"}, "max_episode_steps": 16}
     settings |= {key: value for key, value in changes.items() if key in ("max_episode_steps", "games")}
@@ -204,6 +206,8 @@ OTHERS: list[dict[str, Any]] = [
     {"temperature": 1.0},
     {"max_new_tokens": 48},
     {"max_episode_steps": 8},
+    {"react": {"shots": 2}},
+    {"search": "as_listed"},
     {"seed": 1},
     {"games": {"fingerprint": "fedcba9876543210"}},
 ]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import datasets
 import pytest
@@ -52,6 +55,32 @@ def test_no_row_is_lost_or_doubled_where_a_batch_ends(tmp_path: Path) -> None:
     found = Counter(repr(row["prompt"]) for row in rows(tmp_path / "out"))
     assert len(shown) == found.total() == 4200
     assert not shown - found.keys()
+
+
+def test_a_dataset_is_made_by_one_process_at_a_time(tmp_path: Path, folder: Path, monkeypatch: Any) -> None:
+    """The second is refused, and the first goes on as if nothing had been."""
+    begun, go_on = Event(), Event()
+    action_values = monte_carlo.action_values
+
+    def slow(*args: Any, **kwargs: Any) -> None:
+        begun.set()
+        assert go_on.wait(60)
+        action_values(*args, **kwargs)
+
+    monkeypatch.setattr(monte_carlo, "action_values", slow)
+    plain, out = template(tmp_path), tmp_path / "out"
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(monte_carlo.label, [folder], out, prompt=plain)
+        assert begun.wait(60)
+        try:
+            with pytest.raises(UserError, match=r"/out: another process is writing here"):
+                monte_carlo.label([folder], out, prompt=plain)
+        finally:
+            go_on.set()
+    assert sum(first.result().rows.values()) == len(rows(out)) > 0
+    assert sorted(file.name for file in out.iterdir()) == ["README.md", "data", "provenance.json"]
+    monkeypatch.setattr(monte_carlo, "action_values", action_values)
+    assert monte_carlo.label([folder], out, prompt=plain).rows == first.result().rows
 
 
 def test_one_game_has_no_test_split(tmp_path: Path) -> None:

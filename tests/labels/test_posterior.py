@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from label_worlds import prompt_of, rows, template, text, tree, write
+from label_worlds import prompt_of, rows, straight, template, text, tree, write
 
 from prm_gym.errors import UserError
 from prm_gym.labels import posterior, prompts
@@ -135,6 +136,26 @@ def test_each_state_and_action_is_asked_once_and_a_stopped_run_resumes(tmp_path:
     assert sum(asked.values()) == len(demonstrated(tree(100)))
     assert "20 of" in report.note
     assert not list(tmp_path.glob("*.jsonl"))
+
+
+def test_reasons_under_another_prompt_are_not_gone_on_with(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="gone"):
+        label(tmp_path, Author("a guess", fails_after=5))
+    changed = Path(template(tmp_path))
+    changed.write_text(changed.read_text() + " ")
+    (tmp_path / "changed").mkdir()
+    other = changed.rename(tmp_path / "changed" / changed.name)
+    with pytest.raises(UserError, match=r"out.posterior.jsonl: prompt: begun with"):
+        posterior.label([tmp_path / "in"], tmp_path / "out", policy=Author("a guess"), prompt=str(other))
+
+
+def test_a_turn_without_an_action_is_not_asked(tmp_path: Path) -> None:
+    episode = straight(1, 4, won=True)
+    episode.turns[1] = replace(episode.turns[1], action="", response="I do not know")
+    write(tmp_path / "in", [episode])
+    report = label(tmp_path, Author("a guess"))
+    assert (report.rows["train"], report.statistics["turns asked"]) == (3, 3)
+    assert report.skipped["turns without a reason that passes"] == 1
 
 
 def test_the_seeds_of_turns_and_runs_differ(tmp_path: Path) -> None:

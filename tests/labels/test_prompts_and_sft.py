@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -66,15 +67,16 @@ def test_a_size_draws_evenly_and_by_the_seed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 5, 7, 100, 10_000])
-@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.5, 1.0])
-def test_quotas_keep_the_fraction_and_the_bounds(size: int, fraction: float) -> None:
-    for policy, expert in ((100, 10), (3, 900), (50, 50), (0, 7)):
-        got = quotas(policy, expert, fraction, size)
-        total = sum(got.values())
+@pytest.mark.parametrize("fraction", ["0", "0.3", "0.45", "0.5", "0.7", "1"])
+def test_quotas_are_the_largest_that_keep_the_fraction_and_the_bounds(size: int, fraction: str) -> None:
+    """In exact arithmetic: the largest total t with t (1 - f) policy and t f expert rows."""
+    for policy, expert in ((100, 10), (3, 900), (50, 50), (0, 7), (33, 55)):
+        got, exact = quotas(policy, expert, float(fraction), size), Fraction(fraction)
+        most = max(t for t in range(1000) if t <= size and t * (1 - exact) <= policy and t * exact <= expert)
+        assert sum(got.values()) == most
         assert 0 <= got["policy"] <= policy
         assert 0 <= got["expert"] <= expert
-        assert total <= size
-        assert abs(got["expert"] - fraction * total) <= 1
+        assert abs(got["expert"] - exact * most) <= 1
 
 
 def test_prompts_need_expert_wins_where_an_expert_is_named(tmp_path: Path) -> None:

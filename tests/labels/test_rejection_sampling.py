@@ -158,6 +158,15 @@ def test_more_responses_than_before_are_sampled_anew(tmp_path: Path, episodes: l
     assert report.statistics["sampled"]["responses"] == 4 * states
 
 
+def test_fewer_responses_than_before_are_the_first_of_those(tmp_path: Path, episodes: list[Episode]) -> None:
+    with pytest.raises(RuntimeError):
+        label(tmp_path, Samples(fail_after=20), n=N, concurrency=1)
+    states, report = len(by_prompt(episodes)), label(tmp_path, n=2)
+    assert report.statistics["sampled"]["responses"] == 2 * states
+    fresh = label(tmp_path, n=2, name="fresh")
+    assert (fresh.rows, rows(tmp_path / "out")) == (report.rows, rows(tmp_path / "fresh"))
+
+
 def test_the_seeds_of_states_and_runs_differ(tmp_path: Path, episodes: list[Episode]) -> None:
     policies = Samples(), Samples()
     for seed, policy in enumerate(policies):
@@ -208,4 +217,4 @@ def test_a_state_too_long_for_the_policy_or_the_scorer_is_left_out(
 def test_provenance_names_both_models(tmp_path: Path, episodes: list[Episode]) -> None:
     label(tmp_path)
     made = json.loads((tmp_path / "out" / "provenance.json").read_text())["settings"]
-    assert (made["policy"]["kind"], made["scorer"], made["n"]) == ("samples", {"kind": "scores"}, N)
+    assert (made["policy"]["kind"], made["prm"], made["n"]) == ("samples", {"kind": "scores"}, N)

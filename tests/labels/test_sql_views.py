@@ -157,7 +157,7 @@ def test_commands_that_are_all_unknown_need_no_type(tmp_path: Path) -> None:
         ({"weights": [0.5, 0.5]}, "2 weights for 1 folders"),
         ({"weights": [0.0]}, "weights: "),
         ({"weights": [2.0]}, "weights: "),
-        ({"task_types": ["none such"]}, "no episode to label.*other task type"),
+        ({"task_types": ["type-0", "typo-1"]}, "task_types: no episode is of 'typo-1'; say type-0, type-1"),
         ({"min_visits": 1000}, "no row"),
     ],
 )

@@ -118,12 +118,14 @@ def test_without_weight_the_shaped_targets_are_those_of_monte_carlo(tmp_path: Pa
 def test_values_that_are_no_values_are_refused(tmp_path: Path) -> None:
     folder, plain = write(tmp_path / "in", tree()), template(tmp_path)
     monte_carlo.label([folder], tmp_path / "mc", prompt=plain)
+    value.label([folder], tmp_path / "v", prompt=plain, gamma=0.5)
     (tmp_path / "empty").mkdir()
     for options, problem in (
         ({}, "neither is given"),
         ({"values": tmp_path / "empty", "value_fn": lambda p: []}, "both are given"),
         ({"values": tmp_path / "empty"}, "no value dataset"),
         ({"values": tmp_path / "mc"}, "mc: is a dataset of monte_carlo, not of value; name a folder"),
+        ({"values": str(tmp_path / "v")}, "v: gamma: V_mu with gamma 0.5, not 0.95; give both the same"),
         ({"value_fn": lambda p: [-2.5] * len(p)}, "outside"),
         ({"value_fn": lambda p: [float("nan")] * len(p)}, "outside"),
         ({"value_fn": lambda p: [0.5]}, "1 values for"),

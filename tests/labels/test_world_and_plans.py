@@ -86,6 +86,16 @@ def test_a_plan_is_the_next_actions_of_the_won_episode(tmp_path: Path) -> None:
     assert found == expected
 
 
+def test_a_turn_without_an_action_has_no_plan(tmp_path: Path) -> None:
+    episode = straight(1, 4, won=True)
+    episode.turns[1] = replace(episode.turns[1], action="", response="I do not know")
+    report = plans.label([write(tmp_path / "in", [episode])], tmp_path / "out", prompt=template(tmp_path))
+    action = episode.turns[0].action
+    said = [f"Plan: {'; '.join(f'{k}. {action}' for k in range(1, n + 1))}#{action}" for n in (3, 2, 1)]
+    assert [row["completion"][0]["content"] for row in rows(tmp_path / "out")] == said
+    assert report.skipped["turns without an action"] == 1
+
+
 def test_a_prompt_that_shows_no_reason_shows_no_plan(tmp_path: Path) -> None:
     folder = write(tmp_path / "in", tree(20))
     with pytest.raises(UserError, match="shows no reason, so no plan"):

@@ -76,7 +76,7 @@ def start(number=3):
 
 
 def world(limit=20):
-    return EngineWorld(lambda: Saved(limit), GAMES)
+    return EngineWorld(lambda: Saved(limit), GAMES, limit)
 
 
 def plan(state=None, *, depth=2, width=99, policy=None, choice=None, limit=20):
@@ -198,9 +198,19 @@ def test_the_environment_as_a_world_is_the_environment():
             known.append((number, imagined.state))
 
 
+def test_an_environment_without_a_limit_of_its_own_ends_at_the_limit_of_the_rollout():
+    """As one of gymnasium does, which the rollout cuts off."""
+    engine, state = EngineWorld(lambda: Saved(10**6), GAMES, 3), start()
+    over = []
+    for _ in range(3):
+        imagined = asyncio.run(engine.step(state, Response("go left", "", "go left")))
+        state, over = imagined.state, [*over, imagined.over]
+    assert over == [False, False, True]
+
+
 def test_an_environment_without_snapshots_is_no_world():
     with pytest.raises(UserError, match="no snapshot and restore"):
-        EngineWorld(Corridor, GAMES)
+        EngineWorld(Corridor, GAMES, 20)
 
 
 def test_a_state_of_another_world_is_refused():

@@ -68,14 +68,6 @@ def test_a_setting_that_the_folder_does_not_say_is_unknown_and_refused(tmp_path:
         provenance.claim(tmp_path, settings(policy=newer))
 
 
-def test_a_folder_of_an_older_version_is_not_added_to(tmp_path: Path) -> None:
-    old = {"kind": "collect", "policy_id": "pi_0", "iteration": 0, "seed": 0, "max_episode_steps": 30}
-    (tmp_path / "rollout.json").write_text(json.dumps(old))
-    with pytest.raises(UserError, match=r"older version.*; it can still be read; name another output folder"):
-        provenance.claim(tmp_path, settings())
-    assert [file.name for file in tmp_path.iterdir()] == ["rollout.json"]
-
-
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"settings": 3, "runs": []}'])
 def test_a_damaged_file_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / provenance.FILE).write_text(content)

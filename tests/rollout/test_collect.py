@@ -166,9 +166,18 @@ def test_an_episode_says_its_iteration(tmp_path):
 @pytest.mark.parametrize("change", [{"seed": 6}, {"iteration": 1}, {"max_episode_steps": 20}])
 def test_a_folder_begun_with_other_settings_is_refused_by_name(tmp_path, change):
     run(Walker(), tmp_path)
-    before = content(tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     with pytest.raises(UserError, match=f"provenance.json: {next(iter(change))}"):
         run(Walker(), tmp_path, **change)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_episodes_of_unknown_settings_are_not_added_to(tmp_path):
+    run(Walker(), tmp_path)
+    before = content(tmp_path)
+    (tmp_path / "provenance.json").unlink()
+    with pytest.raises(UserError, match=r"holds episodes without a provenance.json; name another output folder"):
+        run(Walker(), tmp_path)
     assert content(tmp_path) == before
 
 

@@ -152,6 +152,13 @@ class Doubled(Counter):
             "cannot be made .*size.*; correct its kwargs",
         ),
         (NamedEnvironment(factory="math:hypot"), "made a float, which has no method reset; return a gymnasium.Env"),
+        (
+            NamedEnvironment(id="CartPole-v1", reward_range=[0, 0]),
+            r"reward_range: got \[0, 0\]; give \[low, high\]",
+        ),
+        (NamedEnvironment(id="CartPole-v1", reward_range=["0", 1]), r"env: reward_range: got \['0', 1\]; give \[low"),
+        (NamedEnvironment(id="CartPole-v1", reward_range=3), "env: reward_range: got 3; give"),
+        (NamedEnvironment(id="CartPole-v1", kwargs=[1]), "env: kwargs: no arguments of JSON values"),
         (NamedEnvironment(factory="sys:exit"), r"cannot be made \(SystemExit.*; correct its kwargs or code"),
         (NamedEnvironment(factory=f"{__name__}:Doubled"), r"tasks\('train'\) names 'same' twice; give each task"),
     ],
@@ -159,7 +166,7 @@ class Doubled(Counter):
 def test_an_environment_that_cannot_be_made_is_told_before_work(env: NamedEnvironment, said: str) -> None:
     with pytest.raises(UserError, match=said) as told:
         env.tasks("train")
-    assert str(told.value).startswith(env.name)
+    assert str(told.value).startswith((env.name, "env: "))
     assert "\n" not in str(told.value)
 
 

@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from prm_gym.errors import UserError
-from prm_gym.store import EpisodeWriter, finished_ids, parts, read_episodes, stores
+from prm_gym.store import EpisodeWriter, finished_ids, parts, read_episodes, stores, writer_lock
 from prm_gym.store import episodes as store
 from prm_gym.store.parquet import VERSION_KEY, to_table
+from prm_gym.store.writer_lock import being_written
 from prm_gym.types import Episode, StopReason, Turn, state_key
 
 
@@ -215,7 +216,7 @@ def test_kill_at_any_moment_and_start_again(tmp_path: Path) -> None:
 
 def test_second_writer_is_refused_in_this_process_and_in_another(tmp_path: Path) -> None:
     def try_it(queue: multiprocessing.Queue[str]) -> None:
-        store._writers.clear()  # as a process started apart would have it
+        writer_lock._held.clear()  # as a process started apart would have it
         try:
             EpisodeWriter(tmp_path)
         except UserError as error:
@@ -226,14 +227,14 @@ def test_second_writer_is_refused_in_this_process_and_in_another(tmp_path: Path)
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     with EpisodeWriter(tmp_path):
-        assert store.being_written(tmp_path)
+        assert being_written(tmp_path)
         with pytest.raises(UserError, match="another process is writing"):
             EpisodeWriter(tmp_path)
         process = context.Process(target=try_it, args=(queue,))
         process.start()
         assert "is writing" in queue.get(timeout=20)
         process.join()
-    assert not store.being_written(tmp_path)
+    assert not being_written(tmp_path)
     EpisodeWriter(tmp_path).close()
 
 

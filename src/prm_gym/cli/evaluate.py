@@ -156,7 +156,8 @@ def _world(options: argparse.Namespace, games: Sequence[Task]) -> World:
     from prm_gym.policies.worlds import EngineWorld
     from prm_gym.rollout.concurrency import alfworld
 
-    return EngineWorld(make_env(options) or alfworld(games, options.max_episode_steps), games)
+    limit = options.max_episode_steps
+    return EngineWorld(make_env(options) or alfworld(games, limit), games, limit)
 
 
 def _check_prm(options: argparse.Namespace, read_by_q: Path | None) -> None:

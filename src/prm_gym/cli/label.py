@@ -186,7 +186,10 @@ def _add_flags(kind: str, command: Parser) -> None:
         command.flags |= {"values": "--values, --value-model", "value_fn": "--value-model"}
 
     def run(options: argparse.Namespace) -> None:
-        chosen = {name: getattr(options, name) for name in names}
+        for flag, needs in _NEEDS.items():
+            if flag in names and not getattr(options, needs):
+                refuse_idle(options, (flag,), f"without --{needs}")
+        chosen = {name: value for name in names if (value := getattr(options, name)) is not None}
         if kind == "shaping" and options.value_model:
             chosen["value_fn"] = _value_model(options.value_model)
         if kind in ("inverse", "rejection_sampling"):
@@ -260,6 +263,8 @@ def _add_parameter(command: Parser, parameter: inspect.Parameter) -> None:
     if parameter.annotation == "bool":
         command.add_argument(flag, action="store_true", help=text)
         return
+    if parameter.name in _NEEDS:
+        text, default = f"{text}, with --{_NEEDS[parameter.name]}; default: {default}", None
     required = default is parameter.empty
     command.add_argument(
         flag, type=convert, nargs="+" if "Sequence" in str(parameter.annotation) else None,
@@ -268,4 +273,5 @@ def _add_parameter(command: Parser, parameter: inspect.Parameter) -> None:
     )  # fmt: skip
 
 
+_NEEDS = {"expert_fraction": "expert"}  # flags that have no effect without another
 _METAVAR = {path: "DIR", count: "N", name: "NAME", share: "SHARE", seed: "SEED"}

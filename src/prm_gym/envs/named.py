@@ -55,23 +55,25 @@ class NamedEnvironment:
             problem = f"{self.factory!r} names no factory"
             raise UserError(where, problem, "say package.module:factory", field=f"{prefix}factory")
         bounds = self.reward_range
-        if bounds is not None and not (len(bounds) == 2 and -1e300 < bounds[0] < bounds[1] < 1e300):
+        if bounds is not None and not _is_range(bounds):
             problem = f"got {bounds}"
             raise UserError(where, problem, "give [low, high] with low < high", field=f"{prefix}reward_range")
         try:
+            dict(**self.kwargs)
             json.dumps(self.kwargs, allow_nan=False)
         except (TypeError, ValueError) as error:
-            problem = f"not JSON values ({error})"
-            remedy = "give texts, numbers, lists and mappings"
+            problem = f"no arguments of JSON values ({error})"
+            remedy = "give a mapping of names to texts, numbers, lists and mappings"
             raise UserError(where, problem, remedy, field=f"{prefix}kwargs") from None
 
     def __call__(self) -> CheckedEnvironment:
         return CheckedEnvironment(self.make(), self.name, self.reward_range)
 
     def make(self) -> Environment:
-        """The environment. Raises `UserError` if its name is unknown, a module or an argument is missing, its code is
-        faulty, or a factory makes something else.
+        """The environment. Raises `UserError` as `check`, and if its name is unknown, a module or an argument is
+        missing, its code is faulty, or a factory makes something else.
         """
+        self.check("env")
         module = self.name.partition(":")[0] if ":" in self.name else None
         try:
             if module is not None:
@@ -134,6 +136,12 @@ class NamedEnvironment:
             raise UserError(self.name, f"has no split {split!r}", f"say {', '.join(SPLITS)}", field="split")
         first = SPLITS.index(split) * SEEDS
         return [Task(f"{self.name}/{split}/{seed}", split, seed=seed) for seed in range(first, first + SEEDS)]
+
+
+def _is_range(bounds: object) -> bool:
+    if not isinstance(bounds, list | tuple) or [type(each) in (int, float) for each in bounds] != [True, True]:
+        return False
+    return bool(-1e300 < bounds[0] < bounds[1] < 1e300)
 
 
 def named_by(name: str) -> NamedEnvironment:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -60,18 +60,24 @@ def outcome(episodes: Path) -> Outcome:
 
 
 def success(outcomes: Sequence[Outcome]) -> Estimate:
-    """Success of one policy from one outcome per seed; Wilson's interval for a single seed."""
+    """Success of one policy from one outcome per seed; Wilson's interval for a single seed, or if all games are won or
+    all lost.
+    """
     if len(outcomes) == 1:
         values = [share for _, share in outcomes[0].values()]
         mean = math.fsum(values) / len(values)
         return Estimate(mean, wilson(round(mean * len(values)), len(values)), [mean], len(values))
-    return _estimate(_table([{game: share for game, (_, share) in of.items()} for of in outcomes]))
+    found = _estimate(_table([{game: share for game, (_, share) in of.items()} for of in outcomes]), least=0.0)
+    if found.ci95[0] == found.ci95[1]:  # all alike: the variance is unknown, not 0
+        return replace(found, ci95=wilson(round(found.mean * found.games), found.games))
+    return found
 
 
 def gain(better: Sequence[Outcome], worse: Sequence[Outcome]) -> Estimate:
     """Mean difference of success, seed by seed, on the games that all played. Raises `UserError` if there is none."""
     pairs = zip(better, worse, strict=True)
-    return _estimate(_table([{game: of[game][1] - to[game][1] for game in of.keys() & to.keys()} for of, to in pairs]))
+    differences = [{game: of[game][1] - to[game][1] for game in of.keys() & to.keys()} for of, to in pairs]
+    return _estimate(_table(differences), least=-1.0)
 
 
 def interval(shares: Sequence[float], counts: Sequence[int]) -> tuple[float, float]:
@@ -102,17 +108,18 @@ def _table(seeds: Sequence[dict[str, float]]) -> np.ndarray:
     return np.array([[of[game] for game in games] for of in seeds])
 
 
-def _estimate(values: np.ndarray) -> Estimate:
+def _estimate(values: np.ndarray, least: float) -> Estimate:
+    """The mean of values in [least, 1] with its interval within these bounds; one game says nothing about others."""
     seeds, games = values.shape
     per_seed = values.mean(axis=1)
-    mean, square = float(values.mean()), 0.0
+    mean, square = float(values.mean()), math.inf
     if games > 1:
         per_game = values.mean(axis=0)
         residual = values - per_game - per_seed[:, None] + mean
         r = float((residual**2).sum()) / max(1, (seeds - 1) * (games - 1))
         square = Z95**2 * float(per_game.var(ddof=1)) / games + _of_seeds(per_seed, r / games)
     half = math.sqrt(square)
-    return Estimate(mean, (mean - half, mean + half), [float(m) for m in per_seed], games)
+    return Estimate(mean, (max(least, mean - half), min(1.0, mean + half)), [float(m) for m in per_seed], games)
 
 
 def _of_seeds(means: np.ndarray, explained: float) -> float:

@@ -74,7 +74,8 @@ async def reflexion(
         folder = episodes_folder(out, policy.policy_id, mode, split, seed, settings)
         drawn_from = max_games if trial == 1 else None
         await collect(left, policy, folder, max_games=drawn_from, **shared, **{"max_failed_share": 0.0, **options})
-        played = {episode.game_id: episode for episode in read_episodes(folder)}
+        drawn = {game.game_id: game for game in (draw_games(left, seed, max_games) if trial == 1 else left)}
+        played = {episode.game_id: episode for episode in read_episodes(folder) if episode.game_id in drawn}
         latest |= played
         spent = _sum(spent, tokens_of(played.values()))
         entry = summarise(
@@ -83,8 +84,7 @@ async def reflexion(
         )  # fmt: skip
         entries.append({**entry, **cost(spent, price)})
         add_result(out / "results.json", entries[-1])
-        drawn = draw_games(left, seed, max_games) if trial == 1 else left
-        left = [game for game in drawn if not (game.game_id in latest and latest[game.game_id].won)]
+        left = [game for name, game in drawn.items() if not (name in latest and latest[name].won)]
         if not left:
             break
         if trial < trials:

@@ -11,12 +11,15 @@ from prm_gym.atomic import locked, write_json
 from prm_gym.errors import UserError
 
 KEY = ("policy", "prm", "mode", "split", "seed")
+_SHOWN = ("games", "success", "ci95", "actions", "by_task_type")
 # The settings that tell apart entries of one KEY, and how a table shows them. Entries of older versions lack them.
 CONDITIONS = {
     "prompt": "prompt {}",
     "temperature": "T {:g}",
     "max_new_tokens": "{} tokens",
     "max_episode_steps": "{} steps",
+    "shots": "{} shots",
+    "search": "search {}",
     "games_fingerprint": "games {:.8}",
 }
 
@@ -27,11 +30,14 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         return []
     try:
         results = json.loads(path.read_text("utf-8"))
-        if not all({*KEY, "success", "ci95"} <= entry.keys() for entry in results):
-            raise ValueError("an entry lacks its keys")
+        if not isinstance(results, list):
+            raise TypeError("not a list")
+        for entry in results:
+            if missing := {*KEY, *_SHOWN} - entry.keys():
+                raise ValueError(f"an entry lacks {min(missing)}")
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(path, f"not a results file ({error})", "move it away") from None
-    return list(results)
+    return results
 
 
 def add_result(path: Path, result: dict[str, Any], *, keep_larger: bool = False) -> None:

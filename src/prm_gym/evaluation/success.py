@@ -137,6 +137,8 @@ def _conditions(settings: Mapping[str, Any]) -> dict[str, Any]:
         "temperature": policy.get("temperature"),
         "max_new_tokens": policy.get("max_new_tokens"),
         "max_episode_steps": settings["max_episode_steps"],
+        "shots": policy.get("react", {}).get("shots"),
+        "search": policy.get("search"),
         "games_fingerprint": settings["games"]["fingerprint"],
         "best_of": settings["policy"].get("n"),
         "settings": dict(settings),

@@ -27,6 +27,7 @@ from prm_gym.errors import UserError
 from prm_gym.labels.sql_views import Rollouts
 from prm_gym.prompts import load
 from prm_gym.provenance.fingerprints import of_folder, of_prompt
+from prm_gym.store.writer_lock import LOCK, WriterLock
 
 SPLITS = ("train", "test")
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -61,7 +62,7 @@ class LabelReport:
 
 
 class Dataset:
-    """Writes a dataset. A context manager: leaving it without `finish` removes everything.
+    """Writes a dataset, one process at a time. A context manager: leaving it without `finish` removes everything.
 
     Parameters
     ----------
@@ -79,7 +80,7 @@ class Dataset:
     Raises
     ------
     UserError
-        `out` exists and is not a dataset of this kind and these settings.
+        `out` exists and is not a dataset of this kind and these settings, or another process is making it.
     """
 
     def __init__(
@@ -95,8 +96,10 @@ class Dataset:
         if self.out.exists():
             self._refuse_others()
         self.work = self.out.absolute().parent / f".{self.out.name}.unfinished"
-        shutil.rmtree(self.work, ignore_errors=True)
-        (self.work / "data").mkdir(parents=True)
+        self.work.mkdir(parents=True, exist_ok=True)
+        self._lock = WriterLock(self.work, self.out)
+        _remove_all_but(self.work, LOCK)
+        (self.work / "data").mkdir()
         schema = pa.schema([*columns, *_PROVENANCE])
         self._schema = schema
         self._waiting: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
@@ -106,7 +109,7 @@ class Dataset:
                 for split in SPLITS
             }
         except OSError:
-            shutil.rmtree(self.work, ignore_errors=True)
+            self._close()
             raise
         self._rows = dict.fromkeys(SPLITS, 0)
         self._games: dict[str, set[str]] = {split: set() for split in SPLITS}
@@ -154,11 +157,10 @@ class Dataset:
         source.db.close()
         write_text(self.work / "README.md", _card(report, self._settings, files))
         provenance.write(self.work, self._made_with)
-        for entry in list(self.work.iterdir()):
-            if entry.name not in ("data", "README.md", provenance.FILE):
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        _remove_all_but(self.work, "data", "README.md", provenance.FILE)
         shutil.rmtree(self.out, ignore_errors=True)
         self.work.rename(self.out)
+        self._lock.release()
         return report
 
     def _train_on_test(self) -> None:
@@ -196,7 +198,24 @@ class Dataset:
         for writer in self._writers.values():
             if writer.is_open:
                 writer.close()
-        shutil.rmtree(self.work, ignore_errors=True)
+        self._close()
+
+    def _close(self) -> None:
+        if not self._lock.released:
+            shutil.rmtree(self.work, ignore_errors=True)
+            self._lock.release()
+
+
+def _remove_all_but(folder: Path, *names: str) -> None:
+    for entry in list(folder.iterdir()):
+        if entry.name not in names:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def name_of(settings: Mapping[str, Any] | None) -> str | None:
+    """The model in the settings of a policy or a scorer, or in an identity, for the command on the card."""
+    model = (settings or {}).get("model", settings) or {}
+    return model.get("name")
 
 
 def _as_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:

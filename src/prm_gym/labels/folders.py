@@ -1,4 +1,4 @@
-"""The folders that a label function takes: several paths or one, as texts or `Path`s."""
+"""The folders that a label function takes, as texts or `Path`s: several or one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def one_or_more_folders(label: Callable[P, T]) -> Callable[P, T]:
-    """Let `rollouts`, `expert` and `exploring` of a label function be a single path; the function gets `Path`s."""
+    """Let a label function take all folders as texts, and one in place of several; the function gets `Path`s."""
     signature = inspect.signature(label)
 
     @wraps(label)
@@ -25,6 +25,8 @@ def one_or_more_folders(label: Callable[P, T]) -> Callable[P, T]:
             if folders := given.arguments.get(name):
                 one = isinstance(folders, str | PathLike)
                 given.arguments[name] = [Path(folder) for folder in ([folders] if one else folders)]
+        if values := given.arguments.get("values"):
+            given.arguments["values"] = Path(values)
         return label(*given.args, **given.kwargs)
 
     return with_paths

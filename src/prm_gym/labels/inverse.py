@@ -20,7 +20,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from prm_gym.errors import UserError, check_range
-from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
+from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport, name_of
 from prm_gym.labels.folders import one_or_more_folders
 from prm_gym.labels.sampled_responses import sample_responses
 from prm_gym.labels.sql_views import Rollouts, prompt_of
@@ -114,7 +114,8 @@ def label(
     expert
         Folders of demonstrations; only successful episodes count.
     policy
-        pi_{i-1}, which samples the next actions, with at most `concurrency` requests at once. It is closed at the end.
+        pi_{i-1}, which samples the next actions, with at most `concurrency` requests at once. It is closed
+        after the sampling, whether that succeeds or not.
     valid_only
         Leave out transitions by an action that was not admissible.
 
@@ -128,8 +129,8 @@ def label(
     """
     prompt = prompt_of(rollouts, prompt)
     settings = {name: value for name, value in locals().items() if name != "policy"}
-    settings["policy"] = policy.policy_id
     policy_settings = asyncio.run(policy.settings())
+    settings["policy"] = name_of(policy_settings)
     check_range("concurrency", concurrency, least=1, most=2**20)
     if not expert:
         raise UserError("expert", "no demonstrations given", "name folders of expert episodes")

@@ -52,14 +52,18 @@ def label(
         ) as source,
     ):
         source.db.execute(DEMONSTRATIONS)
+        without = 0
         for texts, row in visits(source, TURNS.replace("$valid_only", str(valid_only))):
             turn = row["turn"]
+            if not texts.actions[turn]:
+                without += 1
+                continue
             following = [action for action in texts.actions[turn : turn + horizon] if action]
             said = template.response(write(following), texts.actions[turn])
             dataset.add(
                 row, prompt=template.messages(texts.state(turn)), completion=[{"role": "assistant", "content": said}]
             )
-        return dataset.finish(source, {})
+        return dataset.finish(source, {}, {"turns without an action": without})
 
 
 def write(actions: Sequence[str]) -> str:

@@ -3,7 +3,8 @@
 For every turn of a won episode a model reads the state, the action that was taken and how the episode went on
 (`prompts.hindsight`), and writes the reason again. Of `samples` reasons the first is kept that is not empty, is
 followed by the same action, and passes `leaks.leak`. Rows are those of `sft` with a row for each turn: the prompt is
-the plain one, and a model trained on it reasons without the future. A turn without such a reason is left out.
+the plain one, and a model trained on it reasons without the future. A turn without such a reason, or whose response
+named no action, is left out.
 
 The other use of hindsight, as the exploration prompt of Stage 3, is the option `hindsight` of `labels.prompts`.
 """
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from prm_gym.errors import UserError, check_range
-from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
+from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport, name_of
 from prm_gym.labels.folders import one_or_more_folders
 from prm_gym.labels.leaks import leak
 from prm_gym.labels.sampled_responses import open_journal
@@ -29,6 +30,7 @@ from prm_gym.labels.sql_views import Rollouts, prompt_of
 from prm_gym.labels.turn_texts import Texts, check_shows_reasons, visits
 from prm_gym.prompts import Prompt, load
 from prm_gym.prompts.hindsight import hindsight_messages
+from prm_gym.provenance.fingerprints import of_prompt
 from prm_gym.rollout.concurrency import in_parallel
 from prm_gym.types import ChatModel, PromptTooLong, Response
 
@@ -55,7 +57,8 @@ def label(
     Parameters
     ----------
     policy
-        The model that writes the reasons: in process, on a server or an API. It is closed at the end.
+        The model that writes the reasons: in process, on a server or an API. It is closed after the
+        sampling, whether that succeeds or not.
     samples
         Reasons sampled for each turn, at once.
     valid_only
@@ -72,7 +75,6 @@ def label(
     """
     prompt = prompt_of(rollouts, prompt)
     settings = {name: value for name, value in locals().items() if name != "policy"}
-    settings["policy"] = policy.policy_id
     check_range("samples", samples, least=1, most=2**16)
     check_range("concurrency", concurrency, least=1, most=2**20)
     template = load(prompt)
@@ -80,6 +82,7 @@ def label(
     out = Path(out)
     journal = out.parent / f"{out.name}.posterior.jsonl"
     made_with = asyncio.run(policy.settings())
+    settings["policy"] = name_of(made_with)
     with (
         Dataset(out, "posterior", COLUMNS, settings, {"policy": made_with}) as dataset,
         Rollouts(
@@ -88,7 +91,13 @@ def label(
     ):
         source.db.execute(DEMONSTRATIONS)
         sql = TURNS.replace("$valid_only", str(valid_only))
-        head = {"policy_id": policy.policy_id, "samples": samples, "seed": seed, "policy": made_with, "prompt": prompt}
+        head = {
+            "policy_id": policy.policy_id,
+            "samples": samples,
+            "seed": seed,
+            "policy": made_with,
+            "prompt": of_prompt(template),
+        }
         there = len(open_journal(journal, head))
         writer = _Writer(policy, template, samples, seed)
         asyncio.run(writer.write(source, sql, journal, concurrency))
@@ -104,7 +113,8 @@ def label(
         left_out = 0
         for texts, row in visits(source, sql):
             turn = row["turn"]
-            reason = found[place_of(row["state_key"], texts.actions[turn])]["reason"]
+            kept = found.get(place_of(row["state_key"], texts.actions[turn]), {})  # no entry without an action
+            reason: str | None = kept.get("reason")
             if reason is None:
                 left_out += 1
                 continue
@@ -134,13 +144,14 @@ class _Writer:
         self._policy, self._prompt, self._samples, self._seed = policy, prompt, samples, seed
 
     async def write(self, source: Rollouts, sql: str, journal: Path, concurrency: int) -> None:
-        """Append to `journal` every (s, a) of `sql` that is not in it, and close the policy."""
+        """Append to `journal` every (s, a) of `sql` with an action that is not in it, and close the policy."""
         done = {place for place, _ in _read(journal)}
 
         def new() -> Iterator[tuple[Texts, int, str]]:
             for texts, row in visits(source, sql):
-                place = place_of(row["state_key"], texts.actions[row["turn"]])
-                if place not in done:
+                action = texts.actions[row["turn"]]
+                place = place_of(row["state_key"], action)
+                if action and place not in done:
                     done.add(place)
                     yield texts, row["turn"], place
 

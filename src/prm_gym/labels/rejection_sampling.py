@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from prm_gym.errors import check_range
-from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport
+from prm_gym.labels.dataset import MESSAGES, Dataset, LabelReport, name_of
 from prm_gym.labels.folders import one_or_more_folders
 from prm_gym.labels.sampled_responses import sample_responses
 from prm_gym.labels.sql_views import Rollouts, prompt_of
@@ -33,7 +33,7 @@ COLUMNS = [("prompt", MESSAGES), ("completion", MESSAGES), ("q", pa.float32())]
 _CHUNK = 256  # states whose responses are scored together
 
 _STATES = "SELECT *, {n} AS samples FROM ({states})"
-_SAMPLED = "SELECT chosen.*, r.samples FROM ({states}) AS chosen JOIN responses r USING (state_key)"
+_SAMPLED = "SELECT chosen.*, r.samples[:{n}] AS samples FROM ({states}) AS chosen JOIN responses r USING (state_key)"
 
 
 @one_or_more_folders
@@ -61,7 +61,7 @@ def label(
     policy
         pi_{i-1}, which samples `n` responses at each state, with at most `concurrency` states at once.
     scorer
-        Q_{i-1}. Both are closed at the end.
+        Q_{i-1}. Both are closed after their part of the work, whether it succeeds or not.
     expert, expert_fraction, size
         The states, as in `prompts.label`.
 
@@ -71,13 +71,14 @@ def label(
     prompt = prompt_of(rollouts, prompt)
     settings = {name: value for name, value in locals().items() if name not in ("policy", "scorer")}
     policy_settings, scorer_settings = asyncio.run(policy.settings()), asyncio.run(scorer.settings())
+    settings |= {"policy": name_of(policy_settings), "prm": name_of(scorer_settings)}
     check_choice(expert_fraction, size)
     check_range("n", n, least=1, most=2**20)
     check_range("concurrency", concurrency, least=1, most=2**20)
     template = load(prompt)
     out = Path(out)
     journal = out.parent / f"{out.name}.sampled.jsonl"
-    made_with = {"policy": policy_settings, "scorer": scorer_settings}
+    made_with = {"policy": policy_settings, "prm": scorer_settings}
     with (
         Dataset(out, "rejection_sampling", COLUMNS, settings, made_with) as dataset,
         Rollouts(
@@ -98,7 +99,7 @@ def label(
         counts = Counts()
 
         async def write() -> None:
-            async for state, row, best, q in _best(source, _SAMPLED.format(states=states), scorer, counts):
+            async for state, row, best, q in _best(source, _SAMPLED.format(n=n, states=states), scorer, counts):
                 completion = [{"role": "assistant", "content": best.text}]
                 dataset.add(row, prompt=template.messages(state), completion=completion, q=q)
 

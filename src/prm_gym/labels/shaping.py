@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from prm_gym import provenance
 from prm_gym.errors import UserError, check_range
-from prm_gym.labels.dataset import Dataset, LabelReport
+from prm_gym.labels.dataset import Dataset, LabelReport, name_of
 from prm_gym.labels.folders import one_or_more_folders
 from prm_gym.labels.monte_carlo import COLUMNS, action_values
 from prm_gym.labels.sql_views import Rollouts, file_list, prompt_of
@@ -99,24 +99,26 @@ def label(
     Raises
     ------
     UserError
-        As `monte_carlo.label`; no values or both kinds; a value outside [0, 1].
+        As `monte_carlo.label`; no values or both kinds; values of another gamma; a value outside [0, 1].
     """
     prompt = prompt_of(rollouts, prompt)
     settings = {name: value for name, value in locals().items() if name != "value_fn"}
+    value_model = getattr(value_fn, "identity", None)
+    settings["value_model"] = name_of(value_model)
     check_range("alpha", alpha, least=0, most=1)
     if (values is None) == (value_fn is None):
         problem = "both are given" if values is not None else "neither is given"
         raise UserError("values", f"V_mu is one dataset or one model, {problem}", "give one of the two")
     template = load(prompt)
     with (
-        Dataset(out, "shaping", COLUMNS, settings, {"value_fn": getattr(value_fn, "identity", None)}) as dataset,
+        Dataset(out, "shaping", COLUMNS, settings, {"value_model": value_model}) as dataset,
         Rollouts(
             rollouts, dataset.work, weights=weights, task_types=task_types, seed=seed, train_share=train_share
         ) as source,
     ):
         action_values(source, gamma, min_visits=min_visits, valid_only=valid_only)
         if values is not None:
-            _read_values(source, Path(values))
+            _read_values(source, values, gamma)
         elif value_fn is not None:
             _ask_values(source, template, value_fn)
         source.db.execute(_SHAPED.replace("GAMMA", repr(float(gamma))).replace("ALPHA", repr(float(alpha))))
@@ -140,14 +142,19 @@ def label(
         return dataset.finish(source, facts, {"rows of unknown value": unknown})
 
 
-def _read_values(source: Rollouts, folder: Path) -> None:
+def _read_values(source: Rollouts, folder: Path, gamma: float) -> None:
     files = sorted(folder.glob("data/*.parquet"))
     remedy = "name a folder that `prm-gym label value` wrote"
     if not files:
         raise UserError(folder, "holds no value dataset", remedy)
     record = provenance.read(folder)
-    if record is not None and record["settings"].get("label") != "value":
-        raise UserError(folder, f"is a dataset of {record['settings'].get('label')}, not of value", remedy)
+    settings = record["settings"] if record is not None else {"label": "value", "gamma": gamma}
+    if settings.get("label") != "value":
+        raise UserError(folder, f"is a dataset of {settings.get('label')}, not of value", remedy)
+    if settings["gamma"] != gamma:  # Eq. 13 has one
+        raise UserError(
+            folder, f"V_mu with gamma {settings['gamma']}, not {gamma}", "give both the same", field="gamma"
+        )
     for column in ("state_key", "target"):
         if any(column not in pq.read_schema(file).names for file in files):
             raise UserError(folder, "no such column", remedy, field=column)

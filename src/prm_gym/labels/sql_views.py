@@ -31,12 +31,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prm_gym import provenance
+from prm_gym.envs.games import TASK_TYPES
 from prm_gym.errors import UserError, check_range, of_system
 from prm_gym.prompts import load
 from prm_gym.provenance.fingerprints import of_prompt
 from prm_gym.store import parts
-from prm_gym.store.episodes import being_written
 from prm_gym.store.parquet import scan
+from prm_gym.store.writer_lock import being_written
 from prm_gym.types import STATE_KEY_BYTES
 
 MEGABYTES, MEGABYTES_PER_THREAD = 1000, 100  # memory limit of DuckDB; the rest spills to the work folder
@@ -123,7 +124,7 @@ class Rollouts:
     weights
         One share in (0, 1] for each policy folder.
     task_types
-        Only these; all if empty.
+        Only these; all if empty. One that no episode has, and that is none of ALFWorld's, is an error.
     seed
         Of every draw: the weights, the split by game, the order `draw_rank`.
     train_share
@@ -174,11 +175,18 @@ class Rollouts:
                 self.db.execute("INSERT INTO parts VALUES (?, ?, ?, ?, ?)", row)
             self._open_rows()
             self.db.execute(_EPISODES, {"seed": seed, "task_types": list(task_types or [])})
+            self._check_task_types(task_types or ())
             self._split_games(seed, train_share)
             self.db.execute(f"CREATE VIEW turns AS {turns_of('counted')}")
         except BaseException as error:
             self._close(error)
             raise
+
+    def _check_task_types(self, asked: Sequence[str]) -> None:
+        there = {kind for (kind,) in self.db.execute("SELECT DISTINCT task_type FROM episodes").fetchall()}
+        for kind in asked:
+            if kind not in there and kind not in TASK_TYPES:  # few episodes may lack one of ALFWorld's
+                raise UserError("task_types", f"no episode is of {kind!r}", f"say {', '.join(sorted(there))}")
 
     def _open_rows(self) -> None:
         schemas = [pq.read_schema(file) for file in self.files]

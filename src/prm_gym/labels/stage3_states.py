@@ -88,7 +88,7 @@ def quotas(policy: int, expert: int, fraction: float, size: float) -> dict[str, 
         most.append(policy / (1 - fraction))
     if fraction > 0:
         most.append(expert / fraction)
-    total = int(min(most))
+    total = int(min(most) + 1e-9)  # a quotient may be just below a whole number
     from_expert = min(round(total * fraction), expert)
     return {"expert": from_expert, "policy": min(total - from_expert, policy)}
 

@@ -42,21 +42,24 @@ class World(Protocol):
 
 
 class EngineWorld:
-    """The environment that is played, as a world: exact, rewards and step limit included.
+    """The environment that is played, as a world: exact, with its rewards.
 
-    `make_env` constructs one with `snapshot` and `restore`; `tasks` hold the games. A state is reached from its
-    snapshot, the first time by replaying its actions.
+    `make_env` constructs one with `snapshot` and `restore`; `tasks` hold the games. An episode is over after
+    `max_episode_steps` actions. A state is reached from its snapshot, the first time by replaying its actions.
     """
 
     name = "engine"
 
-    def __init__(self, make_env: Callable[[], Environment | CheckedEnvironment], tasks: Iterable[Task]) -> None:
+    def __init__(
+        self, make_env: Callable[[], Environment | CheckedEnvironment], tasks: Iterable[Task], max_episode_steps: int
+    ) -> None:
         env = make_env()
         self._env = env if isinstance(env, CheckedEnvironment) else CheckedEnvironment(env)
         if not self._env.can_restore:
             problem = "has no snapshot and restore, so nothing can be tried in it"
             raise UserError(self._env.name, problem, "plan in a world model", field="world")
         self._tasks = {task.game_id: task for task in tasks}
+        self._limit = max_episode_steps
         self._known: dict[bytes, tuple[Any, tuple[float, ...]]] = {}  # snapshot and rewards at a key, oldest first
 
     async def settings(self) -> dict[str, Any]:
@@ -70,7 +73,7 @@ class EngineWorld:
         shown, reward, ended, cut_off = self._env.step(response.action)
         rewards = (*rewards, reward)
         after = extended(state, response, shown.observation, shown.admissible_commands)
-        if ended or cut_off:
+        if ended or cut_off or after.turn >= self._limit:
             return Imagined(after, is_won(shown.info, ended, self._env.rescaled(list(rewards))), over=True)
         self._keep(after, rewards)
         return Imagined(after, won=False, over=False)

@@ -46,7 +46,6 @@ from prm_gym.packages import versions
 from prm_gym.provenance.fingerprints import Identity
 
 FILE = "provenance.json"
-_OLD_FILE = "rollout.json"  # of episodes up to version 0.1.0, with some of the settings
 _PACKAGES = ("torch", "transformers", "trl", "vllm", "alfworld", "duckdb", "pyarrow", "datasets")
 _MISSING = object()
 
@@ -60,9 +59,6 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> None:
     """
     file = folder / FILE
     if not file.exists():
-        if (folder / _OLD_FILE).exists():
-            problem = "was begun by an older version, which did not say all that the content depends on"
-            raise UserError(folder, problem, "it can still be read; name another output folder, or remove this one")
         write(folder, settings)
         return
     record = read(folder)

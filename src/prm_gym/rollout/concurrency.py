@@ -30,6 +30,7 @@ from prm_gym.rollout.beginning import Beginnings, Failed, Plan
 from prm_gym.rollout.episode import play
 from prm_gym.rollout.monitoring import Monitor
 from prm_gym.store import EpisodeWriter
+from prm_gym.store.episodes import part_files
 from prm_gym.types import Policy, StopReason
 
 FAILURES = "failures.jsonl"
@@ -201,6 +202,11 @@ def check(counts: Mapping[str, int | None], *, seed: int, iteration: int, max_fa
 
 
 def claim_folder(out: Path, settings: Mapping[str, Any]) -> None:
-    """Begin the folder with `settings`, or check that it was begun with the same. Raises `UserError`."""
+    """Begin the folder with `settings`, or check that it was begun with the same.
+
+    Raises `UserError` if it was begun with others, or has episodes of unknown settings.
+    """
+    if part_files(out) and provenance.read(out) is None:
+        raise UserError(out, f"holds episodes without a {provenance.FILE}", "name another output folder")
     provenance.claim(out, settings)
     (out / FAILURES).unlink(missing_ok=True)

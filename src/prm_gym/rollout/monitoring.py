@@ -167,11 +167,13 @@ class Monitor:
         _log.removeHandler(self._notes)
         _log.setLevel(self._level)
         self._bar.note = ""
+        refused = error is not None and self.summary == Summary()
         self._count_seconds()
         if self._shown:
             self._show()
             self._bar.stop()
-        self._write()
+        if not refused:  # a refused folder is left as it was
+            self._write()
         for close in self._closers:
             close()
 

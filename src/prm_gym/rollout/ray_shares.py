@@ -21,7 +21,7 @@ from prm_gym.errors import UserError
 from prm_gym.ray_cluster import RETRIES, Cluster, connect, raised, shares_of
 from prm_gym.rollout.monitoring import Summary
 from prm_gym.rollout.processes import Share, Work, begin_shares, gather, total
-from prm_gym.store.episodes import being_written
+from prm_gym.store.writer_lock import being_written
 
 _LONGEST_WAIT = 300.0  # seconds for the writer of a lost node to go away
 

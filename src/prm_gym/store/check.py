@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 
 from prm_gym import provenance
 from prm_gym.errors import UserError, no_folder
-from prm_gym.store.episodes import being_written, only_writer, part_files, set_aside
+from prm_gym.store.episodes import part_files, set_aside
 from prm_gym.store.metrics import read_metrics
 from prm_gym.store.parquet import UNREADABLE, episodes_of, problem_of, read_part, replaced_by
+from prm_gym.store.writer_lock import WriterLock, being_written
 from prm_gym.types import Episode
 
 _GAMES_NAMED = 3
@@ -94,7 +95,7 @@ def repair(folder: Path) -> tuple[StoreCheck, list[str]]:
     Returns the check, and a line for each part that was set aside.
     """
     check(folder)  # raises its errors before the folder is locked
-    with only_writer(folder):
+    with WriterLock(folder):
         found = _check(folder)
         done = [
             f"{part.file.name}: set aside as {set_aside(part.file, part.kept)}, {len(part.kept):,} episodes kept"

@@ -10,25 +10,22 @@ No episode is lost or counted twice:
 - Small parts are merged from time to time and at the end. The metadata of a merged part names the parts it replaces,
   and readers skip those, so a kill before the old parts are removed duplicates nothing.
 - A part adopted from another folder keeps its content and gets the name `share-<hash of its episodes>-<n>.parquet`.
-- A folder has one writer, by a lock that the operating system releases when the process dies.
+- A folder has one writer (`writer_lock`).
 
 `parquet` defines a part, and what a reader refuses.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from hashlib import blake2b
 from itertools import chain, count
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -48,14 +45,13 @@ from prm_gym.store.parquet import (
     replaced_by,
     to_table,
 )
+from prm_gym.store.writer_lock import WriterLock
 from prm_gym.types import Episode, StopReason
 
 DAMAGED = ".damaged"  # suffix of parts that were set aside; readers skip them
-_LOCK_NAME = ".writer.lock"
 _MERGED_ROWS = 50_000  # parts of this many rows are not merged; about 1,600 episodes, 100 MB of text
 _MOST_SMALL_PARTS = 64  # more are merged
 _ROW_GROUP = 8_192
-_writers: set[Path] = set()  # POSIX locks do not exclude writers of the same process
 
 
 class EpisodeWriter:
@@ -84,14 +80,14 @@ class EpisodeWriter:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._flush_episodes, self._flush_seconds = flush_episodes, flush_seconds
-        self._lock_file = _lock(self.folder)
+        self._lock = WriterLock(self.folder)
         try:
             for leftover in self.folder.glob("*.parquet.tmp"):
                 leftover.unlink()
             _remove_replaced(self.folder)
             self.finished = finished_ids(self.folder)
         except BaseException:
-            self._unlock()
+            self._lock.release()
             raise
         self._waiting: list[Episode] = []
         self._small_parts = 0
@@ -155,23 +151,20 @@ class EpisodeWriter:
     def close(self) -> None:
         """Flush, merge the small parts (sorted by episode_id), and release the folder."""
         with self._mutex:
-            if self._lock_file.closed:
+            if self._lock.released:
                 return
             try:
                 self.flush()
                 _merge_small_parts(self.folder)
             finally:
                 self._failure = ValueError("this writer is closed")
-                self._unlock()
+                self._lock.release()
 
     def _flush_by_timer(self) -> None:
         try:
             self.flush()
         except Exception as error:  # raised again in the caller's thread: a full disk must stop the collection
             self._failure = error
-
-    def _unlock(self) -> None:
-        _unlock(self.folder, self._lock_file)
 
     def __enter__(self) -> EpisodeWriter:
         return self
@@ -223,23 +216,6 @@ def parts(folder: str | Path) -> list[Path]:
 def stores(root: str | Path) -> list[Path]:
     """The folders of episodes below `root`, itself included, sorted. Linked folders below it are left out."""
     return sorted({file.parent for file in Path(root).rglob("*.parquet") if file.name.startswith(PARTS)})
-
-
-def being_written(folder: str | Path) -> bool:
-    """Whether a writer, of this process or another, has the folder open."""
-    folder = Path(folder)
-    if folder.resolve() in _writers:  # first, since closing the lock file below would release this process's lock
-        return True
-    try:
-        file = (folder / _LOCK_NAME).open("rb")
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    with file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
 
 
 def read_episodes(*folders: str | Path) -> Iterator[Episode]:
@@ -345,36 +321,6 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
-    """Lock the folder against other writers. Raises `UserError` if one has it open."""
-    file = _lock(folder)
-    try:
-        yield
-    finally:
-        _unlock(folder, file)
-
-
-def _unlock(folder: Path, file: BinaryIO) -> None:
-    _writers.discard(folder.resolve())
-    file.close()
-
-
-def _lock(folder: Path) -> BinaryIO:
-    refusal = UserError(folder, "another process is writing here", "wait for it, or choose another folder")
-    if folder.resolve() in _writers:
-        raise refusal
-    file = (folder / _LOCK_NAME).open("wb")
-    try:
-        # A POSIX record lock is not inherited by child processes, so the workers of a killed rollout do not keep it.
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise refusal from None
-    _writers.add(folder.resolve())
-    return file
 
 
 def part_files(folder: Path) -> list[Path]:
