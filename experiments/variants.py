@@ -22,6 +22,7 @@ from rich.text import Text
 from prm_gym.atomic import locked, write_text
 from prm_gym.config import read_yaml
 from prm_gym.evaluation.intervals import Outcome, outcome
+from prm_gym.policies.best_of_n import BestOf
 from prm_gym.runs import stage
 from prm_gym.runs.iteration import Run
 from prm_gym.runs.recipe import load
@@ -79,9 +80,10 @@ class Variants:
     def folder(self, variant: str = "") -> Path:
         return self._root / "-".join(filter(None, [f"seed-{self.seed}", variant]))
 
-    def evaluated(self, run: Run, n: int, **options: Any) -> Outcome:
-        """The outcome of `Run.evaluation(n, ...)`, which is run if it is not complete."""
-        wanted = run.evaluation(n, **options)
+    def evaluated(self, run: Run, n: int, *, best_of: BestOf | int | None = None, **options: Any) -> Outcome:
+        """The outcome of `Run.evaluation(n, ...)`, which is run if it is not complete; an integer is best-of-N by Q."""
+        choice = BestOf(best_of) if isinstance(best_of, int) else best_of
+        wanted = run.evaluation(n, best_of=choice, **options)
         complete([wanted], run.root)
         return outcome(wanted.out / "episodes")
 

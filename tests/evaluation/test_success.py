@@ -128,6 +128,17 @@ def test_a_result_of_more_games_can_be_kept(tmp_path: Path) -> None:
     assert [entry["games"] for entry in read_results(path)] == [3]
 
 
+def test_a_model_that_was_trained_again_takes_the_place_of_more_games_of_its_predecessor(tmp_path: Path) -> None:
+    path, settings = tmp_path / "results.json", of()["settings"]
+    for model, won in (("old", [True] * 3), ("new", [False])):
+        policy = {**settings["policy"], "model": {"name": "pi_1", "fingerprint": model}}
+        episodes = [episode(i, each, 3) for i, each in enumerate(won)]
+        made = {**settings, "policy": policy}
+        result = summarise(episodes, policy="pi_1", prm=None, mode="policy", split="s", seed=0, settings=made)
+        add_result(path, result, keep_larger=True)
+    assert [(entry["games"], entry["success"]) for entry in read_results(path)] == [(1, 0.0)]
+
+
 def test_evaluations_that_end_together_lose_no_entry(tmp_path: Path) -> None:
     path, seeds = tmp_path / "results.json", range(40)
 

@@ -67,6 +67,24 @@ def test_the_node_s_variables_are_filled_in_there() -> None:
         launch_command("python", [], "c", given, {})
 
 
+@pytest.mark.parametrize("broken", [["trainer_state.json"], []])
+def test_training_goes_on_from_the_last_whole_checkpoint(tmp_path: Path, broken: list[str]) -> None:
+    """transformers writes trainer_state.json last; a kill may leave half of it."""
+    for step in (2, 10, 12):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if step < 12:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text('{"global_step": 1}')
+    for name in broken:
+        (tmp_path / "checkpoint-12" / name).write_text('{"global_st')
+    command = hosts.command("trl", "prm", Path("prm.yaml"), out=tmp_path)
+    assert command[-2:] == ["--resume_from_checkpoint", str(tmp_path / "checkpoint-10")]
+
+
+def test_an_open_quotation_is_named() -> None:
+    with pytest.raises(UserError, match=r"stages.launcher: 'srun \"x' \(No closing quotation\); close the quotation"):
+        hosts.command("trl", "prm", Path("prm.yaml"), Machines(launcher='srun "x'))
+
+
 def test_a_launcher_of_the_user_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPUS", "4")
     machines = Machines(launcher="torchrun --nproc-per-node=$GPUS --no-python")

@@ -187,3 +187,5 @@ def test_ports_differ_and_nothing_listens_on_them() -> None:
 def test_a_command_that_is_not_there_is_found_before_work() -> None:
     with pytest.raises(UserError, match=r"recipe\.yaml: sampling\.serve\.command: no command vlm;"):
         check("vlm serve {model} --port {port}", "recipe.yaml", "sampling.serve.command")
+    with pytest.raises(UserError, match=r"sampling\.serve\.command: .*No closing quotation.*; close the quotation"):
+        check('vllm "serve {model} --port {port}', "recipe.yaml", "sampling.serve.command")

@@ -21,6 +21,7 @@ from prm_gym.runs import dry_run, stage
 from prm_gym.runs.iteration import Run
 from prm_gym.runs.stage import Cost, Stage
 from prm_gym.store import EpisodeWriter
+from prm_gym.store.writer_lock import WriterLock
 from prm_gym.types import Episode, StopReason, Turn
 
 
@@ -48,7 +49,8 @@ def test_rows_are_those_of_episodes_that_all_last_to_the_limit(recipe: Path, tmp
 def test_the_commands_are_those_that_are_started(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "a run"
     for step in (9, 10):
-        (run / "iter1" / "prm" / f"checkpoint-{step}").mkdir(parents=True)
+        (checkpoint := run / "iter1" / "prm" / f"checkpoint-{step}").mkdir(parents=True)
+        (checkpoint / "trainer_state.json").write_text("{}")
     planned = {each.stage.name: each for each in dry_run.plan(Run(recipe, run, 1).stages(), run)}
     started: list[list[str]] = []
 
@@ -122,6 +124,17 @@ def test_the_command_shows_all_and_writes_nothing(
     assert ["games", "complete"] in lines
     assert ["rollouts", "of", "pi_0", "to", "do", "156"] in lines
     assert sum("prm_gym.hosts.trl" in line for line in lines) == 3
+
+
+def test_a_run_is_made_by_one_process_at_a_time(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    with WriterLock(run):
+        assert main(["iter", "0", "--recipe", str(recipe), "--run", str(run)]) == 2
+    assert f"{run}: another process is writing here" in capsys.readouterr().err
+    assert not (run / "games").exists()
 
 
 def test_a_run_folder_that_a_host_s_file_cannot_hold_is_refused_at_once(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import socket
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -57,6 +58,21 @@ def test_a_policy_takes_the_place_of_the_start(tmp_path: Path) -> None:
     probe.shrink(RECIPES / "embedded", tmp_path / "small", 1.0, RECIPES.parent / "models" / "alfworld-small")
     loaded = recipe.load(tmp_path / "small")
     assert loaded.start == Start(model=str(RECIPES.parent / "models" / "alfworld-small"))
+
+
+def test_demonstrations_that_labels_read_are_probed_too(tmp_path: Path) -> None:
+    probe.shrink(RECIPES / "alfworld-llama3.2-3b-reset", tmp_path / "small", 1.0, RECIPES.parent / "models")
+    assert recipe.load(tmp_path / "small").start.demonstrations is not None
+
+
+def test_the_trainings_are_shortened_for_the_host_that_is_asked_for(tmp_path: Path) -> None:
+    folder = shutil.copytree(RECIPES / "embedded-open-instruct", tmp_path / "recipe")
+    (folder / "notes.yaml").write_text("- of the user's own\n")
+    text = (folder / "recipe.yaml").read_text()
+    (folder / "recipe.yaml").write_text(text.replace("host: open-instruct", "host: trl"))
+    probe.shrink(folder, tmp_path / "small", 1.0, host="open-instruct")
+    assert "max_steps" not in yaml.safe_load((tmp_path / "small" / "sft.yaml").read_text())
+    assert (tmp_path / "small" / "notes.yaml").read_text() == "- of the user's own\n"
 
 
 @pytest.mark.parametrize(("rows", "epochs", "batch", "processes"), [(101, 2, 8, 1), (96, 1, 16, 3), (7, 3, 8, 1)])
@@ -195,6 +211,9 @@ def test_a_context_that_is_too_short_is_foreseen(tmp_path: Path) -> None:
 def test_a_port_that_is_taken_is_foreseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, nothing_wrong = found(tmp_path)
     iteration = Run(RECIPES / "alfworld-llama3.2-3b-slurm", tmp_path / "other", 1)
+    monkeypatch.setenv("MASTER_PORT", "abc")
+    said = [str(each) for each in late_failures.problems(iteration, replace(nothing_wrong, context=None))]
+    assert "MASTER_PORT: 'abc' is no number; export another" in said
     with socket.socket() as taken:
         taken.bind(("", 0))
         taken.listen()

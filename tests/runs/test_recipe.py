@@ -151,6 +151,20 @@ def test_a_mistake_in_an_environment_is_found(
         ("start.demonstrations.search", "as_list", r"demonstrations\.search: no 'as_list'; choose one of rare_first"),
         ("labels.iterations", "first", r"labels\.iterations: unknown iterations 'first'; say last or all"),
         ("sampling.temperature", None, "sampling.temperature: missing; add it"),
+        ("labels.options", {"delta": "abc"}, "labels.options.delta: must be of type float, not 'abc'"),
+        ("labels.options", {"valid_only": "no"}, "labels.options.valid_only: must be of type bool, not 'no'"),
+        ("labels.options", {"weights": 0.5}, "labels.options.weights: must be of type list, not 0.5"),
+        ("labels.options", {"inadmissible": "yes"}, "labels.options.inadmissible: must be of type int, not 'yes'"),
+        ("labels.prompts", {"size": 10.5}, "labels.prompts.size: must be of type int, not 10.5"),
+        ("labels.prompts", {"expert": 5}, "labels.prompts.expert: must be of type list, not 5"),
+        ("labels.prompts", {"expert_fraction": 0.5}, "labels.prompts.expert_fraction: has no effect without expert"),
+        ("stages.prm", "/tmp/prm.yaml", "stages.prm: '/tmp/prm.yaml' is not a file name; put the file beside recipe"),
+        ("start.sft", "sub/sft.yaml", "start.sft: 'sub/sft.yaml' is not a file name"),
+        ("evaluation.split", "valid_unsen", "evaluation.split: no 'valid_unsen'; choose one of train, valid_seen"),
+        ("quality.split", "test", "quality.split: no 'test'"),
+        ("evaluation.games", 4000, "evaluation.games: 4000 of valid_unseen, and games.splits has 400; generate more"),
+        ("start.demonstrations.games", 9000, "start.demonstrations.games: 9000 of train, and games.splits has "),
+        ("start", {"model": "m", "exploring": {"games": 2}}, "start.exploring: there, but no sft file reads it"),
         ("sampling.serve", {"command": "vllm serve --port {port}"}, r"serve.command: {model} is missing; say where"),
         ("sampling.serve_prm", {"command": "vllm serve {model}"}, r"sampling.serve_prm.command: {port} is missing"),
         (
@@ -169,6 +183,42 @@ def test_a_mistake_in_an_environment_is_found(
 def test_a_mistake_is_named(path: str, value: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         recipe.load(changed(tmp_path, path, value))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"hidden": 64}, "start.scratch.hidden: unknown key; did you mean 'hidden_size'"),
+        ({"hidden_size": 128, "heads": 3}, "start.scratch.hidden_size: 128 is not an even multiple of 3 heads"),
+        ({"heads": 0}, "start.scratch.heads: got 0; must be at least 1"),
+        ({"layers": 0}, "start.scratch.layers: got 0; must be at least 1"),
+    ],
+)
+def test_a_mistake_in_the_sizes_of_a_model_is_named(sizes: dict[str, int], message: str, tmp_path: Path) -> None:
+    folder = changed(tmp_path, "start.model", None)
+    values = yaml.safe_load((folder / "recipe.yaml").read_text())
+    values["start"]["scratch"] = sizes
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(UserError, match=message):
+        recipe.load(folder)
+
+
+def test_a_number_that_yaml_reads_as_a_text_is_a_number(tmp_path: Path) -> None:
+    folder = changed(tmp_path, "gamma", None)
+    text = (
+        (folder / "recipe.yaml").read_text().replace("kind: preferences", "kind: preferences\n  options: {delta: 1e-2}")
+    )
+    (folder / "recipe.yaml").write_text(text)
+    assert recipe.load(folder).labels.options == {"delta": 0.01}
+
+
+@pytest.mark.parametrize("loss", ["bt", ["soft_bce"]])
+def test_an_unknown_loss_is_named(loss: Any, tmp_path: Path) -> None:
+    folder = changed(tmp_path, "gamma", None)
+    prm = yaml.safe_load((folder / "prm.yaml").read_text())
+    (folder / "prm.yaml").write_text(yaml.safe_dump({**prm, "loss": loss}))
+    with pytest.raises(UserError, match=r"prm.yaml: loss: no loss '.*'; choose one of soft_bce"):
+        recipe.load(folder)
 
 
 @pytest.mark.parametrize("left", ["branches", "quality", "evaluation.best_of"])

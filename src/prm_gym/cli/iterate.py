@@ -33,6 +33,7 @@ def run(options: argparse.Namespace) -> None:
     from prm_gym.evaluation.results_table import table
     from prm_gym.runs import stage
     from prm_gym.runs.iteration import Run
+    from prm_gym.store.writer_lock import WriterLock
 
     folder = run_folder(options)
     iteration = Run(options.recipe, folder, options.iteration, options.host)
@@ -40,7 +41,8 @@ def run(options: argparse.Namespace) -> None:
     if options.dry_run:
         _show(stages, folder)
         return
-    with iteration.servers:
+    folder.mkdir(parents=True, exist_ok=True)
+    with WriterLock(folder), iteration.servers:
         stage.run(stages, console)
     if options.iteration > 0:
         console.print(table(read_results(folder / "results.json")))

@@ -43,6 +43,7 @@ def run(options: argparse.Namespace) -> None:
     episodes = islice(read_episodes(*options.rollouts), options.max_episodes)
     world = make_world(options)
     quality = measure(episodes, world, depth=options.depth, seed=options.seed)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(options.out, quality.as_dict())
     table = Table("Action", *(f"depth {d}" for d in range(1, options.depth + 1)), title="Observations right")
     for kind in (None, *sorted({kind for kind, _ in quality.asked})):

@@ -9,6 +9,7 @@ from typing import Any
 
 from prm_gym.atomic import locked, write_json
 from prm_gym.errors import UserError
+from prm_gym.provenance import differences
 
 KEY = ("policy", "prm", "mode", "split", "seed")
 _SHOWN = ("games", "success", "ci95", "actions", "by_task_type")
@@ -43,13 +44,14 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 def add_result(path: Path, result: dict[str, Any], *, keep_larger: bool = False) -> None:
     """Add `result` to the list in `path`, in place of the entry of the same `KEY` and `CONDITIONS`.
 
-    With `keep_larger`, an entry of more games stays instead.
+    With `keep_larger`, an entry of more games under the same settings (the same model, above all) stays instead.
     """
     fields = (*KEY, *CONDITIONS)
     with locked(path.with_name(f".{path.name}.lock")):  # another evaluation may end at the same time
         results = read_results(path)
         same = [entry for entry in results if all(entry.get(field) == result.get(field) for field in fields)]
-        if not (keep_larger and any(entry["games"] > result["games"] for entry in same)):
+        larger = [entry for entry in same if keep_larger and entry["games"] > result["games"]]
+        if all(any(differences(entry.get("settings"), result.get("settings"))) for entry in larger):
             write_json(path, [*(entry for entry in results if entry not in same), result])
 
 

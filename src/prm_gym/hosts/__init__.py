@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -21,35 +22,27 @@ from prm_gym.hosts.training_process import end_with_parent
 from prm_gym.quiet import training_environment
 
 MODULES = {"trl": "prm_gym.hosts.trl", "open-instruct": "prm_gym.hosts.open_instruct"}
-STAGES = {
-    "trl": {
-        "sft": "sft",
-        "prm": "prm",
-        "online_dpo": "online_dpo",
-        "policy_gradient": "policy_gradient",
-        "rejection_sampling": "sft",
-        "dagger": "sft",
-    },
-    "open-instruct": {
-        "sft": "sft",
-        "prm": "reward_modeling",
-        "online_dpo": "online_dpo",
-        "policy_gradient": "policy_gradient",
-        "rejection_sampling": "sft",
-        "dagger": "sft",
-    },
+_STAGES = {
+    "sft": "sft",
+    "prm": "prm",
+    "online_dpo": "online_dpo",
+    "policy_gradient": "policy_gradient",
+    "rejection_sampling": "sft",
+    "dagger": "sft",
 }
+STAGES = {"trl": _STAGES, "open-instruct": {**_STAGES, "prm": "reward_modeling"}}
 
 
 def check(host: str, files: Mapping[str, Path]) -> None:
     """Raise `UserError` if something that `host` needs is missing, before the hours of Stage 1, or for a key that TRL
-    does not know in one of `files`, the YAML of each stage.
+    does not know, or an input that it lacks, in one of `files`, the YAML of each stage.
     """
     if host == "trl" and find_spec("trl") is not None:
         from prm_gym.hosts.trl import arguments
 
         for stage, file in files.items():
             arguments.check(STAGES[host][stage], file)
+            arguments.check_inputs(STAGES[host][stage], file)
     if host != "open-instruct":
         return
     from prm_gym.hosts.open_instruct.prepare import require_prepared
@@ -91,7 +84,7 @@ def command(
     accelerate_config: str | None = None,
 ) -> list[str]:
     """The command line of `stage` (a key of `STAGES`) on `host`, behind the launcher. It resumes from the last
-    checkpoint in `out`. `accelerate_config` is that of open-instruct's YAML.
+    whole checkpoint in `out`. `accelerate_config` is that of open-instruct's YAML.
 
     Several nodes meet at MASTER_ADDR and MASTER_PORT, by default this machine and 29500. A host with its own
     environment runs in the interpreter PRM_GYM_HOST_PYTHON.
@@ -110,11 +103,23 @@ def command(
         module = ["-m", "torch.distributed.run", *spread, *module]
     elif machines.processes > 1:
         module = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={machines.processes}", *module]
-    names = [] if out is None else [path.name for path in out.glob("checkpoint-*") if path.name[11:].isdecimal()]
-    if host == "trl" and out and names:  # open-instruct finds them itself
-        last = max(names, key=lambda name: int(name[11:]))
-        module += ["--resume_from_checkpoint", str(out / last)]
+    if host == "trl" and out and (last := _last_checkpoint(out)):  # open-instruct finds them itself
+        module += ["--resume_from_checkpoint", str(last)]
     return [*machines.words, _python(host), *module]
+
+
+def _last_checkpoint(out: Path) -> Path | None:
+    """The last whole one: transformers writes trainer_state.json at its end."""
+
+    def is_whole(checkpoint: Path) -> bool:
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return False
+        return True
+
+    found = [path for path in out.glob("checkpoint-*") if path.name[11:].isdecimal() and is_whole(path)]
+    return max(found, key=lambda path: int(path.name[11:]), default=None)
 
 
 def on_nodes(command: list[str], machines: Machines, accelerate_config: str | None = None) -> list[list[str]]:
@@ -165,4 +170,6 @@ def launch(
         raise
     if status:
         problem = f"{stage} on {host} ended with exit status {status}"
-        raise UserError(config, problem, "see its output above; the same command goes on from the last checkpoint")
+        begins_again = host == "open-instruct" and stage == "prm"  # its script writes no checkpoint
+        goes_on = "begins this stage again" if begins_again else "goes on from the last checkpoint"
+        raise UserError(config, problem, f"see its output above; the same command {goes_on}")

@@ -35,4 +35,8 @@ def filled_words(text: str, environment: Mapping[str, str], where: str) -> list[
             raise UserError(where, f"the variable {name} is not set", "set it on every node, or write the value")
         return environment[name]
 
-    return [_VARIABLE.sub(value, word) for word in shlex.split(text)]
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UserError(where, f"{text!r} ({error})", "close the quotation") from None
+    return [_VARIABLE.sub(value, word) for word in words]

@@ -225,7 +225,10 @@ def fill(command: str, **values: str) -> list[str]:
 
 def check(command: str, where: str | Path, field: str) -> None:
     """Raise `UserError` if there is no such program, before the stages that need it."""
-    program = fill(command)[0]
+    try:
+        program = fill(command)[0]
+    except ValueError as error:
+        raise UserError(where, f"{command!r} ({error})", "close the quotation", field=field) from None
     if shutil.which(program) is None:
         remedy = "install it (vLLM in an environment of its own), or correct the path"
         raise UserError(where, f"no command {program}", remedy, field=field)

@@ -9,7 +9,8 @@ from os import PathLike
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-_FOLDERS = ("rollouts", "expert", "exploring")
+_SEVERAL = ("rollouts", "expert", "exploring")
+FOLDERS = (*_SEVERAL, "values", "value_fn")  # arguments that name folders; the last may be a function too
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -21,7 +22,7 @@ def one_or_more_folders(label: Callable[P, T]) -> Callable[P, T]:
     @wraps(label)
     def with_paths(*args: P.args, **kwargs: P.kwargs) -> T:
         given = signature.bind(*args, **kwargs)
-        for name in _FOLDERS:
+        for name in _SEVERAL:
             if folders := given.arguments.get(name):
                 one = isinstance(folders, str | PathLike)
                 given.arguments[name] = [Path(folder) for folder in ([folders] if one else folders)]

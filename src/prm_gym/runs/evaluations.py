@@ -38,7 +38,9 @@ class Evaluations(Actors):
             self.collect(chosen, policy, out / "rollouts", max_games=wanted.games, iteration=self.n - 1, seed=1)
             return self.branch(out / "rollouts", wanted.split, wanted.branches, out / "branches")
 
-        settings = {**asdict(wanted), "sampling": asdict(self.recipe.sampling), "prompt": self.recipe.prompt}
+        r = self.recipe
+        settings = {**asdict(wanted), "sampling": asdict(r.sampling), "prompt": r.prompt}
+        settings["max_episode_steps"] = r.max_episode_steps
         inputs = self.made_from(self.policy(self.n - 1), games=wanted.split)
         episodes = wanted.games * (1 + wanted.branches.most_per_episode)
         servers = self.servers.commands(self.policy(self.n - 1))
@@ -76,21 +78,19 @@ class Evaluations(Actors):
         self,
         n: int,
         *,
-        best_of: BestOf | int | None = None,
+        best_of: BestOf | None = None,
         step: int | None = None,
         games: int | None = None,
         split: str | None = None,
     ) -> Stage:
-        """Success of pi_n, or of BoN(pi_n, Q) with this iteration's Q, into results.json; an integer N means
-        `BestOf(N)`.
+        """Success of pi_n, or of BoN(pi_n, Q) with this iteration's Q, into results.json.
 
         `step` evaluates the checkpoint of that training step instead of pi_n; `games` and `split` replace the
         recipe's. An entry of results.json on more games is kept.
         """
         e, r = self.recipe.evaluation, self.recipe
         e = replace(e, games=games or e.games, split=split or e.split)
-        choice = BestOf(best_of) if isinstance(best_of, int) else best_of
-        mode = choice.mode if choice else "policy"
+        mode = best_of.mode if best_of else "policy"
         name = f"pi_{n}" if step is None else f"pi_{n}/checkpoint-{step}"
         other = [
             str(value)
@@ -98,18 +98,18 @@ class Evaluations(Actors):
             if value not in (None, usual)
         ]
         out = self.iter / "eval" / "_".join([name.replace("/checkpoint", ""), mode, *other])
-        temperature = e.best_of_temperature if choice else e.temperature
+        temperature = e.best_of_temperature if best_of else e.temperature
 
         def make() -> dict[str, Any]:
             from prm_gym.store import read_episodes
 
             sampler = self.sampler(n, temperature, self.policy(n, step))
-            policy = self.best_of(sampler, choice) if choice else sampler
+            policy = self.best_of(sampler, best_of) if best_of else sampler
             chosen = self.games(e.split, e.games)
             of = {"max_games": e.games, "iteration": n, "seed": e.seed, "max_failed_share": 0.0}
             self.collect(chosen, policy, out / "episodes", **of)
             episodes = read_episodes(out / "episodes")
-            q = f"Q_{self.n - 1}" if choice else None
+            q = f"Q_{self.n - 1}" if best_of else None
             record = provenance.read(out / "episodes")
             known = None if record is None else record["settings"]
             result = summarise(episodes, policy=name, prm=q, mode=mode, split=e.split, seed=e.seed, settings=known)
@@ -117,10 +117,11 @@ class Evaluations(Actors):
             return {"success": result["success"]}
 
         settings: dict[str, Any] = {"games": e.games, "split": e.split, "temperature": temperature, "seed": e.seed}
-        settings |= {"best_of": choice and choice.n, "prompt": r.prompt, "max_episode_steps": r.max_episode_steps}
-        if choice and choice != BestOf(choice.n):  # manifests of plain best-of-N lack these keys
-            settings |= {"weight": choice.weight, "among": choice.among}
+        settings |= {"best_of": best_of and best_of.n, "prompt": r.prompt, "max_episode_steps": r.max_episode_steps}
+        settings["max_new_tokens"] = r.sampling.max_new_tokens
+        if best_of and best_of != BestOf(best_of.n):  # manifests of plain best-of-N lack these keys
+            settings |= {"weight": best_of.weight, "among": best_of.among}
         title = f"evaluation of {display_name(name, mode, f'Q_{self.n - 1}')}"
-        inputs = self.made_from(self.policy(n, step), *([self.iter / "prm"] if choice else []), games=e.split)
-        servers = self.servers.commands(self.policy(n, step), self.iter / "prm" if choice else None)
+        inputs = self.made_from(self.policy(n, step), *([self.iter / "prm"] if best_of else []), games=e.split)
+        servers = self.servers.commands(self.policy(n, step), self.iter / "prm" if best_of else None)
         return Stage(title, out, settings, make, inputs, Cost.of_episodes(e.games, r.max_episode_steps, servers))

@@ -81,7 +81,7 @@ def forecast(iteration: Run, say: Callable[[str], None]) -> Forecast:
     with tempfile.TemporaryDirectory(prefix="prm_gym-plan-", dir=beside) as made:
         for number, share in enumerate(SHARES, 1):
             say(f"probe {number} of {len(SHARES)}: the recipe at a small size, from {known or 'its own start'}")
-            probe.shrink(iteration.folder, Path(made) / f"recipe-{number}", share, known)
+            probe.shrink(iteration.folder, Path(made) / f"recipe-{number}", share, known, iteration.recipe.host)
             run, out = Path(made) / f"run-{number}", Path(made) / f"{number}.json"
             in_process([Path(made) / f"recipe-{number}", run, out, iteration.recipe.host])
             measured.append(json.loads(out.read_text("utf-8")))

@@ -24,6 +24,7 @@ from prm_gym import hosts
 from prm_gym.errors import UserError
 from prm_gym.hosts.open_instruct.value_model import check_value_model, value_function
 from prm_gym.labels import label_function
+from prm_gym.labels.folders import FOLDERS
 from prm_gym.runs import recipe, stage, start
 from prm_gym.runs.evaluations import Evaluations
 from prm_gym.runs.recipe_sections import POLICY_STAGES
@@ -127,6 +128,7 @@ class Run(Evaluations):
             cost = Cost.of_episodes(episodes * branches.most_per_episode, r.max_episode_steps, servers)
             stages.append(Stage(name, branched, {**asdict(branches), **shared}, branch, inputs, cost))
         settings = {"prompt": r.prompt, "gamma": r.gamma, "kind": r.labels.kind, "options": r.labels.options}
+        settings["branches"] = "branches" in kinds
         if r.labels.iterations == "all" and self.n > 1:
             settings["iterations"] = "all"
         asked = [policy] if inverse else []
@@ -185,16 +187,16 @@ class Run(Evaluations):
         return Stage(f"best of {wanted.n} responses by Q_{self.n - 1}", out, settings, label, read, cost)
 
     def _filled(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Label options with the placeholders in folder names filled in."""
+        """Label options with folders as `Path`s, placeholders in their names filled in."""
         where = self.folder / "recipe.yaml"
 
-        def fill(value: Any) -> Any:
+        def fill(key: str, value: Any) -> Any:
             if isinstance(value, list):
-                return [fill(entry) for entry in value]
-            is_folder = isinstance(value, str) and "{" in value
+                return [fill(key, entry) for entry in value]
+            is_folder = isinstance(value, str) and (key in FOLDERS or "{" in value)
             return Path(recipe.fill(value, self.root, self.n, where)) if is_folder else value
 
-        return {key: fill(value) for key, value in options.items()}
+        return {key: fill(key, value) for key, value in options.items()}
 
     def _folders(self, options: dict[str, Any]) -> list[Path]:
         """The folders named by label options."""

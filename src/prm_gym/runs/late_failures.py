@@ -65,7 +65,11 @@ def _lengths(iteration: Run, found: Forecast) -> Iterator[UserError]:
 def _ports(iteration: Run) -> Iterator[UserError]:
     if iteration.recipe.stages.nodes < 2:
         return
-    port = int(os.environ.get("MASTER_PORT") or 29500)
+    named = os.environ.get("MASTER_PORT") or "29500"
+    if not named.isdecimal():
+        yield UserError("MASTER_PORT", f"{named!r} is no number", "export another")
+        return
+    port = int(named)
     with socket.socket() as tried:
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

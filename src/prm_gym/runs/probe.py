@@ -61,10 +61,10 @@ class Measured:
     grouped: float = 1.0
 
 
-def shrink(folder: Path, to: Path, share: float, policy: Path | None = None) -> None:
+def shrink(folder: Path, to: Path, share: float, policy: Path | None = None, host: str | None = None) -> None:
     """Write the recipe in `folder` into `to`, smaller: two batches of episodes for each stage times `share`, at
     most a quarter of them, and a few training steps. Below a batch an episode costs more than it does in
-    the run. `policy` takes the place of pi_0.
+    the run. `policy` takes the place of pi_0, and `host` that of the recipe's.
     """
     shutil.copytree(folder, to)
     values = read_yaml(folder / "recipe.yaml")
@@ -76,7 +76,9 @@ def shrink(folder: Path, to: Path, share: float, policy: Path | None = None) -> 
         return min(full, max(FEWEST, round(share * min(2 * batch, full * each / 4) / each)))
 
     if policy is not None:
-        values["start"] = {"model": str(policy.resolve())}
+        labels, shown = values.get("labels") or {}, values["start"].get("demonstrations")
+        read = labels.get("kind") == "dagger" or "{run}/demonstrations" in json.dumps(labels)
+        values["start"] = {"model": str(policy.resolve()), **({"demonstrations": shown} if shown and read else {})}
     start = values["start"]
     for kind in start.keys() & {"demonstrations", "exploring"}:
         start[kind]["games"] = few(start[kind]["games"], start[kind].get("rollouts_per_game", 1))
@@ -94,9 +96,9 @@ def shrink(folder: Path, to: Path, share: float, policy: Path | None = None) -> 
             needed[named] = max(needed.get(named, 0), section.get("games", 0))
         games["splits"] = {split: max(1, min(count, needed.get(split, 0))) for split, count in games["splits"].items()}
     (to / "recipe.yaml").write_text(yaml.safe_dump(values, allow_unicode=True), "utf-8")
-    for file in to.glob("*.yaml"):
-        if file.name != "recipe.yaml":
-            config = _shorter(read_yaml(file), values["host"], share)
+    for name in {start.get("sft"), *(file for file in values["stages"].values() if isinstance(file, str))}:
+        if name is not None and (file := to / name).is_file():
+            config = _shorter(read_yaml(file), host or values["host"], share)
             file.write_text(yaml.safe_dump(config, allow_unicode=True), "utf-8")
 
 

@@ -20,6 +20,7 @@ from prm_gym.runs.recipe_checks import check
 from prm_gym.runs.recipe_sections import Recipe
 
 _PLACE = re.compile(r"\{(run|iter|iter-1)\}")
+_UNKNOWN = re.compile(r"\{[a-z][a-z0-9_+-]*\}|\{ *(?:run|iter)\b[^}:]*\}", re.IGNORECASE)
 
 
 def load(folder: str | PathLike[str]) -> Recipe:
@@ -46,7 +47,7 @@ def fill(text: str, run: str | PathLike[str], iteration: int, where: str | PathL
     """`text` with `{run}`, `{iter}` and `{iter-1}` filled in."""
     values = {"run": str(run), "iter": str(iteration), "iter-1": str(iteration - 1)}
     filled = _PLACE.sub(lambda match: values[match[1]], text)
-    if left := re.search(r"\{[a-z][a-z0-9_+-]*\}", filled):
+    if left := _UNKNOWN.search(filled):
         raise UserError(where, f"unknown placeholder {left[0]}", "use {run}, {iter} or {iter-1}")
     return filled
 

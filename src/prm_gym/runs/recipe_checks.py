@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, is_dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from prm_gym.config import check_keys, read_yaml
+from prm_gym.config import build_value, check_keys, read_yaml
 from prm_gym.envs.games import SPLITS
 from prm_gym.envs.households.sampling import PRESETS
 from prm_gym.errors import HOTTEST, INT32, INT64, UserError, check_range
 from prm_gym.hosts.losses import LABELS
 from prm_gym.labels import KINDS, label_function
+from prm_gym.labels.folders import FOLDERS
 from prm_gym.policies.expert import SEARCHES
 from prm_gym.prompts import load
 from prm_gym.runs.recipe_sections import (
@@ -34,6 +38,7 @@ _SHARE: dict[str, float] = {"least": 0, "most": 1}
 _TEMPERATURE: dict[str, float] = {"least": 0, "most": HOTTEST}
 _RANGES: dict[str, dict[str, float]] = {  # of numbers by key, in any section
     **dict.fromkeys(("games", "per_game", "rollouts_per_game", "states_per_episode", "actions"), _COUNT),
+    **dict.fromkeys(("hidden_size", "layers", "heads"), _COUNT),
     **dict.fromkeys(("continuations", "max_new_tokens", "max_batch", "max_episode_steps", "n"), _COUNT),
     "processes": {"least": 1, "most": MOST_PROCESSES},
     "replicas": {"least": 1, "most": 1024},
@@ -62,6 +67,7 @@ def check(recipe: Recipe, path: Path) -> None:
     _check_files(recipe, path)
     _check_loss(recipe, path)
     _check_names(recipe, path)
+    _check_games(recipe, path)
 
 
 def _check_ranges(section: Any, path: Path, prefix: str = "") -> None:
@@ -118,6 +124,11 @@ def _check_start(start: Start, path: Path) -> None:
         raise UserError(path, problem, "give `model`, or `demonstrations` and `sft`, or all three", field="start")
     if start.model is not None and start.scratch is not None:
         raise UserError(path, "a model and one from scratch", "give `model` or `scratch`", field="start.scratch")
+    if start.exploring is not None and start.sft is None:
+        raise UserError(path, "there, but no sft file reads it", "add `sft`, or remove it", field="start.exploring")
+    if (of := start.scratch) is not None and of.hidden_size % (2 * of.heads):  # rotary embeddings halve a head
+        problem = f"{of.hidden_size} is not an even multiple of {of.heads} heads"
+        raise UserError(path, problem, "say a multiple of twice the heads", field="start.scratch.hidden_size")
     if start.cut_vocabulary and (start.model is None or start.sft is None):
         problem = "no model, or no demonstrations to cut it to"
         raise UserError(path, problem, "give `model`, `demonstrations` and `sft`", field="start.cut_vocabulary")
@@ -137,6 +148,23 @@ def _check_labels(labels: Labels, path: Path) -> None:
         for each in parameters:
             if each.kind is each.KEYWORD_ONLY and each.default is each.empty and each.name not in {*options, *_GIVEN}:
                 raise UserError(path, f"missing, and {kind} needs it", "add it", field=f"labels.{name}.{each.name}")
+        hints = get_type_hints(label_function(kind))
+        for key, value in options.items():  # which may become another: YAML reads 1e-2 as a text
+            if not (key in FOLDERS and isinstance(value, str)):
+                options[key] = build_value(_in_yaml(hints[key]), value, path, f"labels.{name}.{key}")
+        if "expert_fraction" in options and not options.get("expert"):
+            field = f"labels.{name}.expert_fraction"
+            raise UserError(path, "has no effect without expert", "name its folders, or remove this", field=field)
+
+
+def _in_yaml(hint: Any) -> Any:
+    """The type of a label's argument as YAML has it: lists for sequences, texts for folders."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return reduce(or_, map(_in_yaml, arguments))
+    if origin is Sequence:
+        return list[_in_yaml(arguments[0])]  # type: ignore[misc]
+    return str if hint is Path or origin is Callable else hint
 
 
 def _check_stages(recipe: Recipe, path: Path) -> None:
@@ -181,7 +209,7 @@ def _check_loss(recipe: Recipe, path: Path) -> None:
         return
     file = path.parent / recipe.stages.prm
     loss = read_yaml(file).get("loss", "soft_bce")
-    if loss not in LABELS:
+    if not isinstance(loss, str) or loss not in LABELS:
         raise UserError(file, f"no loss '{loss}'", f"choose one of {', '.join(LABELS)}", field="loss")
     if recipe.labels.kind not in LABELS[loss]:
         problem = f"{loss} is no loss of {recipe.labels.kind} labels"
@@ -209,10 +237,32 @@ def _check_names(recipe: Recipe, path: Path) -> None:
                 raise UserError(path, f"no '{value}'", f"choose one of {', '.join(valid)}", field=field)
 
 
+def _check_games(recipe: Recipe, path: Path) -> None:
+    """The splits that are played are there, and have enough games where the recipe says how many."""
+    if recipe.games is None:
+        return
+    start, evaluation, quality = recipe.start, recipe.evaluation, recipe.quality
+    played = {"rollouts": ("train", recipe.rollouts.games), "evaluation": (evaluation.split, evaluation.games)}
+    if quality is not None:
+        played["quality"] = quality.split, quality.games
+    for name, wanted in (("demonstrations", start.demonstrations), ("exploring", start.exploring)):
+        if wanted is not None:
+            played[f"start.{name}"] = "train", wanted.games
+    for name, (split, games) in played.items():
+        if split not in SPLITS:
+            raise UserError(path, f"no '{split}'", f"choose one of {', '.join(SPLITS)}", field=f"{name}.split")
+        there = recipe.games.splits.get(split, 0)
+        if recipe.games.path is None and games > there:
+            problem = f"{games} of {split}, and games.splits has {there}"
+            raise UserError(path, problem, "generate more or ask for fewer", field=f"{name}.games")
+
+
 def _check_files(recipe: Recipe, path: Path) -> None:
     """The host's files stand beside recipe.yaml."""
     stages = {"prm": recipe.stages.prm, **recipe.stages.of_policy}
     named = {"start.sft": recipe.start.sft, **{f"stages.{name}": file for name, file in stages.items()}}
     for name, file in named.items():
+        if file is not None and file != Path(file).name:  # a copy of it, filled in, goes into the stage's folder
+            raise UserError(path, f"'{file}' is not a file name", "put the file beside recipe.yaml", field=name)
         if file is not None and not (path.parent / file).is_file():
             raise UserError(path, f"no file '{file}' beside it", "add it or correct the name", field=name)

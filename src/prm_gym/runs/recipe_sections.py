@@ -81,20 +81,30 @@ class Demonstrations:
 
 
 @dataclass(frozen=True)
+class Scratch:
+    """The sizes of a randomly initialised Llama, and the seed of its weights."""
+
+    hidden_size: int = 128  # an even multiple of `heads`
+    layers: int = 3
+    heads: int = 4
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Start:
     """pi_0: an existing checkpoint (`model`), or SFT on `demonstrations` and on `exploring`, which are rendered with
     the exploration prompt.
 
     SFT starts from {run}/base, which is `model` if both are given, or from {run}/scratch, a model of the sizes
     `scratch`. With `cut_vocabulary`, {run}/base is `model` (anything that `prm-gym model` takes) reduced to the tokens
-    of the demonstrations.
+    of the demonstrations. Without `sft`, demonstrations are collected for labels that name {run}/demonstrations.
     """
 
     model: str | None = None
     cut_vocabulary: bool = False
     demonstrations: Demonstrations | None = None
     exploring: Demonstrations | None = None
-    scratch: dict[str, int] | None = None
+    scratch: Scratch | None = None
     sft: str | None = None  # the host's YAML
 
 

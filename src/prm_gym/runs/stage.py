@@ -30,6 +30,7 @@ from prm_gym.provenance.fingerprints import Identity
 
 MANIFEST = "manifest.json"
 # Settings that are recorded and not compared, since the output does not depend on them: any key that begins so.
+_LATER = ("branches", "max_episode_steps", "max_new_tokens")  # manifests of before lack some of them: unknown there
 _HOW_FAST = ("sampling.max_batch", "sampling.processes", "sampling.serve", "sampling.ray")
 
 
@@ -78,7 +79,7 @@ def is_complete(stage: Stage) -> bool:
         raise UserError(path, f"not a manifest ({error})", remedy) from None
     wanted = json.loads(json.dumps(stage.settings))
     for key, made, want in _differences(made_with, wanted):
-        if key.startswith(_HOW_FAST):
+        if key.startswith(_HOW_FAST) or (made is None and key in _LATER):
             continue
         raise UserError(path, f"made with {made!r}, not {want!r}", remedy, field=key)
     there = stage.inputs() if made_from else {}

@@ -11,7 +11,7 @@ from typing import Any
 
 from prm_gym.errors import UserError
 from prm_gym.runs.actors import Actors
-from prm_gym.runs.recipe_sections import Demonstrations
+from prm_gym.runs.recipe_sections import Demonstrations, Scratch
 from prm_gym.runs.stage import Cost, Stage
 from prm_gym.runs.training import link_to, training
 from prm_gym.types import Policy
@@ -41,10 +41,10 @@ def pi_0(actors: Actors) -> list[Stage]:
     """The stages up to pi_0, as `recipe_sections.Start` says."""
     start, base = actors.recipe.start, actors.root / "base"
     if start.sft is None:
-        return [_given(actors, "pi_0", actors.policy(0), actors.root / "start")]
-    assert start.demonstrations is not None
+        given = _given(actors, "pi_0", actors.policy(0), actors.root / "start")
+        return [given, *([_collected(actors, "demonstrations")] if start.demonstrations else [])]
     dataset = actors.root / "sft_dataset"
-    shown = _demonstrations(actors, dataset, start.demonstrations, start.exploring)
+    shown = _demonstrations(actors, dataset)
     trained = training(actors, "sft", actors.policy(0), start.sft)
     if start.model is not None and start.cut_vocabulary:
         return [*shown, _cut(actors, start.model, base, dataset), trained]
@@ -81,34 +81,24 @@ def _cut(actors: Actors, model: str, base: Path, dataset: Path) -> Stage:
     return Stage("base with a cut vocabulary", base, settings, make, actors.made_from(dataset))
 
 
-def _scratch(actors: Actors, sizes: dict[str, int], dataset: Path) -> Stage:
+def _scratch(actors: Actors, sizes: Scratch, dataset: Path) -> Stage:
     """A randomly initialised model, and a tokenizer made from the texts of the `sft` dataset."""
     out = actors.root / "scratch"
 
     def make() -> None:
         from prm_gym.hosts.tiny_model import make_tiny_model
 
-        make_tiny_model(out, _texts(dataset), **sizes)
+        make_tiny_model(out, _texts(dataset), **asdict(sizes))
 
-    return Stage("model from scratch", out, dict(sizes), make, actors.made_from(dataset))
+    return Stage("model from scratch", out, asdict(sizes), make, actors.made_from(dataset))
 
 
-def _demonstrations(
-    actors: Actors, dataset: Path, plain: Demonstrations, explored: Demonstrations | None
-) -> list[Stage]:
-    """Collect expert episodes and label all of them into `dataset`: `plain` under the recipe's prompt, `explored` under
-    the exploration prompt.
-    """
-    kinds = {actors.root / "demonstrations": plain}
-    if explored is not None:
-        kinds[actors.root / "exploring"] = explored
-    collected, *exploring = kinds
-    shown_as = {"prompt": actors.recipe.prompt, **({"exploring": True} if exploring else {})}
+def _collected(actors: Actors, name: str) -> Stage:
+    """Expert episodes: `demonstrations` or `exploring` of the recipe's `start`."""
+    wanted: Demonstrations = getattr(actors.recipe.start, name)
+    out, steps = actors.root / name, wanted.max_episode_steps or actors.recipe.max_episode_steps
 
-    def steps(wanted: Demonstrations) -> int:
-        return wanted.max_episode_steps or actors.recipe.max_episode_steps
-
-    def demonstrate(wanted: Demonstrations, out: Path) -> dict[str, Any]:
+    def demonstrate() -> dict[str, Any]:
         from prm_gym.policies.environment_expert import EnvironmentExpert
         from prm_gym.policies.expert import ExpertPolicy
 
@@ -127,25 +117,31 @@ def _demonstrations(
             out,
             rollouts_per_game=wanted.rollouts_per_game,
             max_games=wanted.games,
-            max_episode_steps=steps(wanted),
+            max_episode_steps=steps,
             seed=wanted.seed,
         )
+
+    cost = Cost.of_episodes(wanted.games * wanted.rollouts_per_game, steps)
+    settings = {**asdict(wanted), "max_episode_steps": steps}
+    return Stage(name, out, settings, demonstrate, actors.made_from(games="train"), cost)
+
+
+def _demonstrations(actors: Actors, dataset: Path) -> list[Stage]:
+    """Collect the expert's episodes and label all of them into `dataset`: `demonstrations` under the recipe's prompt,
+    `exploring` under the exploration prompt.
+    """
+    kinds = ["demonstrations", *(["exploring"] if actors.recipe.start.exploring else [])]
+    stages = [_collected(actors, kind) for kind in kinds]
+    collected, *exploring = [stage.out for stage in stages]
+    shown_as = {"prompt": actors.recipe.prompt, **({"exploring": True} if exploring else {})}
 
     def label() -> None:
         from prm_gym.labels import sft
 
         sft.label([collected], dataset, prompt=actors.recipe.prompt, exploring=exploring)
 
-    def stage_of(wanted: Demonstrations, out: Path) -> Stage:
-        cost = Cost.of_episodes(wanted.games * wanted.rollouts_per_game, steps(wanted))
-        make, inputs = partial(demonstrate, wanted, out), actors.made_from(games="train")
-        return Stage(out.name, out, asdict(wanted), make, inputs, cost)
-
-    shown = sum(wanted.games * wanted.rollouts_per_game for wanted in kinds.values())
-    return [
-        *(stage_of(wanted, out) for out, wanted in kinds.items()),
-        Stage("sft dataset", dataset, shown_as, label, actors.made_from(*kinds), Cost(episodes=shown)),
-    ]
+    read, shown = actors.made_from(collected, *exploring), sum(stage.cost.episodes or 0 for stage in stages)
+    return [*stages, Stage("sft dataset", dataset, shown_as, label, read, Cost(episodes=shown))]
 
 
 def _texts(dataset: Path) -> Iterator[str]:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from prm_gym import hosts, provenance
 from prm_gym.config import read_yaml
 from prm_gym.errors import UserError
@@ -16,6 +18,8 @@ from prm_gym.runs import recipe
 from prm_gym.runs.actors import Actors
 from prm_gym.runs.recipe_sections import POLICY_STAGES
 from prm_gym.runs.stage import Cost, Stage
+
+_INPUTS = ("model_name_or_path", "reward_model_path", "reward_ensemble", "dataset_name")  # of both hosts
 
 
 def training(actors: Actors, name: str, out: Path, config: str) -> Stage:
@@ -28,12 +32,16 @@ def training(actors: Actors, name: str, out: Path, config: str) -> Stage:
         "processes": actors.recipe.stages.processes,
     }
     filled = recipe.fill_file(source, actors.root, actors.n)
+    written = str(yaml.safe_load(filled).get("output_dir"))
+    if os.path.abspath(written) != os.path.abspath(out):
+        usual = "{run}/" + os.path.relpath(out, actors.root).replace(f"iter{actors.n}", "iter{iter}")
+        raise UserError(source, f"is {written}, not the folder of {name}", f"say {usual}", field="output_dir")
     if actors.recipe.stages.nodes > 1:  # manifests of before lack it
         settings["nodes"] = actors.recipe.stages.nodes
     q = {"reads": READS} if name == "prm" else {}
     settings |= q  # of a Q of an older version they differ: it is trained again
     machines, accelerate = actors.recipe.stages.machines, settings["config"].get("accelerate_config")
-    named = (recipe.fill(text, actors.root, actors.n, source) for text in _paths_in(settings["config"]))
+    named = (recipe.fill(text, actors.root, actors.n, source) for text in _inputs_in(settings["config"]))
     inputs = actors.made_from(*map(Path, named))
 
     def make() -> None:
@@ -69,13 +77,15 @@ def link_to(target: Path, link: Path) -> None:
     link.symlink_to(os.path.relpath(target, link.parent))
 
 
-def _paths_in(config: Any) -> Iterator[str]:
-    """The folders of the run that the host's file reads: all strings with {run}, except the output folder."""
-    if isinstance(config, str) and "{run}" in config:
+def _inputs_in(config: Any, key: str = "") -> Iterator[str]:
+    """The folders that the host's file reads: all strings with {run}, except the output folder, and models and datasets
+    elsewhere.
+    """
+    if isinstance(config, str) and ("{run}" in config or key in _INPUTS):
         yield config
     elif isinstance(config, dict):
-        for key, value in config.items():
-            yield from () if key == "output_dir" else [*_paths_in(key), *_paths_in(value)]
+        for name, value in config.items():
+            yield from () if name == "output_dir" else [*_inputs_in(name), *_inputs_in(value, name)]
     elif isinstance(config, list):
         for value in config:
-            yield from _paths_in(value)
+            yield from _inputs_in(value, key)

@@ -10,6 +10,7 @@ pytest.importorskip("trl", reason="needs the extra 'trl'")
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from prm_gym import hosts
 from prm_gym.errors import UserError
 from prm_gym.hosts import STAGES, Machines, command, launch
 from prm_gym.hosts.tiny_model import make_tiny_model
@@ -125,6 +126,7 @@ def test_a_stage_does_not_train_on_labels_of_another(stage: str, checkpoint: Pat
     [
         ("learnin_rate: 0.1", r"prm.yaml: learnin_rate: unknown key; did you mean 'learning_rate'\?"),
         ("learning_rate: fast", "prm.yaml: learning_rate: must be of type float, not 'fast'"),
+        ("muon_learning_rate: 0.1\nweight_decay: 0.1", "weight_decay: has no effect beside muon_learning_rate; remove"),
         ("max_length: 9\nmax_length: 8", "prm.yaml: not valid YAML .*the key 'max_length' stands twice"),
     ],
 )
@@ -132,6 +134,16 @@ def test_a_mistake_in_a_stage_s_file_is_named(text: str, message: str, tmp_path:
     (tmp_path / "prm.yaml").write_text(text)
     with pytest.raises(UserError, match=message):
         main(["prm", "--config", str(tmp_path / "prm.yaml")])
+
+
+@pytest.mark.parametrize(
+    ("stage", "key"), [("sft", "dataset_name"), ("prm", "model_name_or_path"), ("online_dpo", "reward_model_path")]
+)
+def test_an_input_that_a_recipe_s_file_lacks_is_named_before_stage_1(stage: str, key: str, tmp_path: Path) -> None:
+    values = yaml.safe_load((RECIPES / "embedded" / f"{stage}.yaml").read_text())
+    (tmp_path / f"{stage}.yaml").write_text(yaml.safe_dump({k: v for k, v in values.items() if k != key}))
+    with pytest.raises(UserError, match=f"{stage}.yaml: {key}: missing; add it"):
+        hosts.check("trl", {stage: tmp_path / f"{stage}.yaml"})
 
 
 def test_an_unknown_field_is_named() -> None:

@@ -1,5 +1,6 @@
 """Stage 3 on TRL: the prompts of Steered Exploration, the training data, and the mean of several Qs."""
 
+import math
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -176,6 +177,22 @@ def test_steering_is_drawn_for_each_row_of_a_step() -> None:
         trainer.training_step(None, {"prompt": [f"plain {row}"], "exploration_prompt": ["steered"]})
         drawn += trainer._sampled_from
     assert 160 < drawn.count("steered") < 240
+
+
+def test_accumulated_gradients_are_a_mean(
+    checkpoint: Path, prms: list[Path], prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two microbatches: at pi = pi_ref the loss of each is log 2, whatever is sampled."""
+    losses: list[float] = []
+    backward = torch.Tensor.backward
+
+    def spy(loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+        losses.append(float(loss.detach()))
+        backward(loss, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "backward", spy)
+    train(checkpoint, prms, prompts, tmp_path, "--gradient_accumulation_steps", "2")
+    assert losses == pytest.approx([math.log(2) / 2] * 2)
 
 
 def test_stage_3_without_a_q_is_refused(checkpoint: Path, prompts: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ class MuonArguments:
 
     muon_learning_rate: float | None = field(
         default=None,
-        metadata={"help": "Muon for hidden matrices at this rate; `learning_rate` is AdamW's, for the rest."},
+        metadata={"help": "Muon for hidden matrices at this rate; `learning_rate` is AdamW's, for the rest; no decay."},
     )
 
 
@@ -79,14 +79,16 @@ class MuonWithAdamW(torch.optim.Optimizer):
     both parts.
     """
 
-    def __init__(self, model: PreTrainedModel, *, lr: float, muon_lr: float, betas: tuple[float, float]) -> None:
+    def __init__(
+        self, model: PreTrainedModel, *, lr: float, muon_lr: float, betas: tuple[float, float], eps: float = 1e-8
+    ) -> None:
         embedding = model.get_input_embeddings().weight
         inside = {id(p) for p in model.base_model.parameters() if p.ndim == 2 and p is not embedding}
         trained = [p for p in model.parameters() if p.requires_grad]
         hidden = [p for p in trained if id(p) in inside]
         rest = [p for p in trained if id(p) not in inside]
         self._muon = Muon(hidden, lr=muon_lr, weight_decay=0.0)
-        self._adamw = torch.optim.AdamW(rest, lr=lr, betas=betas, weight_decay=0.0)
+        self._adamw = torch.optim.AdamW(rest, lr=lr, betas=betas, eps=eps, weight_decay=0.0)
         super().__init__([*self._muon.param_groups, *self._adamw.param_groups], {})
 
     @torch.no_grad()
@@ -116,6 +118,7 @@ def with_muon(trainer: type[Any], muon_lr: float | None) -> type[Any]:
                     lr=self.args.learning_rate,
                     muon_lr=rate,
                     betas=(self.args.adam_beta1, self.args.adam_beta2),
+                    eps=self.args.adam_epsilon,
                 )
             return self.optimizer
 

@@ -78,6 +78,8 @@ def main(arguments: list[str]) -> None:
         train_dataset=prompts,
         processing_class=tokenizer,
     )
+    # TRL backpropagates the loss of every microbatch undivided; the accelerator divides it by this.
+    trainer.accelerator.gradient_accumulation_steps = training.gradient_accumulation_steps
     if training.process_index == 0:
         carry([script.dataset_name], training.output_dir)
     trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
