@@ -39,6 +39,7 @@ def add(commands: Commands) -> None:
     command = add_command(commands, "evaluate", "Success of a policy on a split, into results.json and a table.")
     command.set_defaults(run=run)
     add_playing(command)
+    command.set_defaults(split="valid_unseen")
     add = command.add_argument
     add("--out", type=path, required=True, metavar="DIR", help="folder of the episodes and of results.json")
     add("--prm", type=path, metavar="DIR", help="a PRM that chooses among --best-of responses; default: none")

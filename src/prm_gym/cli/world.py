@@ -1,4 +1,4 @@
-"""`prm-gym world`: how many observations a world model foretells, compared with stored episodes."""
+"""`prm-gym world`: how many observations a world model predicts, compared with stored episodes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    text = "The share of observations that a world model foretells, by kind of action and depth."
+    text = "The share of observations that a world model predicts, by kind of action and depth."
     command = add_command(commands, "world", text)
     command.set_defaults(run=run, resumes=False)
     add = command.add_argument

@@ -1,4 +1,4 @@
-"""A learned world against the environment: the share of observations that it foretells word for word.
+"""A learned world against the environment: the share of observations that it predicts word for word.
 
 At a drawn turn of each episode the model is given the true history and the actions that the episode went on to take. It
 imagines their observations one after the other, each on top of those it imagined before, and they are compared with the
