@@ -34,8 +34,8 @@ STAGES = {"trl": _STAGES, "open-instruct": {**_STAGES, "prm": "reward_modeling"}
 
 
 def check(host: str, files: Mapping[str, Path]) -> None:
-    """Raise `UserError` if something that `host` needs is missing, before the hours of Stage 1, or for a key that TRL
-    does not know, or an input that it lacks, in one of `files`, the YAML of each stage.
+    """Raise `UserError` if something that `host` needs is missing, before the hours of Stage 1, or for a key that the
+    host does not know in one of `files`, the YAML of each stage, or an input that TRL lacks there.
     """
     if host == "trl" and find_spec("trl") is not None:
         from prm_gym.hosts.trl import arguments
@@ -45,12 +45,15 @@ def check(host: str, files: Mapping[str, Path]) -> None:
             arguments.check_inputs(STAGES[host][stage], file)
     if host != "open-instruct":
         return
+    from prm_gym.hosts.open_instruct import arguments as host_arguments
     from prm_gym.hosts.open_instruct.prepare import require_prepared
 
     checkout = os.environ.get("OPEN_INSTRUCT")
     if not checkout:
         raise UserError("OPEN_INSTRUCT", "not set", "name the checkout: make iter ... OPEN_INSTRUCT=DIR")
     require_prepared(checkout, *STAGES[host].values())
+    for stage, file in files.items():
+        host_arguments.check(STAGES[host][stage], file, Path(checkout))
     python = _python(host)
     if shutil.which(python) is None:
         remedy = "make iter HOST=open-instruct makes one, or name the Python that runs open-instruct"

@@ -13,7 +13,7 @@ import yaml
 from oi_world import HOST_PYTHON, ROOT
 
 from prm_gym.errors import UserError
-from prm_gym.hosts.open_instruct.arguments import OWN_FIELDS, as_type, parse_command_line
+from prm_gym.hosts.open_instruct.arguments import OWN_FIELDS, as_type, check, known_fields, parse_command_line
 from prm_gym.hosts.scored_rows import ROWS
 from prm_gym.runs.recipe import load
 
@@ -294,6 +294,29 @@ open(sys.argv[2], "w").write(json.dumps(found))
         command = [HOST_PYTHON, "-c", program, str(checkout), file.name]
         subprocess.run(command, check=True, capture_output=True, timeout=600)
         assert json.load(file) == json.loads((Path(__file__).parent / "fields.json").read_text())
+
+
+@pytest.mark.parametrize("stage", ["sft", "reward_modeling", "online_dpo", "policy_gradient"])
+def test_the_fields_are_known_without_the_host_s_environment(checkout: Path, stage: str) -> None:
+    recorded = json.loads((Path(__file__).parent / "fields.json").read_text())[stage]
+    assert known_fields(stage, checkout) == sorted({*recorded, *(name for name, _, _ in OWN_FIELDS[stage])})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("max_token_lenght", 9, "prm.yaml: max_token_lenght: unknown key; did you mean 'max_token_length'"),
+        ("accelerate_config", "nope.yaml", "prm.yaml: accelerate_config: no file nope.yaml"),
+    ],
+)
+def test_a_mistake_in_a_file_is_named_before_stage_1(
+    checkout: Path, tmp_path: Path, key: str, value: Any, said: str
+) -> None:
+    folder = ROOT / "recipes" / "embedded-open-instruct"
+    values = yaml.safe_load((folder / "prm.yaml").read_text())
+    (tmp_path / "prm.yaml").write_text(yaml.safe_dump({**values, key: value}))
+    with pytest.raises(UserError, match=said):
+        check("reward_modeling", tmp_path / "prm.yaml", checkout)
 
 
 def test_the_command_line() -> None:

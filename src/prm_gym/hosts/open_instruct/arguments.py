@@ -7,6 +7,7 @@ error with the nearest valid one. Additional fields (`OWN_FIELDS`) are added to 
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import dataclasses
 import tempfile
@@ -56,6 +57,53 @@ OWN_FIELDS: dict[str, list[tuple[str, Any, Any]]] = {
     ],
 }
 OWN_FIELDS["policy_gradient"] = OWN_FIELDS["online_dpo"]
+
+
+# Where the host defines the arguments of each stage: (file below open_instruct/, dataclass).
+_DEFINED: dict[str, tuple[tuple[str, str], ...]] = {
+    "sft": (("finetune", "FlatArguments"), ("dataset_transformation", "TokenizerConfig")),
+    "reward_modeling": (
+        ("reward_modeling", "Args"),
+        ("dataset_transformation", "TokenizerConfig"),
+        ("model_utils", "ModelConfig"),
+    ),
+    "online_dpo": (
+        ("online_dpo_vllm_thread", "Args"),
+        ("dataset_processor", "DatasetConfig"),
+        ("model_utils", "ModelConfig"),
+    ),
+}
+_DEFINED["policy_gradient"] = _DEFINED["online_dpo"]
+
+
+def check(stage: str, file: Path, checkout: Path) -> None:
+    """Raise `UserError` for the first key in the YAML `file` that `stage` does not know, or a lost accelerate_config.
+
+    Reads the host's sources without importing them, so it works without the host's environment.
+    """
+    values = read_yaml(file)
+    check_keys(values, known_fields(stage, checkout), file)
+    config = values.get("accelerate_config")
+    if config is not None and not Path(config).is_file():
+        raise UserError(file, f"no file {config}", "name it from where the command runs", field="accelerate_config")
+
+
+def known_fields(stage: str, checkout: Path) -> list[str]:
+    """The names of the host's fields and of ours."""
+    found = {name for name, _, _ in OWN_FIELDS[stage]}
+    for module, name in _DEFINED[stage]:
+        source = ast.parse((checkout / "open_instruct" / f"{module}.py").read_text("utf-8"))
+        [defined] = [node for node in source.body if isinstance(node, ast.ClassDef) and node.name == name]
+        for node in defined.body:
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and not _set_later(node.value):
+                found.add(node.target.id)
+    return sorted(found)
+
+
+def _set_later(default: ast.expr | None) -> bool:
+    """Whether a default is `field(init=False, ...)`."""
+    given = default.keywords if isinstance(default, ast.Call) else []
+    return any(each.arg == "init" and ast.unparse(each.value) == "False" for each in given)
 
 
 def parse_command_line(arguments: Sequence[str]) -> tuple[str, Path, dict[str, Any]]:
