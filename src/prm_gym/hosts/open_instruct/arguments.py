@@ -77,7 +77,7 @@ _DEFINED["policy_gradient"] = _DEFINED["online_dpo"]
 
 
 def check(stage: str, file: Path, checkout: Path) -> None:
-    """Raise `UserError` for the first key in the YAML `file` that `stage` does not know, or a lost accelerate_config.
+    """Raise `UserError` for the first unknown key in the YAML `file` of `stage`, or a missing accelerate_config.
 
     Reads the host's sources without importing them, so it works without the host's environment.
     """
