@@ -68,7 +68,7 @@ def test_rollout_and_branches(games, capsys, tmp_path):
 
 
 def test_evaluate_says_it_above_its_table(games, capsys, tmp_path):
-    command = ["evaluate", "--games", games, "--policy", "expert", "--out", tmp_path / "e"]
+    command = ["evaluate", "--games", games, "--split", "train", "--policy", "expert", "--out", tmp_path / "e"]
     last_line(capsys, *command, "--max-games", 2)
     assert main([str(word) for word in command]) == 0
     first = capsys.readouterr().out.splitlines()[0]
