@@ -83,6 +83,40 @@ def test_a_dataset_is_made_by_one_process_at_a_time(tmp_path: Path, folder: Path
     assert monte_carlo.label([folder], out, prompt=plain).rows == first.result().rows
 
 
+def test_a_dataset_that_another_process_finished_meanwhile_is_not_lost(
+    tmp_path: Path, folder: Path, monkeypatch: Any
+) -> None:
+    """The second begins while the first moves its folder into place, with other settings: it is refused."""
+    plain, out = template(tmp_path), tmp_path / "out"
+    refused: list[str] = []
+    rename = Path.rename
+
+    def slow(self: Path, target: Path) -> Path:
+        if target == out:
+            with pytest.raises(UserError) as told:
+                monte_carlo.label([folder], out, prompt=plain, gamma=0.5)
+            refused.append(str(told.value))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", slow)
+    report = monte_carlo.label([folder], out, prompt=plain)
+    assert len(refused) == 1
+    assert "another process is writing here" in refused[0]
+    assert sum(report.rows.values()) == len(rows(out))
+    assert sorted(file.name for file in out.iterdir()) == ["README.md", "data", "provenance.json"]
+
+
+def test_a_full_disk_leaves_the_folder_free(tmp_path: Path, folder: Path, monkeypatch: Any) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("prm_gym.labels.dataset._remove_all_but", full)
+        with pytest.raises(OSError, match="No space"):
+            monte_carlo.label([folder], tmp_path / "out", prompt=template(tmp_path))
+    assert monte_carlo.label([folder], tmp_path / "out", prompt=template(tmp_path)).rows["train"]
+
+
 def test_one_game_has_no_test_split(tmp_path: Path) -> None:
     report = value.label([write(tmp_path / "in", [play(3)])], tmp_path / "out", prompt=template(tmp_path))
     loaded = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))

@@ -68,8 +68,9 @@ def test_demonstrations_that_labels_read_are_probed_too(tmp_path: Path) -> None:
 def test_the_trainings_are_shortened_for_the_host_that_is_asked_for(tmp_path: Path) -> None:
     folder = shutil.copytree(RECIPES / "embedded-open-instruct", tmp_path / "recipe")
     (folder / "notes.yaml").write_text("- of the user's own\n")
-    text = (folder / "recipe.yaml").read_text()
-    (folder / "recipe.yaml").write_text(text.replace("host: open-instruct", "host: trl"))
+    values = yaml.safe_load((folder / "recipe.yaml").read_text())
+    values |= {"host": "trl", "stages": {**values["stages"], "launcher": "/usr/bin/env"}}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
     probe.shrink(folder, tmp_path / "small", 1.0, host="open-instruct")
     assert "max_steps" not in yaml.safe_load((tmp_path / "small" / "sft.yaml").read_text())
     assert (tmp_path / "small" / "notes.yaml").read_text() == "- of the user's own\n"

@@ -258,6 +258,10 @@ def test_placeholders() -> None:
     assert recipe.fill("a: {run}/pi_{iter-1} {run}/iter{iter}", "runs/x", 2, "f") == "a: runs/x/pi_1 runs/x/iter2"
 
 
+def test_environment_variables_are_no_placeholders() -> None:
+    assert recipe.fill("a: ${HF_TOKEN} {run}", "runs/x", 2, "f") == "a: ${HF_TOKEN} runs/x"
+
+
 def test_an_unknown_placeholder_is_named() -> None:
     with pytest.raises(UserError, match=r"unknown placeholder \{itre\}"):
         recipe.fill("a: {itre}", "runs/x", 2, "f.yaml")

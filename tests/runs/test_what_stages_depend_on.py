@@ -108,7 +108,7 @@ def test_an_input_is_compared_wherever_it_is(tmp_path: Path, monkeypatch: pytest
         (
             'output_dir: "{run}/iter{iter}/prm"',
             "",
-            "output_dir: is None, not the folder of prm; say {run}/iter{iter}/prm",
+            "output_dir: missing; say {run}/iter{iter}/prm",
         ),
         ("{run}/iter{iter}/prm", "{RUN}/iter{iter}/prm", r"unknown placeholder \{RUN\}; use {run}, {iter} or {iter-1}"),
         ("{run}/pi_{iter-1}", "{run}/pi_{iter - 1}", r"unknown placeholder \{iter - 1\}"),
@@ -121,6 +121,29 @@ def test_a_training_writes_into_its_stage_s_folder(tmp_path: Path, old: str, new
     (recipe / "prm.yaml").write_text(text.replace(old, new))
     with pytest.raises(UserError, match=said):
         Run(recipe, tmp_path / "run", 1).stages()
+
+
+def test_a_run_folder_may_be_a_link(tmp_path: Path) -> None:
+    recipe = shutil.copytree(EMBEDDED, tmp_path / "recipe")
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    text = (recipe / "prm.yaml").read_text()
+    (recipe / "prm.yaml").write_text(text.replace('"{run}/iter{iter}/prm"', f'"{tmp_path}/real/iter{{iter}}/prm"'))
+    assert Run(recipe, tmp_path / "link", 1).stages()
+
+
+def test_a_moved_run_knows_the_inputs_outside_of_it(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    recipe = shutil.copytree(EMBEDDED, tmp_path / "recipe")
+    text = (recipe / "prm.yaml").read_text()
+    (recipe / "prm.yaml").write_text(text.replace("{run}/pi_{iter-1}", f"{tmp_path}/model"))
+    complete(recipe, tmp_path / "run")
+    (tmp_path / "deeper").mkdir()
+    moved = (tmp_path / "run").rename(tmp_path / "deeper" / "run")
+    assert refused(recipe, moved) == set()
+    (tmp_path / "model" / "config.json").write_text('{"trained": "again"}')
+    assert refused(recipe, moved) == {"Q_0"}
 
 
 def test_demonstrations_that_labels_read_need_no_sft(tmp_path: Path) -> None:

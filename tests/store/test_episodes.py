@@ -9,6 +9,7 @@ import signal
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -236,6 +237,22 @@ def test_second_writer_is_refused_in_this_process_and_in_another(tmp_path: Path)
         process.join()
     assert not being_written(tmp_path)
     EpisodeWriter(tmp_path).close()
+
+
+def test_a_folder_that_was_moved_away_is_not_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its writer moves it between the opening of the lock file and the lock."""
+    lockf = writer_lock.fcntl.lockf
+
+    def moves(file: Any, how: int) -> None:
+        lockf(file, how)
+        (tmp_path / "work").rename(tmp_path / "out")
+
+    (tmp_path / "work").mkdir()
+    monkeypatch.setattr(writer_lock.fcntl, "lockf", moves)
+    with pytest.raises(UserError, match="another process is writing"):
+        writer_lock.WriterLock(tmp_path / "work")
+    with pytest.raises(UserError, match="another process is writing"):  # or before
+        writer_lock.WriterLock(tmp_path / "work")
 
 
 def test_a_folder_being_written_gives_its_whole_parts(tmp_path: Path) -> None:

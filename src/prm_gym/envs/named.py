@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
+from numbers import Real
 from os import PathLike
 from typing import Any, cast
 
@@ -139,7 +140,7 @@ class NamedEnvironment:
 
 
 def _is_range(bounds: object) -> bool:
-    if not isinstance(bounds, list | tuple) or [type(each) in (int, float) for each in bounds] != [True, True]:
+    if not isinstance(bounds, list | tuple) or [isinstance(each, Real) for each in bounds] != [True, True]:
         return False
     return bool(-1e300 < bounds[0] < bounds[1] < 1e300)
 

@@ -60,15 +60,14 @@ def outcome(episodes: Path) -> Outcome:
 
 
 def success(outcomes: Sequence[Outcome]) -> Estimate:
-    """Success of one policy from one outcome per seed; Wilson's interval for a single seed, or if all games are won or
-    all lost.
-    """
+    """Success of one policy from one outcome per seed; Wilson's interval for a single seed, or if all games end alike."""
     if len(outcomes) == 1:
         values = [share for _, share in outcomes[0].values()]
         mean = math.fsum(values) / len(values)
         return Estimate(mean, wilson(round(mean * len(values)), len(values)), [mean], len(values))
-    found = _estimate(_table([{game: share for game, (_, share) in of.items()} for of in outcomes]), least=0.0)
-    if found.ci95[0] == found.ci95[1]:  # all alike: the variance is unknown, not 0
+    table = _table([{game: share for game, (_, share) in of.items()} for of in outcomes])
+    found = _estimate(table, least=0.0)
+    if np.ptp(table) == 0:  # the variance is unknown, not 0
         return replace(found, ci95=wilson(round(found.mean * found.games), found.games))
     return found
 

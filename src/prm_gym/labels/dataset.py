@@ -93,22 +93,20 @@ class Dataset:
     ) -> None:
         self.out, self.kind, self._settings = Path(out), kind, dict(settings)
         self._made_with = {"kind": "labels", "label": kind, **_as_settings(settings), **(made_with or {})}
-        if self.out.exists():
-            self._refuse_others()
         self.work = self.out.absolute().parent / f".{self.out.name}.unfinished"
         self.work.mkdir(parents=True, exist_ok=True)
         self._lock = WriterLock(self.work, self.out)
-        _remove_all_but(self.work, LOCK)
-        (self.work / "data").mkdir()
-        schema = pa.schema([*columns, *_PROVENANCE])
-        self._schema = schema
+        self._schema = schema = pa.schema([*columns, *_PROVENANCE])
         self._waiting: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
         try:
+            self._refuse_others()
+            _remove_all_but(self.work, LOCK)
+            (self.work / "data").mkdir()
             self._writers = {
                 split: pq.ParquetWriter(self.work / "data" / f"{split}.parquet", schema, compression="zstd")
                 for split in SPLITS
             }
-        except OSError:
+        except BaseException:
             self._close()
             raise
         self._rows = dict.fromkeys(SPLITS, 0)
@@ -157,9 +155,10 @@ class Dataset:
         source.db.close()
         write_text(self.work / "README.md", _card(report, self._settings, files))
         provenance.write(self.work, self._made_with)
-        _remove_all_but(self.work, "data", "README.md", provenance.FILE)
+        _remove_all_but(self.work, "data", "README.md", provenance.FILE, LOCK)
         shutil.rmtree(self.out, ignore_errors=True)
         self.work.rename(self.out)
+        (self.out / LOCK).unlink()
         self._lock.release()
         return report
 
@@ -177,8 +176,8 @@ class Dataset:
             self._waiting[split] = []
 
     def _refuse_others(self) -> None:
-        """Raise `UserError` unless the folder is empty or a dataset of the same settings."""
-        if self.out.is_dir() and not any(self.out.iterdir()):
+        """Raise `UserError` unless there is no folder, or an empty one, or a dataset of the same settings."""
+        if not self.out.exists() or (self.out.is_dir() and not any(self.out.iterdir())):
             return
         card, remedy = self.out / "README.md", "remove it or name another folder"
         if not card.is_file() or _mark(self.kind) not in card.read_text(encoding="utf-8", errors="replace"):
@@ -215,7 +214,7 @@ def _remove_all_but(folder: Path, *names: str) -> None:
 def name_of(settings: Mapping[str, Any] | None) -> str | None:
     """The model in the settings of a policy or a scorer, or in an identity, for the command on the card."""
     model = (settings or {}).get("model", settings) or {}
-    return model.get("name")
+    return model.get("name") if isinstance(model, Mapping) else model
 
 
 def _as_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:

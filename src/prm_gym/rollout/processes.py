@@ -88,6 +88,9 @@ def gather(out: Path) -> None:
     After a kill, the next call goes on.
     """
     shares = sorted((share for share in out.glob("share-*") if share.is_dir()), key=lambda share: int(share.name[6:]))
+    record = next((share / provenance.FILE for share in shares if (share / provenance.FILE).exists()), None)
+    if record:  # before the episodes, which are refused without it
+        shutil.copyfile(record, out / provenance.FILE)
     with EpisodeWriter(out) as writer:
         for share in shares:
             for part in parts(share) if any(share.glob("*.parquet")) else ():  # a share may be empty
@@ -95,9 +98,6 @@ def gather(out: Path) -> None:
                     for episode in read_part(part):
                         if episode.episode_id not in writer.finished:
                             writer.add(episode)
-    record = next((share / provenance.FILE for share in shares if (share / provenance.FILE).exists()), None)
-    if record:
-        shutil.copyfile(record, out / provenance.FILE)
     (out / FAILURES).unlink(missing_ok=True)  # of an earlier run
     for name in {file.name for share in shares for file in share.glob("*.jsonl")}:  # metrics, failures, branch points
         lines = dict.fromkeys(line for folder in (out, *shares) for line in whole_lines(folder / name))
@@ -105,7 +105,10 @@ def gather(out: Path) -> None:
     for share in shares:
         for file in share.glob(f"*{DAMAGED}*"):  # set aside by `prm-gym store check`
             file.rename(out / f"{share.name}-{file.name}")
-        shutil.rmtree(share)
+        gone = out / f".{share.name}.begun"
+        shutil.rmtree(gone, ignore_errors=True)
+        share.rename(gone)  # so that a kill leaves no share without its provenance
+        shutil.rmtree(gone)
 
 
 def total(summaries: list[Summary]) -> Summary:

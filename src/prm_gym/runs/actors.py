@@ -74,7 +74,10 @@ class Actors:
 
         def inputs() -> dict[str, Any]:
             found = {"prompt": of_prompt(load(self.recipe.prompt))}
-            found |= {os.path.relpath(folder, self.root): of_folder(folder) for folder in folders if folder.is_dir()}
+            for folder in filter(Path.is_dir, folders):
+                of_run = folder.is_relative_to(self.root)  # which may be moved
+                name = os.path.relpath(folder, self.root) if of_run else os.path.abspath(folder)
+                found[name] = of_folder(folder)
             if self.recipe.env is not None:
                 found["env"] = of_settings(self.recipe.env.name, self.recipe.env.settings)
             if games is not None and not self.generates:

@@ -33,6 +33,7 @@ from prm_gym.hosts.training_process import end_with_parent
 from prm_gym.runs import stage
 from prm_gym.runs.actors import Actors
 from prm_gym.runs.iteration import Run
+from prm_gym.runs.recipe_sections import POLICY_STAGES
 from prm_gym.runs.stage import Stage
 from prm_gym.store import parts, stores
 
@@ -96,8 +97,9 @@ def shrink(folder: Path, to: Path, share: float, policy: Path | None = None, hos
             needed[named] = max(needed.get(named, 0), section.get("games", 0))
         games["splits"] = {split: max(1, min(count, needed.get(split, 0))) for split, count in games["splits"].items()}
     (to / "recipe.yaml").write_text(yaml.safe_dump(values, allow_unicode=True), "utf-8")
-    for name in {start.get("sft"), *(file for file in values["stages"].values() if isinstance(file, str))}:
-        if name is not None and (file := to / name).is_file():
+    named = [start.get("sft"), *(values["stages"].get(name) for name in ("prm", *POLICY_STAGES))]
+    for file in {to / name for name in named if name is not None}:
+        if file.is_file():
             config = _shorter(read_yaml(file), host or values["host"], share)
             file.write_text(yaml.safe_dump(config, allow_unicode=True), "utf-8")
 

@@ -20,7 +20,7 @@ from prm_gym.runs.recipe_checks import check
 from prm_gym.runs.recipe_sections import Recipe
 
 _PLACE = re.compile(r"\{(run|iter|iter-1)\}")
-_UNKNOWN = re.compile(r"\{[a-z][a-z0-9_+-]*\}|\{ *(?:run|iter)\b[^}:]*\}", re.IGNORECASE)
+_UNKNOWN = re.compile(r"\{[a-z][a-z0-9_+-]*\}|\{ *(?i:run|iter)\b[^}:]*\}")
 
 
 def load(folder: str | PathLike[str]) -> Recipe:

@@ -29,8 +29,8 @@ from prm_gym.provenance import differences, show, this_run
 from prm_gym.provenance.fingerprints import Identity
 
 MANIFEST = "manifest.json"
+_LATER = ("branches", "max_episode_steps", "max_new_tokens")  # settings that older manifests lack: unknown there
 # Settings that are recorded and not compared, since the output does not depend on them: any key that begins so.
-_LATER = ("branches", "max_episode_steps", "max_new_tokens")  # manifests of before lack some of them: unknown there
 _HOW_FAST = ("sampling.max_batch", "sampling.processes", "sampling.serve", "sampling.ray")
 
 

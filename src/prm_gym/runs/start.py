@@ -90,7 +90,8 @@ def _scratch(actors: Actors, sizes: Scratch, dataset: Path) -> Stage:
 
         make_tiny_model(out, _texts(dataset), **asdict(sizes))
 
-    return Stage("model from scratch", out, asdict(sizes), make, actors.made_from(dataset))
+    settings = {key: value for key, value in asdict(sizes).items() if key != "seed" or value}
+    return Stage("model from scratch", out, settings, make, actors.made_from(dataset))
 
 
 def _collected(actors: Actors, name: str) -> Stage:

@@ -19,7 +19,15 @@ from prm_gym.runs.actors import Actors
 from prm_gym.runs.recipe_sections import POLICY_STAGES
 from prm_gym.runs.stage import Cost, Stage
 
-_INPUTS = ("model_name_or_path", "reward_model_path", "reward_ensemble", "dataset_name")  # of both hosts
+# Keys of both hosts that name checkpoints and datasets.
+_INPUTS = (
+    "model_name_or_path",
+    "reward_model_path",
+    "reward_ensemble",
+    "dataset_name",
+    "dataset_mixer",
+    "dataset_mixer_list",
+)
 
 
 def training(actors: Actors, name: str, out: Path, config: str) -> Stage:
@@ -32,10 +40,11 @@ def training(actors: Actors, name: str, out: Path, config: str) -> Stage:
         "processes": actors.recipe.stages.processes,
     }
     filled = recipe.fill_file(source, actors.root, actors.n)
-    written = str(yaml.safe_load(filled).get("output_dir"))
-    if os.path.abspath(written) != os.path.abspath(out):
+    written = yaml.safe_load(filled).get("output_dir")
+    if written is None or os.path.realpath(str(written)) != os.path.realpath(out):
         usual = "{run}/" + os.path.relpath(out, actors.root).replace(f"iter{actors.n}", "iter{iter}")
-        raise UserError(source, f"is {written}, not the folder of {name}", f"say {usual}", field="output_dir")
+        problem = "missing" if written is None else f"is {written}, not the folder of {name}"
+        raise UserError(source, problem, f"say {usual}", field="output_dir")
     if actors.recipe.stages.nodes > 1:  # manifests of before lack it
         settings["nodes"] = actors.recipe.stages.nodes
     q = {"reads": READS} if name == "prm" else {}
@@ -78,14 +87,14 @@ def link_to(target: Path, link: Path) -> None:
 
 
 def _inputs_in(config: Any, key: str = "") -> Iterator[str]:
-    """The folders that the host's file reads: all strings with {run}, except the output folder, and models and datasets
+    """The folders that the host's file reads: all strings with {run}, except the output folder, and those of `_INPUTS`
     elsewhere.
     """
     if isinstance(config, str) and ("{run}" in config or key in _INPUTS):
         yield config
     elif isinstance(config, dict):
         for name, value in config.items():
-            yield from () if name == "output_dir" else [*_inputs_in(name), *_inputs_in(value, name)]
+            yield from () if name == "output_dir" else [*_inputs_in(name, key), *_inputs_in(value, name)]
     elif isinstance(config, list):
         for value in config:
             yield from _inputs_in(value, key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from pathlib import Path
 from types import TracebackType
 
@@ -23,10 +24,15 @@ class WriterLock:
         self._folder = folder.resolve()
         if self._folder in _held:
             raise refusal
-        self._file = (folder / LOCK).open("wb")
+        try:
+            self._file = (folder / LOCK).open("wb")
+        except FileNotFoundError:  # its writer has just moved the folder away
+            raise refusal from None
         try:
             # Child processes do not inherit a POSIX record lock, so the workers of a killed rollout do not keep it.
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(self._file.fileno()), (folder / LOCK).stat()):
+                raise BlockingIOError  # moved away between the two
         except OSError:
             self._file.close()
             raise refusal from None
