@@ -263,9 +263,8 @@ def _check_files(recipe: Recipe, path: Path) -> None:
     stages = {"prm": recipe.stages.prm, **recipe.stages.of_policy}
     named = {"start.sft": recipe.start.sft, **{f"stages.{name}": file for name, file in stages.items()}}
     for name, file in named.items():
-        if (
-            file is not None and os.path.normpath(file) != Path(file).name
-        ):  # a copy of it, filled in, goes into the stage's folder
+        # A copy of it, filled in, goes into the stage's folder under this name.
+        if file is not None and os.path.normpath(file) != Path(file).name:
             raise UserError(path, f"'{file}' is not a file name", "put the file beside recipe.yaml", field=name)
         if file is not None and not (path.parent / file).is_file():
             raise UserError(path, f"no file '{file}' beside it", "add it or correct the name", field=name)
