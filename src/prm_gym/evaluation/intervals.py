@@ -60,7 +60,7 @@ def outcome(episodes: Path) -> Outcome:
 
 
 def success(outcomes: Sequence[Outcome]) -> Estimate:
-    """Success of one policy from one outcome per seed; Wilson's interval for a single seed, or if all games end alike."""
+    """Success of one policy, an outcome per seed; Wilson's interval for one seed, or if all games end alike."""
     if len(outcomes) == 1:
         values = [share for _, share in outcomes[0].values()]
         mean = math.fsum(values) / len(values)
