@@ -66,17 +66,20 @@ def success(outcomes: Sequence[Outcome]) -> Estimate:
         mean = math.fsum(values) / len(values)
         return Estimate(mean, wilson(round(mean * len(values)), len(values)), [mean], len(values))
     table = _table([{game: share for game, (_, share) in of.items()} for of in outcomes])
-    found = _estimate(table, least=0.0)
+    found = _estimate(table)
+    low, high = found.ci95
     if np.ptp(table) == 0:  # the variance is unknown, not 0
-        return replace(found, ci95=wilson(round(found.mean * found.games), found.games))
-    return found
+        low, high = wilson(round(found.mean * found.games), found.games)
+    elif found.games == 1:  # which says nothing of others
+        low, high = 0.0, 1.0
+    return replace(found, ci95=(max(0.0, low), min(1.0, high)))
 
 
 def gain(better: Sequence[Outcome], worse: Sequence[Outcome]) -> Estimate:
     """Mean difference of success, seed by seed, on the games that all played. Raises `UserError` if there is none."""
     pairs = zip(better, worse, strict=True)
     differences = [{game: of[game][1] - to[game][1] for game in of.keys() & to.keys()} for of, to in pairs]
-    return _estimate(_table(differences), least=-1.0)
+    return _estimate(_table(differences))
 
 
 def interval(shares: Sequence[float], counts: Sequence[int]) -> tuple[float, float]:
@@ -107,18 +110,17 @@ def _table(seeds: Sequence[dict[str, float]]) -> np.ndarray:
     return np.array([[of[game] for game in games] for of in seeds])
 
 
-def _estimate(values: np.ndarray, least: float) -> Estimate:
-    """The mean of values in [least, 1] with its interval within these bounds; one game says nothing about others."""
+def _estimate(values: np.ndarray) -> Estimate:
     seeds, games = values.shape
     per_seed = values.mean(axis=1)
-    mean, square = float(values.mean()), math.inf
+    mean, square = float(values.mean()), 0.0
     if games > 1:
         per_game = values.mean(axis=0)
         residual = values - per_game - per_seed[:, None] + mean
         r = float((residual**2).sum()) / max(1, (seeds - 1) * (games - 1))
         square = Z95**2 * float(per_game.var(ddof=1)) / games + _of_seeds(per_seed, r / games)
     half = math.sqrt(square)
-    return Estimate(mean, (max(least, mean - half), min(1.0, mean + half)), [float(m) for m in per_seed], games)
+    return Estimate(mean, (mean - half, mean + half), [float(m) for m in per_seed], games)
 
 
 def _of_seeds(means: np.ndarray, explained: float) -> float:
