@@ -53,7 +53,7 @@ def test_a_policy_and_its_q_on_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     values = yaml.safe_load((folder / "recipe.yaml").read_text())
     model = values["start"]["model"]
     values["start"] = {"model": model}
-    values["games"]["splits"] = {"train": 1, "valid_unseen": 2}
+    values["games"]["splits"] = {"train": 6, "valid_seen": 2, "valid_unseen": 2}
     values["sampling"] |= {"serve": {"command": COMMAND, "wait": 1500}, "serve_prm": {"command": COMMAND, "wait": 1500}}
     values["evaluation"]["games"] = 2
     (folder / "recipe.yaml").write_text(yaml.safe_dump(values))

@@ -44,6 +44,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     values["rollouts"] = {"games": 24, "per_game": 3}
     values["branches"] = {"states_per_episode": 1, "actions": 2, "continuations": 1, "temperature": 0.9}
     values["labels"] = {"kind": "inverse", "options": {"expert": ["{run}/expert"]}, "prompts": {"size": 3}}
+    values["evaluation"]["games"] = 1
     del values["quality"]
     (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
     for name in ("prm", "online_dpo"):
