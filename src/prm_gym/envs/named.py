@@ -140,9 +140,9 @@ class NamedEnvironment:
 
 
 def _is_range(bounds: object) -> bool:
-    if not isinstance(bounds, list | tuple) or [isinstance(each, Real) for each in bounds] != [True, True]:
+    if not isinstance(bounds, list | tuple) or len(bounds) != 2:
         return False
-    return bool(-1e300 < bounds[0] < bounds[1] < 1e300)
+    return all(isinstance(each, Real) for each in bounds) and bool(-1e300 < bounds[0] < bounds[1] < 1e300)
 
 
 def named_by(name: str) -> NamedEnvironment:

@@ -74,7 +74,7 @@ async def reflexion(
         folder = episodes_folder(out, policy.policy_id, mode, split, seed, settings)
         drawn_from = max_games if trial == 1 else None
         await collect(left, policy, folder, max_games=drawn_from, **shared, **{"max_failed_share": 0.0, **options})
-        drawn = {game.game_id: game for game in (draw_games(left, seed, max_games) if trial == 1 else left)}
+        drawn = {game.game_id: game for game in draw_games(left, seed, drawn_from)}
         played = {episode.game_id: episode for episode in read_episodes(folder) if episode.game_id in drawn}
         latest |= played
         spent = _sum(spent, tokens_of(played.values()))

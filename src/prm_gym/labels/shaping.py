@@ -152,9 +152,8 @@ def _read_values(source: Rollouts, folder: Path, gamma: float) -> None:
     if settings.get("label") != "value":
         raise UserError(folder, f"is a dataset of {settings.get('label')}, not of value", remedy)
     if settings["gamma"] != gamma:  # Eq. 13 has one
-        raise UserError(
-            folder, f"V_mu with gamma {settings['gamma']}, not {gamma}", "give both the same", field="gamma"
-        )
+        problem = f"V_mu with gamma {settings['gamma']}, not {gamma}"
+        raise UserError(folder, problem, "give both the same", field="gamma")
     for column in ("state_key", "target"):
         if any(column not in pq.read_schema(file).names for file in files):
             raise UserError(folder, "no such column", remedy, field=column)

@@ -229,6 +229,8 @@ def _check_names(recipe: Recipe, path: Path) -> None:
     if recipe.games is not None:
         chosen.append(("games.preset", [recipe.games.preset], PRESETS))
         chosen.append(("games.splits", recipe.games.splits, SPLITS))
+        chosen.append(("evaluation.split", [recipe.evaluation.split], SPLITS))
+        chosen.append(("quality.split", [recipe.quality.split] if recipe.quality else [], SPLITS))
     for name in ("demonstrations", "exploring"):
         if (wanted := getattr(recipe.start, name)) is not None:
             chosen.append((f"start.{name}.search", [wanted.search], SEARCHES))
@@ -239,8 +241,8 @@ def _check_names(recipe: Recipe, path: Path) -> None:
 
 
 def _check_games(recipe: Recipe, path: Path) -> None:
-    """The splits that are played are there, and have enough games where the recipe says how many."""
-    if recipe.games is None:
+    """Generated games are enough for all that is played."""
+    if recipe.games is None or recipe.games.path is not None:
         return
     start, evaluation, quality = recipe.start, recipe.evaluation, recipe.quality
     played = {"rollouts": ("train", recipe.rollouts.games), "evaluation": (evaluation.split, evaluation.games)}
@@ -250,10 +252,8 @@ def _check_games(recipe: Recipe, path: Path) -> None:
         if wanted is not None:
             played[f"start.{name}"] = "train", wanted.games
     for name, (split, games) in played.items():
-        if split not in SPLITS:
-            raise UserError(path, f"no '{split}'", f"choose one of {', '.join(SPLITS)}", field=f"{name}.split")
         there = recipe.games.splits.get(split, 0)
-        if recipe.games.path is None and games > there:
+        if games > there:
             problem = f"{games} of {split}, and games.splits has {there}"
             raise UserError(path, problem, "generate more or ask for fewer", field=f"{name}.games")
 

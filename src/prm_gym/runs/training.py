@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from prm_gym import hosts, provenance
 from prm_gym.config import read_yaml
 from prm_gym.errors import UserError
@@ -40,8 +38,9 @@ def training(actors: Actors, name: str, out: Path, config: str) -> Stage:
         "processes": actors.recipe.stages.processes,
     }
     filled = recipe.fill_file(source, actors.root, actors.n)
-    written = yaml.safe_load(filled).get("output_dir")
-    if written is None or os.path.realpath(str(written)) != os.path.realpath(out):
+    named = settings["config"].get("output_dir")
+    written = None if named is None else recipe.fill(str(named), actors.root, actors.n, source)
+    if written is None or os.path.realpath(written) != os.path.realpath(out):
         usual = "{run}/" + os.path.relpath(out, actors.root).replace(f"iter{actors.n}", "iter{iter}")
         problem = "missing" if written is None else f"is {written}, not the folder of {name}"
         raise UserError(source, problem, f"say {usual}", field="output_dir")
@@ -50,8 +49,8 @@ def training(actors: Actors, name: str, out: Path, config: str) -> Stage:
     q = {"reads": READS} if name == "prm" else {}
     settings |= q  # of a Q of an older version they differ: it is trained again
     machines, accelerate = actors.recipe.stages.machines, settings["config"].get("accelerate_config")
-    named = (recipe.fill(text, actors.root, actors.n, source) for text in _inputs_in(settings["config"]))
-    inputs = actors.made_from(*map(Path, named))
+    read = (recipe.fill(text, actors.root, actors.n, source) for text in _inputs_in(settings["config"]))
+    inputs = actors.made_from(*map(Path, read))
 
     def make() -> None:
         actors.servers.stop()

@@ -46,8 +46,7 @@ def accelerate(argv: Sequence[str], recipe: Path, overrides: Mapping[str, Any]) 
     config = overrides.get("accelerate_config", read_yaml(recipe).get("accelerate_config"))
     if config is None or "LOCAL_RANK" in os.environ or "PRM_GYM_LAUNCHED" in os.environ:
         return
-    if not Path(config).is_file():
-        raise UserError(recipe, f"no file {config}", "name it from where the command runs", field="accelerate_config")
+    arguments.check_accelerate_config(config, recipe)
     given = overrides.get("accelerate_arguments", read_yaml(recipe).get("accelerate_arguments"))
     command = launch_command(sys.executable, argv, str(config), given or "", os.environ)
     os.environ["PRM_GYM_LAUNCHED"] = "1"

@@ -83,9 +83,13 @@ def check(stage: str, file: Path, checkout: Path) -> None:
     """
     values = read_yaml(file)
     check_keys(values, known_fields(stage, checkout), file)
-    config = values.get("accelerate_config")
+    check_accelerate_config(values.get("accelerate_config"), file)
+
+
+def check_accelerate_config(config: str | None, recipe: Path) -> None:
+    """Raise `UserError` if there is no such file."""
     if config is not None and not Path(config).is_file():
-        raise UserError(file, f"no file {config}", "name it from where the command runs", field="accelerate_config")
+        raise UserError(recipe, f"no file {config}", "name it from where the command runs", field="accelerate_config")
 
 
 def known_fields(stage: str, checkout: Path) -> list[str]:
